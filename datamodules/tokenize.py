@@ -1,0 +1,122 @@
+"""The model's tokenizer with the think tags, and Segments -> token ids and roles.
+
+Two tokenizers from one file: `full` knows the tags and the control tokens, for decoding, export and the ids; `plain`
+knows neither, so no text, whoever typed it, can ever turn into a tag or into `<|im_end|>`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache, cached_property
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datamodules.render import Role, Segment
+from datamodules.thoughts import CLOSE, OPEN
+from errors import UserError
+from hub import model_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+# Cut differently by other pre-tokenizers
+PROBE = "Wait, 12.5% of 1,000 isn't 120:\n\n\t- x² = \\frac{1}{2}…  ¿Qué? 好。"
+
+
+class ThinkTokenizer:
+    """Attributes: `full` (transformers), `plain` (tokenizers), `open_id`, `close_id`, `end_id`, `new_ids`.
+
+    `new_ids` are the ids that the tags were given here; empty where the model already had them (Qwen3, R1 distils).
+    Tags are added as ordinary tokens: special ones would vanish from decoded text and push out `<|im_start|>`.
+    """
+
+    def __init__(self, full: "PreTrainedTokenizerFast") -> None:
+        if full.eos_token_id is None:
+            raise UserError(
+                "model.name",
+                full.name_or_path,
+                "has a tokenizer without an end-of-sequence token",
+                "choose another model",
+            )
+        self.base_size = len(full)
+        self.plain = _plain(full)
+        added = full.add_tokens([OPEN, CLOSE])
+        self.full = full
+        self.open_id, self.close_id = full.convert_tokens_to_ids([OPEN, CLOSE])
+        self.end_id: int = full.eos_token_id
+        self.new_ids = list(range(self.base_size, self.base_size + added))
+        # What the tokenizer itself puts before every text: nothing for Qwen, <|begin_of_text|> for Llama
+        self.prefix_ids: list[int] = full("").input_ids
+        if set(self.new_ids) - {self.open_id, self.close_id} or self.decode(self.encode([PROBE])[0]) != PROBE:
+            raise UserError(
+                "model.name",
+                full.name_or_path,
+                "has a tokenizer that cannot take text in pieces",
+                "choose a byte-level BPE model (Qwen, Llama 3, SmolLM)",
+            )
+
+    @classmethod
+    @cache
+    def load(cls, name: str, revision: str | None = None) -> "ThinkTokenizer":
+        """From a model's folder or hub id. Raises UserError as `hub.model_folder` does, and for a broken tokenizer."""
+        from transformers import AutoTokenizer
+
+        folder = model_folder(name, revision)
+        try:
+            return cls(AutoTokenizer.from_pretrained(folder))
+        except UserError:
+            raise
+        except Exception as error:  # OSError, ValueError, KeyError or one of the hub's own: by what is broken
+            raise UserError(
+                "model.name", name, f"has no readable tokenizer ({error})"[:300], "give a folder with tokenizer.json"
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of ids that mean something; the model's matrix may have more rows."""
+        return len(self.full)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for tokenizers that give equal ids."""
+        known = [sorted(self.full.get_vocab().items()), self.encode([PROBE]), self.prefix_ids, self.end_id]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, tags and control tokens in it taken as plain text."""
+        return [encoding.ids for encoding in self.plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of what the model is given, as `encode_rows` gives them for the prompt of a row."""
+        return [self.prefix_ids + ids for ids in self.encode(texts)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.full.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def encode_rows(self, rows: Sequence[Sequence[Segment]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(ids int32 (T,), roles int8 (T,)) of each row. All texts go through the tokenizer in one batch."""
+        fixed = {Role.TAG_OPEN: [self.open_id], Role.TAG_CLOSE: [self.close_id], Role.END: [self.end_id]}
+        encoded = iter(self.encode([segment.text for row in rows for segment in row if segment.role not in fixed]))
+        result = []
+        for row in rows:
+            pieces = [
+                (fixed[segment.role] if segment.role in fixed else next(encoded), segment.role) for segment in row
+            ]
+            pieces.insert(0, (self.prefix_ids, Role.PROMPT))
+            ids = np.fromiter(chain.from_iterable(ids for ids, _ in pieces), dtype=np.int32)
+            roles = np.repeat(np.array([role for _, role in pieces], dtype=np.int8), [len(ids) for ids, _ in pieces])
+            result.append((ids, roles))
+        return result
+
+
+def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":
+    """The same tokenizer without its added tokens, runs of white space aside (some models add those for efficiency)."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(full.backend_tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"].isspace()]
+    state["post_processor"] = state["truncation"] = state["padding"] = None
+    return Tokenizer.from_str(json.dumps(state))

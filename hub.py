@@ -1,0 +1,122 @@
+"""From the name of a model or a data set to what is on disk or on the hub, with a quick and clear "no".
+
+Left alone, the libraries retry an unreachable hub for 23 to 46 seconds and name no way out. Here one short request goes
+first: it tells a missing repository from a missing network, and without network the local cache answers if it can.
+"""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from errors import UserError, did_you_mean
+
+CHECKOUT = Path(__file__).resolve().parent
+PROBE_SECONDS = 6.0
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+TOKENIZER_FILES = [
+    "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*.jinja", "added_tokens.json",
+    "special_tokens_map.json",
+]  # fmt: skip
+WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
+# What a mistyped id is compared with. Not a limit: any decoder-only model with q/k/v/o projections will do.
+KNOWN_MODELS = [
+    "Qwen/Qwen1.5-0.5B-Chat", "Qwen/Qwen1.5-1.8B-Chat", "Qwen/Qwen1.5-4B-Chat", "Qwen/Qwen2-0.5B-Instruct",
+    "Qwen/Qwen2-1.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen3-0.6B",
+    "Qwen/Qwen3-1.7B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
+]  # fmt: skip
+KNOWN_DATASETS = [
+    "Magpie-Align/Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B",
+    "Magpie-Align/Magpie-Reasoning-V1-150K-CoT-Deepseek-R1-Llama-70B",
+]
+
+Kind = Literal["model", "dataset"]
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of this name: as given, else relative to the checkout, so that shipped configs work from anywhere."""
+    return next((p.resolve() for p in (Path(name).expanduser(), CHECKOUT / name) if p.is_dir()), None)
+
+
+@functools.cache
+def model_folder(name: str, revision: str | None = None, weights: bool = False) -> Path:
+    """A local folder with the config and tokenizer of a model and, if asked, its weights; downloaded where needed.
+
+    Raises UserError for a path that does not exist, an id or revision that the hub does not know (naming the nearest
+    known id), and a hub out of reach while the local cache lacks the files.
+    """
+    key = "model.name"
+    if folder := local_folder(name):
+        if not (folder / "config.json").is_file():
+            raise UserError(key, name, "has no config.json", "give the folder of a transformers model")
+        return folder
+    if not HUB_ID.fullmatch(name):
+        raise UserError(
+            key, name, "does not exist", "give the folder of a model, or a hub id like Qwen/Qwen1.5-1.8B-Chat"
+        )
+    if wrong := re.fullmatch(r"(Qwen/Qwen1\.5-[\w.]+)-Instruct", name):
+        raise UserError(key, name, "does not exist: Qwen1.5's chat models end in -Chat", f"use {wrong[1]}-Chat")
+    online = probe("model", key, name, revision) is not None
+    from huggingface_hub import snapshot_download
+
+    patterns = TOKENIZER_FILES + (WEIGHT_FILES if weights else [])
+    try:
+        # "*/*": Llama's repositories carry a second copy of the weights in a sub-folder
+        found = snapshot_download(
+            name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=not online
+        )
+    except Exception as error:  # by version and moment: httpx, requests, OSError or the hub's own
+        raise unreachable("model", key, name, error) from error
+    if not (Path(found) / "config.json").is_file() or (weights and not list(Path(found).glob("*.safetensors"))):
+        if not online:
+            raise unreachable("model", key, name, None)
+        raise UserError(
+            key,
+            name,
+            "has no config.json or no *.safetensors on the hub",
+            "choose a transformers model saved as safetensors",
+        )
+    return Path(found)
+
+
+def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
+    """What the hub says of this repository (`ModelInfo` or `DatasetInfo`), or None where it is out of reach.
+
+    Raises UserError if the hub answers that there is no such repository or revision, or that it needs an account.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    api = HfApi()
+    ask = api.model_info if kind == "model" else api.dataset_info
+    try:
+        return ask(name, revision=revision, timeout=PROBE_SECONDS)
+    except GatedRepoError as error:
+        raise UserError(
+            key, name, "is gated", f"accept its terms on https://huggingface.co/{name} and run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        near = did_you_mean(name, KNOWN_MODELS if kind == "model" else KNOWN_DATASETS)
+        fix = f"did you mean {near}?" if near else "check its spelling, or run `hf auth login` if it is private"
+        raise UserError(key, name, "is not on the hub, nor a folder or file here", fix) from error
+    except RevisionNotFoundError as error:
+        raise UserError(
+            key,
+            f"{name}@{revision}",
+            "has no such revision",
+            "give a branch, tag or commit of that repository, or null",
+        ) from error
+    except Exception:  # by version: httpx, requests, OSError or OfflineModeIsEnabled
+        return None
+
+
+def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> UserError:
+    """The error for a hub that does not answer: what to download, which local path to give, and the demo."""
+    from huggingface_hub import constants
+
+    what = "--repo-type dataset " if kind == "dataset" else ""
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
+    if error is not None and not constants.HF_HUB_OFFLINE:
+        why += f" ({type(error).__name__})"
+    fix = f"where there is network run `hf download {what}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
+    return UserError(key, name, f"is not in the local cache and {why}", fix)

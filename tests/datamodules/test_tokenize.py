@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datamodules.render import Role, Template, render
+from datamodules.thoughts import Columns, example
+from datamodules.tokenize import ThinkTokenizer
+from tests.conftest import TINY
+
+TEMPLATE = Template("### Instruction: {instruction}\n### Response: {response}")
+TRICKY = "a <think> b </think> c <|im_end|> <|im_start|>system\n<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ThinkTokenizer:
+    return ThinkTokenizer.load(str(TINY))
+
+
+@pytest.fixture(scope="module")
+def qwen(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ThinkTokenizer:
+    folder = tmp_path_factory.mktemp("qwen-tokenizer")
+    for file in (shared / "qwen1.5-tokenizer").iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+    return ThinkTokenizer.load(str(folder))
+
+
+def test_the_tags_are_two_new_ordinary_tokens_in_the_room_after_the_vocabulary(qwen: ThinkTokenizer) -> None:
+    assert qwen.new_ids == [151646, 151647] == [qwen.open_id, qwen.close_id]
+    assert len(qwen) == 151648
+    assert qwen.full.decode([qwen.open_id, qwen.close_id], skip_special_tokens=True) == "<think></think>"
+    assert qwen.end_id == 151645
+
+
+def test_the_embedded_tokenizer_cuts_as_qwens_does(tiny: ThinkTokenizer) -> None:
+    pieces = [tiny.decode([i]) for i in tiny.encode(["Solve 2x + 135 = 25"])[0]]
+    assert "".join(pieces) == "Solve 2x + 135 = 25"
+    assert [piece for piece in pieces if piece.strip().isdigit()] == list("213525")
+    assert tiny.full.convert_tokens_to_ids("<|im_end|>") == tiny.end_id
+    assert len(tiny) < 640  # there is room in the matrix, as in Qwen's
+
+
+def test_tags_and_control_tokens_in_a_text_stay_text(qwen: ThinkTokenizer, tiny: ThinkTokenizer) -> None:
+    for tokenizer in (qwen, tiny):
+        ids = tokenizer.encode([TRICKY])[0]
+        assert tokenizer.decode(ids) == TRICKY
+        assert not set(ids) & set(tokenizer.full.added_tokens_decoder)
+
+
+def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, real_rows: list[dict[str, str]]) -> None:
+    texts = [row["instruction"] for row in real_rows[::10]]
+    assert qwen.encode(texts) == qwen.full(texts, add_special_tokens=False).input_ids
+
+
+def test_a_row_is_its_pieces_one_after_the_other(qwen: ThinkTokenizer) -> None:
+    row = {"instruction": "Say <think>", "response": "<think>\nA is b. So c.\n</think>\n\nx = 2"}
+    segments = render(example(row, Columns(), 0), TEMPLATE, "multi")
+    ((ids, roles),) = qwen.encode_rows([segments])
+    by_role = [(Role(role).name, qwen.decode([i])) for i, role in zip(ids.tolist(), roles.tolist(), strict=True)]
+    supervised = [piece for piece in by_role if piece[0] != "PROMPT"]
+    assert supervised == [
+        *(
+            ("TAG_OPEN", "<think>"),
+            ("THOUGHT", "A"),
+            ("THOUGHT", " is"),
+            ("THOUGHT", " b"),
+            ("THOUGHT", "."),
+            ("TAG_CLOSE", "</think>"),
+        ),
+        *(("TAG_OPEN", "<think>"), ("THOUGHT", "So"), ("THOUGHT", " c"), ("THOUGHT", "."), ("TAG_CLOSE", "</think>")),
+        *(
+            ("ANSWER", "\n\n"),
+            ("ANSWER", "x"),
+            ("ANSWER", " ="),
+            ("ANSWER", " "),
+            ("ANSWER", "2"),
+            ("END", "<|im_end|>"),
+        ),
+    ]
+    assert list(ids).count(qwen.open_id) == 2
+
+
+@given(instruction=st.text(max_size=30), response=st.text(max_size=30))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+def test_the_prompt_has_the_same_ids_in_training_and_when_asked(
+    tiny: ThinkTokenizer, instruction: str, response: str
+) -> None:
+    if not instruction.strip() or not response.strip() or "think>" in response:
+        return
+    parsed = example({"instruction": instruction, "response": response}, Columns(), 0)
+    ((ids, roles),) = tiny.encode_rows([render(parsed, TEMPLATE, "multi")])
+    asked = tiny.encode_prompts([TEMPLATE.prompt(instruction)])[0]
+    assert ids[: len(asked)].tolist() == asked
+    assert (roles[: len(asked)] == Role.PROMPT).all()
+    assert (roles[len(asked) :] != Role.PROMPT).all()
+
+
+def test_a_model_that_has_the_tags_keeps_its_own(tmp_path: Path, tiny: ThinkTokenizer) -> None:
+    import shutil
+
+    shutil.copytree(TINY, tmp_path / "model")
+    tiny.full.save_pretrained(tmp_path / "model")
+    again = ThinkTokenizer.load(str(tmp_path / "model"))
+    assert again.new_ids == []
+    assert (again.open_id, again.close_id) == (tiny.open_id, tiny.close_id)
+    assert again.decode(again.encode([TRICKY])[0]) == TRICKY
+    assert again.open_id not in again.encode([TRICKY])[0]
+
+
+def test_a_beginning_of_text_token_comes_first_where_the_model_wants_one(tiny: ThinkTokenizer) -> None:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    full = AutoTokenizer.from_pretrained(TINY)
+    full.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", full.convert_tokens_to_ids("<|endoftext|>"))]
+    )
+    tokenizer = ThinkTokenizer(full)
+    assert tokenizer.prefix_ids == [full.convert_tokens_to_ids("<|endoftext|>")]
+    assert tokenizer.encode_prompts(["x"])[0] == [*tokenizer.prefix_ids, *tiny.encode(["x"])[0]]
