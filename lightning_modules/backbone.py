@@ -1,0 +1,178 @@
+"""The net: a causal LM from a folder or the hub, the think rows beside it, LoRA in it, and its own loss."""
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules.collate import Batch
+from datamodules.render import Role
+from datamodules.tokenize import ThinkTokenizer
+from errors import UserError
+from hub import model_folder
+from lightning_modules.loss import supervised_cross_entropy
+from lightning_modules.think_rows import ThinkEmbedding, ThinkHead, start_rows
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from transformers import PreTrainedModel
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+ROWS_TO_A_MULTIPLE_OF = 64  # of a matrix that must grow; keeps the tensor cores' tiles full
+
+
+@dataclass
+class LoraSettings:
+    """Low-rank adapters (arXiv 2106.09685), by peft."""
+
+    rank: int = 8
+    """Rank of the adapters."""
+    alpha: float = 16.0
+    """Adapters are scaled by alpha / rank, with rslora by alpha / sqrt(rank)."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
+    target_modules: list[str] | Literal["all-linear"] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
+    )
+    """Names of the linear layers that get an adapter; all-linear for every one but the head."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), which lets high ranks learn (arXiv 2312.03732)."""
+
+    def check(self) -> None:
+        """Raises UserError for values that cannot be. Not at construction: for an optional group jsonargparse takes an
+        error there for "this is not the type"."""
+        if self.rank < 1:
+            raise UserError(
+                "model.lora.rank", self.rank, "is below 1", "give 1 or more, or model.lora null to train all weights"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError("model.lora.dropout", self.dropout, "is not a share below 1", "give 0.0 for no dropout")
+
+
+class LossSums(NamedTuple):
+    """Sums over the supervised tokens of a batch; dividing them is left to who knows the whole step or epoch."""
+
+    total: Tensor  # () float32, of all roles; the only one with a gradient
+    losses: Tensor  # (roles,) float64
+    tokens: Tensor  # (roles,) float64
+
+
+class ThinkNet(nn.Module):
+    """Batch -> LossSums. All that is trained lives in here, and no weight is read outside a forward: so it shards.
+
+    With LoRA the base is frozen and the rows of new tags are trained beside its matrices; without, everything is
+    trained and the rows are in the matrices themselves.
+    """
+
+    def __init__(self, base: "PreTrainedModel", tokenizer: ThinkTokenizer, lora: LoraSettings | None) -> None:
+        super().__init__()
+        ids = tokenizer.new_ids
+        pieces = tokenizer.encode([tokenizer.decode([token_id]) for token_id in ids])
+        if len(tokenizer) > base.get_input_embeddings().num_embeddings:
+            base.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=ROWS_TO_A_MULTIPLE_OF, mean_resizing=False)
+        self.lm: Any = base if lora is None else _with_lora(base, lora)
+        embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+        if getattr(head, "bias", None) is not None or getattr(base.config, "final_logit_softcapping", None):
+            problem = "has an output head with a bias or soft-capping"
+            raise UserError("model.name", base.name_or_path, problem, "choose a model like Qwen, Llama or SmolLM")
+        tied = head.weight is embedding.weight
+        if ids and lora is None:
+            with torch.no_grad():
+                embedding.weight[ids] = start_rows(embedding.weight, pieces).to(embedding.weight.dtype)
+                head.weight[ids] = start_rows(head.weight, pieces).to(head.weight.dtype)
+        elif ids:
+            inputs = ThinkEmbedding(embedding, ids, start_rows(embedding.weight, pieces))
+            outputs = inputs.rows if tied else nn.Parameter(start_rows(head.weight, pieces))
+            base.set_input_embeddings(inputs)
+            base.set_output_embeddings(ThinkHead(head, ids, outputs))
+        self.train()
+
+    @property
+    def causal_lm(self) -> "PreTrainedModel":
+        """The transformers model, adapters and rows in place."""
+        return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head; at least the ids that the tokenizer knows."""
+        return int(self.causal_lm.get_output_embeddings().weight.shape[0])
+
+    def shard(self, mesh: "DeviceMesh") -> None:
+        """FSDP2: each decoder layer by itself, the rest as one. All that is trained is inside, so none drifts apart."""
+        from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+        if isinstance(self, FSDPModule):
+            return
+        for layer in self.causal_lm.base_model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        register_fsdp_forward_method(self, "generate")
+
+    def forward(self, batch: Batch) -> LossSums:
+        model = self.causal_lm
+        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # (B, T, D)
+        picked = hidden.flatten(0, 1)[batch.predict_from]  # (N, D)
+        head: Any = model.get_output_embeddings()
+        rows, ids = (head.rows, head.ids) if isinstance(head, ThinkHead) else (None, ())
+        total, losses = supervised_cross_entropy(picked, head.weight, batch.targets, rows, ids)
+        # (N, roles); summed by a matrix product, which a GPU repeats to the bit
+        by_role = F.one_hot(batch.target_roles, len(Role)).double()
+        return LossSums(total, losses.detach().double() @ by_role, by_role.sum(0))
+
+    def generate(self, **inputs: Any) -> Tensor:
+        """`transformers.GenerationMixin.generate` of the model as it is now: adapters, rows and all."""
+        written: Tensor = self.causal_lm.generate(**inputs)
+        return written
+
+
+def load_base(name: str, revision: str | None, dtype: Dtype, from_scratch: bool = False) -> "PreTrainedModel":
+    """The base model on the CPU, in `dtype`; with `from_scratch` random weights of its architecture.
+
+    Raises UserError if there is no such model, or its files cannot be read as one.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    folder = model_folder(name, revision, weights=not from_scratch)
+    try:
+        if from_scratch:
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype))
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError: by what is broken
+        problem = f"cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise UserError(
+            "model.name", name, problem, "give a decoder-only transformers model with its weights"
+        ) from error
+
+
+def _with_lora(base: "PreTrainedModel", lora: LoraSettings) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.rslora,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*")  # a name that changed within transformers 5
+            return get_peft_model(base, config)  # adapters are float32 whatever the base is in
+    except ValueError as error:
+        names = sorted(
+            {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+        )
+        raise UserError(
+            "model.lora.target_modules",
+            lora.target_modules,
+            "matches no layer of the model",
+            f"choose from {', '.join(names)}",
+        ) from error

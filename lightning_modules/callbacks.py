@@ -1,0 +1,205 @@
+"""What a run leaves behind while it trains: checkpoints, samples of its answers, its speed, its metrics."""
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+
+from errors import UserError
+from lightning_modules.metrics import Answered, from_all_ranks
+from lightning_modules.runs import Run
+
+SAMPLES = 3  # rows shown at the end and kept in samples.md
+
+log = logging.getLogger("thinkwright")
+
+
+@dataclass
+class CheckpointSettings:
+    """`checkpoints/best.ckpt` (lowest val/loss) and `checkpoints/last.ckpt` are written at the end of every epoch."""
+
+    every_n_steps: int | None = None
+    """Write last.ckpt every so many optimizer steps, too: what a crash can cost at most."""
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps is not None and self.every_n_steps < 1:
+            raise UserError(
+                "checkpoint.every_n_steps", self.every_n_steps, "is below 1", "give a number of steps, or null"
+            )
+
+
+def checkpoint_callbacks(run: Run, settings: CheckpointSettings) -> list[Callback]:
+    """Lightning's ModelCheckpoint, each with one fixed file that is replaced as a whole."""
+    fixed: dict[str, Any] = {
+        "dirpath": run.checkpoints,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    callbacks: list[Callback] = [
+        ModelCheckpoint(filename=run.best.stem, monitor="val/loss", mode="min", save_top_k=1, **fixed),
+        ModelCheckpoint(filename=run.last.stem, every_n_epochs=1, save_on_train_epoch_end=True, **fixed),
+    ]
+    if settings.every_n_steps:
+        callbacks.append(ModelCheckpoint(filename=run.last.stem, every_n_train_steps=settings.every_n_steps, **fixed))
+    return callbacks
+
+
+class SampleTable(Callback):
+    """Adds to samples.md, at each validation, what the model wrote for a few held-out rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        answered: list[Answered] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
+        if not answered:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"## Step {trainer.global_step}\n\n")
+            for row in answered:
+                verdict = "right" if row.matches else "not the reference's answer"
+                file.write(f"### Row {row.row} ({verdict})\n\n")
+                for title, text in (
+                    ("Given", row.prompt),
+                    ("Written", row.written.text),
+                    ("Reference", row.reference.text),
+                ):
+                    file.write(f"{title}:\n\n{_block(text)}\n\n")
+
+
+def _block(text: str) -> str:
+    """An indented block of Markdown, which no text inside can end."""
+    return "\n".join("    " + line for line in text.splitlines() or [""])
+
+
+class Throughput(Callback):
+    """Seconds, optimizer steps and supervised tokens of this fit's training; evaluation not counted."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.steps = self.tokens = 0
+        self._begun: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begun, self._first_step = time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.tokens += batch.step_tokens
+        self.steps = trainer.global_step - self._first_step
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pause()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:  # a validation of its own is not followed by training
+            self._begun = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._begun is not None:
+            self.seconds += time.perf_counter() - self._begun
+        self._begun = None
+
+    def figures(self) -> dict[str, float]:
+        """For summary.json."""
+        return {
+            "train_seconds": round(self.seconds, 1),
+            "optimizer_steps": self.steps,
+            "supervised_tokens_trained": self.tokens,
+            "supervised_tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+        }
+
+
+class WayOn(Callback):
+    """Says how to go on when training is stopped or breaks."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, UserError):
+            return  # its own text says what to do
+        if self.run.last.is_file():
+            log.info(
+                f"stopped at step {trainer.global_step}; the same command with --ckpt_path {self.run.last} goes on"
+            )
+        else:
+            log.info(f"stopped at step {trainer.global_step}, before the first checkpoint (checkpoint.every_n_steps)")
+
+
+class WritePredictions(Callback):
+    """Writes what `predict` wrote into a new file of the run, a JSON object for each row."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.written: list[dict[str, Any]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.written += outputs
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        written = sorted(from_all_ranks(self.written), key=lambda row: row["row"])
+        if trainer.is_global_zero:
+            path = self.run.folder / f"predictions-{datetime.now():%Y-%m-%d_%H-%M-%S}.jsonl"
+            with path.open("x", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+            log.info(f"{len(written):,} answers in {path}")
+
+
+class MetricsCsv(CSVLogger):
+    """Lightning's CSVLogger, writing `metrics.csv` at once and keeping what a continued run had there."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is not None:
+            return self._experiment
+        path, aside = (Path(self.log_dir) / name for name in ("metrics.csv", "metrics.csv.kept"))
+        if path.exists():
+            os.replace(path, aside)  # Lightning deletes an existing file
+        experiment: Any = super().experiment
+        if aside.exists():
+            os.replace(aside, path)
+            with path.open() as file:
+                experiment.metrics_keys = file.readline().strip().split(",")
+        return experiment
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoardLogger, writing events only: the run's settings are in its config.yaml."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()

@@ -1,0 +1,150 @@
+"""Checkpoint files: written whole or not at all, checked when read, and only ever for the model they were made with.
+
+A file is what torch.save writes, followed by `sha256:` and the digest of it; torch.load reads it as it is. It holds the
+trained tensors, the optimizer and the loop's position, so megabytes; the base model is named, not copied.
+"""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from errors import UserError
+
+MARK = b"sha256:"
+TRAILER = len(MARK) + hashlib.sha256().digest_size
+KEY = "thinkwright"  # where our part of a checkpoint is kept
+ARCHITECTURE = (
+    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+
+
+class CheckedCheckpointIO(CheckpointIO):
+    """Writes beside the target, flushes to the disk, renames: a kill at any moment leaves the old or the new file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        data = buffer.getbuffer()
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.write(MARK + hashlib.sha256(data).digest())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename, too
+        finally:
+            os.close(folder)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU. Raises UserError if it is missing, damaged or not one of ours."""
+    fix = "give a file from a run's checkpoints folder"
+    if not path.is_file():
+        raise UserError("--ckpt_path", path, "does not exist", fix)
+    data = path.read_bytes()
+    content, trailer = data[:-TRAILER], data[-TRAILER:]
+    if not trailer.startswith(MARK) or hashlib.sha256(content).digest() != trailer[len(MARK) :]:
+        raise UserError(
+            "--ckpt_path", path, "is damaged or was not written by this program", f"take another: {_beside(path)}"
+        )
+    checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if KEY not in checkpoint:
+        raise UserError("--ckpt_path", path, "was not written by this program", fix)
+    return checkpoint
+
+
+def _beside(path: Path) -> str:
+    others = [str(other) for other in sorted(path.parent.glob("*.ckpt")) if other != path]
+    return ", ".join(others) or "there is no other beside it, so start anew without --ckpt_path"
+
+
+def settle_progress(checkpoint: dict[str, Any]) -> None:
+    """Makes Lightning's counts in a checkpoint say where training really was; most are left as they are.
+
+    Lightning 2.6 counts an epoch as processed before it saves at the epoch's end, and ends an epoch wherever
+    max_steps stops it. A fit with another max_steps would take the rest of that epoch for done, or a whole epoch for
+    done twice.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    if loop is None or loop["epoch_progress"]["current"]["processed"] != loop["epoch_progress"]["current"]["started"]:
+        return
+    batches = loop["epoch_loop.batch_progress"]
+    whole = batches["is_last_batch"]
+    for count in loop["epoch_progress"].values():
+        count["processed"] = count["completed"] = count["started"] if whole else count["started"] - 1
+    if whole:
+        batches["current"], batches["is_last_batch"] = dict.fromkeys(batches["current"], 0), False
+
+
+def identity(folder: Path, weights: bool, tokenizer: Any, lora: Any | None) -> dict[str, Any]:
+    """What a checkpoint and the model it is loaded into must agree on; without `weights` only what is quick."""
+    config = json.loads((folder / "config.json").read_text())
+    known = {key: config.get(key) for key in ARCHITECTURE}
+    known["tokens"] = tokenizer.fingerprint
+    known["lora.rank"] = lora.rank if lora else None
+    target = lora.target_modules if lora else None
+    known["lora.target_modules"] = sorted(target) if isinstance(target, list) else target
+    if weights:
+        known["weights"] = weights_digest(folder)
+    return known
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the size, header and 8 samples of 64 KiB of each weight file: quick, and different for other weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(str(size).encode())
+        with path.open("rb") as file:
+            digest.update(file.read(8 + min(int.from_bytes(file.read(8), "little"), 2**24)))
+            for sample in range(8):
+                file.seek(size * sample // 8)
+                digest.update(file.read(2**16))
+    return digest.hexdigest()[:16]
+
+
+def check_identity(saved: dict[str, Any], name: str, current: dict[str, Any]) -> None:
+    """Raises UserError naming the first difference between a checkpoint's model (called `name`) and the current one."""
+    for key, value in current.items():
+        there = saved.get(key)
+        if there == value:
+            continue
+        if key.startswith("lora."):
+            raise UserError(
+                f"model.{key}",
+                value,
+                f"differs from the checkpoint's, {there}",
+                f"set model.{key} to {there}, or train anew without --ckpt_path",
+            )
+        what = {"weights": "has other weights", "tokens": "has another tokenizer"}.get(
+            key, f"has {key} {value}, the checkpoint's model {there}"
+        )
+        raise UserError(
+            "model.name",
+            None,
+            f"the model given is not the one the checkpoint was trained on: it {what}",
+            f"set model.name to {name}",
+        )

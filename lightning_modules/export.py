@@ -1,0 +1,155 @@
+"""The trained model as a folder that transformers opens: merged weights, or a peft adapter beside the named base."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from errors import UserError
+from lightning_modules.backbone import ThinkNet
+from lightning_modules.summary import label, ordered, shown
+from lightning_modules.think_rows import ThinkEmbedding, ThinkHead
+from lightning_modules.think_tuner import ThinkTuner
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the model card says."""
+
+    base: str
+    revision: str | None
+    figures: Mapping[str, float]
+    checkpoint: Path
+
+
+def chat_template(before: str, between: str, prefix: str) -> str:
+    """A Jinja chat template that renders a user's message as the prompt was in training.
+
+    `before` and `between` are the text around the instruction, `prefix` what the tokenizer puts first (a bos token).
+    """
+    parts = [json.dumps(text, ensure_ascii=False) for text in (before, between, prefix)]
+    return (
+        "{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('Trained without a system turn.') }}{%- endif -%}"
+        f"{{{{- {parts[2]} -}}}}"
+        "{%- for message in messages -%}"
+        f"{{%- if message['role'] == 'user' -%}}{{{{- {parts[0]} + message['content'] + {parts[1]} -}}}}"
+        "{%- else -%}{{- message['content'] + eos_token -}}{%- endif -%}"
+        "{%- endfor -%}"
+    )
+
+
+def merge(net: ThinkNet) -> Any:
+    """The transformers model with adapters and rows in its own matrices. The net is of no use afterwards."""
+    model: Any = net.causal_lm
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embedding, ThinkEmbedding) and isinstance(head, ThinkHead):
+        with torch.no_grad():
+            for module in (embedding, head):  # tied: the same rows into the same matrix, twice
+                module.base.weight[list(module.ids)] = module.rows.to(module.base.weight.dtype)
+        model.set_input_embeddings(embedding.base)
+        model.set_output_embeddings(head.base)
+    return net.lm.merge_and_unload() if hasattr(net.lm, "merge_and_unload") else model
+
+
+def export_merged(tuner: ThinkTuner, template: Any, folder: Path, card: Card, dtype: torch.dtype) -> None:
+    """Writes weights in `dtype`, config, generation config, tokenizer with chat template, and a model card."""
+    assert tuner.net is not None
+    model = merge(tuner.net).to(dtype)
+    model.generation_config = tuner.generation_config
+
+    def write(to: Path) -> None:
+        model.save_pretrained(to)
+        _write_tokenizer(tuner, template, to)
+        (to / "README.md").write_text(_card(card, "merged"), encoding="utf-8")
+
+    _whole(folder, write)
+
+
+def export_adapter(tuner: ThinkTuner, template: Any, folder: Path, card: Card) -> None:
+    """Writes a peft adapter: LoRA matrices, and the think rows under peft's `trainable_token_indices`."""
+    assert tuner.net is not None
+    if tuner.lora is None:
+        raise UserError("--adapter", None, "the run trained all weights and has no adapter", "export without --adapter")
+    net = tuner.net
+
+    def write(to: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        net.lm.save_pretrained(to, save_embedding_layers=False)
+        weights, config = to / "adapter_model.safetensors", to / "adapter_config.json"
+        tensors, settings = load_file(weights), json.loads(config.read_text())
+        model: Any = net.causal_lm
+        trained = {"embed_tokens": model.get_input_embeddings()}
+        if not model.config.tie_word_embeddings:
+            trained["lm_head"] = model.get_output_embeddings()
+        if isinstance(trained["embed_tokens"], ThinkEmbedding):
+            settings["trainable_token_indices"] = {name: list(module.ids) for name, module in trained.items()}
+            for name, module in trained.items():
+                path = f"model.{name}" if name == "embed_tokens" else name
+                tensors[f"base_model.model.{path}.token_adapter.trainable_tokens_delta"] = module.rows.detach().clone()
+        settings["base_model_name_or_path"], settings["revision"] = tuner.name, tuner.revision
+        config.write_text(json.dumps(settings, indent=2))
+        save_file(tensors, weights, metadata={"format": "pt"})
+        _write_tokenizer(tuner, template, to)
+        (to / "README.md").write_text(_card(card, "adapter"), encoding="utf-8")
+
+    _whole(folder, write)
+
+
+def _write_tokenizer(tuner: ThinkTuner, template: Any, folder: Path) -> None:
+    tokenizer = tuner.tokenizer
+    tokenizer.full.chat_template = chat_template(
+        template.before, template.between, tokenizer.decode(tokenizer.prefix_ids)
+    )
+    tokenizer.full.save_pretrained(folder)
+
+
+def _whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Writes beside the folder and renames, so that a broken-off export is not taken for one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write(scratch)
+        scratch.chmod(0o755)
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _card(card: Card, kind: str) -> str:
+    rows = "\n".join(
+        f"| {label(name, card.figures).strip()} | {shown(name, card.figures[name])} |"
+        for name in ordered(set(card.figures))
+    )
+    revision = f" at {card.revision}" if card.revision else ""
+    return f"""---
+base_model: {card.base}
+library_name: {"transformers" if kind == "merged" else "peft"}
+pipeline_tag: text-generation
+---
+
+{card.base}{revision}, trained to think in `<think>` blocks before it answers: {kind} weights of
+`{card.checkpoint.name}`.
+
+```python
+from transformers import pipeline
+
+ask = pipeline("text-generation", model="THIS FOLDER")
+print(ask([{{"role": "user", "content": "Solve x + 5 = 12"}}])[0]["generated_text"][-1]["content"])
+```
+
+The chat template renders a message as the prompts were in training. Ids beyond the tokenizer were never trained and are
+suppressed in `generation_config.json`; an engine that does not read it must mask them itself.
+
+On held-out rows after training:
+
+| | |
+|---|---|
+{rows}
+"""

@@ -1,0 +1,239 @@
+"""ThinkTuner: the LightningModule. What a step computes, weighs, logs and saves; the net itself is in backbone.py."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from datamodules.collate import Batch
+from datamodules.tokenize import ThinkTokenizer
+from errors import UserError
+from hub import model_folder
+from lightning_modules.backbone import Dtype, LoraSettings, LossSums, ThinkNet, load_base
+from lightning_modules.checkpoint import KEY, check_identity, identity, settle_progress
+from lightning_modules.decoding import DecodingSettings, Generation, generate, generation_config, read_ids
+from lightning_modules.metrics import Answered, RoleLoss, from_all_ranks, think_scores
+from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+
+
+@dataclass
+class EvalSettings:
+    """What validation and test do beside the loss."""
+
+    rows: int = 64
+    """Held-out rows that are answered by generation; 0 for the loss alone."""
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    """How they are answered."""
+
+
+class ThinkTuner(LightningModule):
+    """A causal LM that learns to think before it answers.
+
+    Args:
+        name: Folder or hub id of the base model.
+        revision: Commit, tag or branch of the hub model; null takes the newest.
+        dtype: What the base's weights are held in. What is trained is float32 in any case.
+        lora: Adapters on a frozen base; null trains all weights.
+        from_scratch: Start from random weights of the base's architecture.
+        gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
+        optim: Optimizer and learning rates.
+        evaluation: What validation and test do beside the loss.
+    """
+
+    def __init__(
+        self,
+        name: str = "assets/tiny-qwen",
+        revision: str | None = None,
+        dtype: Dtype = "float32",
+        lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (read as the default of a nested config, never changed)
+        from_scratch: bool = False,
+        gradient_checkpointing: bool = False,
+        optim: OptimSettings = OptimSettings(),  # noqa: B008
+        evaluation: EvalSettings = EvalSettings(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        if lora is not None:
+            lora.check()
+        if lora is None and dtype != "float32":
+            fix = "set model.dtype float32, or model.lora to train adapters"
+            raise UserError("model.dtype", dtype, "cannot hold weights that are trained", fix)
+        if from_scratch and lora is not None:
+            problem = "would leave random weights frozen under adapters"
+            raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
+        self.name, self.revision, self.dtype_name = name, revision, dtype
+        self.lora, self.from_scratch, self.gradient_checkpointing = lora, from_scratch, gradient_checkpointing
+        self.optim, self.evaluation = optim, evaluation
+        self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
+        self.train_loss = RoleLoss()
+        self.eval_loss = RoleLoss()
+        self.answered: list[Answered] = []
+        self.optimizer_settings: list[dict[str, Any]] = []
+        self.net: ThinkNet | None = None
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Loads the base and places what is trained. Lightning calls it before each fit, validate, test and predict."""
+        if self.net is None:
+            self.tokenizer = ThinkTokenizer.load(self.name, self.revision)
+            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch)
+            if self.gradient_checkpointing:
+                # The name changed within transformers 5
+                getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+            settings = self.evaluation.decoding
+            self.net = ThinkNet(base, self.tokenizer, self.lora)
+            self.generation_config = generation_config(
+                self.tokenizer, self.net.vocabulary, base.generation_config, settings
+            )
+        mesh = self.device_mesh
+        if mesh is not None:
+            self.net.shard(mesh["data_parallel"])
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        assert self.net is not None
+        optimizer = build_optimizer(self.net.named_parameters(), self.optim)
+        total = self.total_steps()
+        schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total, self.optim))
+        self.optimizer_settings = settings_of(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole fit, from the data's plan. Asking `trainer.estimated_stepping_batches` instead
+        would drop the loader's position on resume."""
+        epochs, steps = self.trainer.max_epochs or -1, self.trainer.max_steps
+        if epochs < 0 and steps < 0 and (self.optim.schedule != "constant" or self.optim.warmup_share):
+            fix = "set trainer.max_epochs or trainer.max_steps"
+            raise UserError("model.optim.schedule", self.optim.schedule, "needs to know where training ends", fix)
+        planned = epochs * self.trainer.datamodule.steps_per_epoch if epochs > 0 else steps  # type: ignore[attr-defined]
+        return min(planned, steps) if steps > 0 else planned
+
+    def on_train_start(self) -> None:
+        """The optimizer's settings are the config's, not those in a checkpoint. And no step may be cut short: it would
+        be weighed by the tokens of the whole one."""
+        if isinstance(schedule := self.lr_schedulers(), LambdaLR):
+            restore_settings(schedule, self.optimizer_settings)
+        batches, accumulate = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        if batches % accumulate and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            fix = f"give a multiple of trainer.accumulate_grad_batches ({accumulate})"
+            raise UserError("trainer.limit_train_batches", batches, "ends in the middle of an optimizer step", fix)
+
+    # One step
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Every supervised token of an optimizer step weighs the same, wherever its batch and rank: the sum is divided
+        by the tokens of the whole step; Lightning divides by the accumulated batches, DDP and FSDP by the ranks."""
+        sums: LossSums = self.net(batch)  # type: ignore[misc]
+        self.train_loss.update(sums)
+        return sums.total / batch.step_tokens * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Logs train/loss, the mean per token since it was last logged, every log_every_n_steps optimizer steps."""
+        step, every = self.trainer.global_step, int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches or step % every:
+            return
+        figures = {f"train/{name}": float(value) for name, value in self.train_loss.compute().items()}
+        self.train_loss.reset()
+        figures["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=step)
+        self.log("loss", figures["train/loss"], prog_bar=True, logger=False)
+
+    # Evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.eval_loss.update(self.net(batch))  # type: ignore[misc]
+        wanted = [k for k, row in enumerate(batch.rows) if row < self.evaluation.rows]
+        if self._any_rank(bool(wanted)):
+            self.answered += self._answer(batch, wanted)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """What the model writes for each row of the batch, ready to be written as JSON."""
+        return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.rows))))]
+
+    def on_validation_epoch_start(self) -> None:
+        self.answered = []
+
+    def on_test_epoch_start(self) -> None:
+        self.answered = []
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def _answer(self, batch: Batch, wanted: list[int]) -> list[Answered]:
+        """What the model writes for some rows of a batch, beside what the data has there."""
+        assert self.net is not None
+        ids = batch.input_ids.tolist()
+        # A rank that has no row left still takes part where ranks generate together
+        prompts = [ids[k][: batch.prompt_lengths[k]] for k in wanted] or [[self.tokenizer.end_id]]
+        written = generate(
+            self.net, self.tokenizer, prompts, self.generation_config, synced_gpus=self.device_mesh is not None
+        )
+        return [
+            Answered(
+                batch.rows[k],
+                batch.groups[k],
+                self.tokenizer.decode(prompt),
+                mine,
+                self._reference(ids[k][len(prompt) :]),
+            )
+            for k, prompt, mine in zip(wanted, prompts, written, strict=False)
+        ]
+
+    def _reference(self, ids: list[int]) -> Generation:
+        return read_ids(ids, self.tokenizer, [self.tokenizer.end_id])
+
+    def _any_rank(self, mine: bool) -> bool:
+        """Sharded ranks must generate together or not at all; others need not ask."""
+        if self.device_mesh is None:
+            return mine
+        return bool(self.trainer.strategy.reduce(torch.tensor(float(mine), device=self.device), reduce_op="sum") > 0)
+
+    def _log_evaluation(self, stage: str) -> None:
+        figures = {f"{stage}/{name}": float(value) for name, value in self.eval_loss.compute().items()}
+        self.eval_loss.reset()
+        self.answered = sorted(from_all_ranks(self.answered), key=lambda row: row.row)
+        figures |= {f"{stage}/{name}": value for name, value in think_scores(self.answered).items()}
+        for logger in self.loggers:  # self.log would write them one optimizer step too early
+            logger.log_metrics(figures, step=self.trainer.global_step)
+        for name, value in figures.items():  # equal on all ranks already; sync_dist only says so
+            self.log(name, value, prog_bar=name == f"{stage}/loss", logger=False, sync_dist=True)
+
+    # Checkpoints
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """Names and tensors of all that is trained."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Only what is trained; the base stays where it came from."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        keep = {kwargs.get("prefix", "") + name for name in self.trained()}
+        for name in set(state) - keep:
+            del state[name]
+        return state
+
+    def identity(self) -> dict[str, Any]:
+        folder = model_folder(self.name, self.revision, weights=not self.from_scratch)
+        return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = {"base": self.name, "revision": self.revision, "identity": self.identity()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        settle_progress(checkpoint)
+        saved = checkpoint[KEY]
+        check_identity(saved["identity"], saved["base"], self.identity())
+        # Sharding strategies take state_dict out before they call this
+        if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained()):
+            fix = "use the model settings that it was trained with"
+            raise UserError("--ckpt_path", None, "the checkpoint holds other trained tensors than this model", fix)

@@ -1,0 +1,177 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.tokenize import ThinkTokenizer
+from errors import UserError
+from lightning_modules.backbone import LoraSettings, ThinkNet, load_base
+from tests.conftest import KINDS, TINY, random_lm
+
+MakeBatch = Callable[..., Any]
+LORA = LoraSettings()
+
+
+def net_of(kind: str, tokenizer: ThinkTokenizer, lora: LoraSettings | None = LORA, vocabulary: int = 640) -> ThinkNet:
+    return ThinkNet(random_lm(kind, vocabulary), tokenizer, lora)
+
+
+def labels_of(batch: Any) -> torch.Tensor:
+    """The same targets as transformers wants them: at their own place, -100 elsewhere."""
+    labels = torch.full_like(batch.input_ids, -100).flatten()
+    labels[batch.predict_from + 1] = batch.targets
+    return labels.view_as(batch.input_ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lora", [LoraSettings(rank=4, target_modules="all-linear"), LoraSettings(), None])
+def test_loss_and_gradients_are_transformers_own(
+    kind: str, lora: LoraSettings | None, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    net, batch = net_of(kind, tiny_tokenizer, lora), make_batch(0, 3, 9)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    for p in trained:
+        torch.manual_seed(p.numel())
+        torch.nn.init.normal_(p, std=0.05)  # LoRA's B starts at zero, which would hide half of the gradients
+    sums = net(batch)
+    mine = torch.autograd.grad(sums.total, trained)
+    theirs = net.causal_lm(input_ids=batch.input_ids, labels=labels_of(batch), use_cache=False).loss * len(
+        batch.targets
+    )
+    torch.testing.assert_close(sums.total, theirs, rtol=1e-5, atol=1e-5)
+    for ours, right in zip(mine, torch.autograd.grad(theirs, trained), strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-5)
+
+
+def test_sums_by_role_add_up(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    net, batch = net_of("qwen2", tiny_tokenizer), make_batch(0, 3, 9)
+    sums = net(batch)
+    torch.testing.assert_close(sums.losses.sum().float(), sums.total.detach())
+    assert sums.tokens.tolist() == torch.bincount(batch.target_roles, minlength=6).tolist()
+    assert sums.tokens[0] == 0  # nothing of the prompt is learned
+
+
+def test_padding_changes_nothing(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    net = net_of("qwen2", tiny_tokenizer)
+    alone = sum(net(make_batch(i)).total for i in (0, 3, 9))
+    torch.testing.assert_close(net(make_batch(0, 3, 9)).total, alone, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lora_trains_adapters_and_the_two_rows_and_nothing_else(kind: str, tiny_tokenizer: ThinkTokenizer) -> None:
+    net = net_of(kind, tiny_tokenizer)
+    trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    rows = {name: p for name, p in trained.items() if name.endswith(".rows")}
+    assert [tuple(p.shape) for p in rows.values()] == [(2, 32)] * (1 if kind.endswith("tied") else 2)
+    assert all("lora_" in name for name in set(trained) - set(rows))
+    assert len(set(trained) - set(rows)) == 2 * 4 * 2  # layers x q, k, v, o x A, B
+    assert all(p.dtype == torch.float32 for p in trained.values())
+
+
+def test_all_linear_adapts_every_linear_layer_but_the_head(tiny_tokenizer: ThinkTokenizer) -> None:
+    net = net_of("qwen2", tiny_tokenizer, LoraSettings(target_modules="all-linear"))
+    adapted = [name for name, _ in net.named_parameters() if "lora_A" in name]
+    assert len(adapted) == 2 * 7
+    assert not any("lm_head" in name for name in adapted)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
+def test_a_half_precision_base_keeps_what_is_trained_in_float32(
+    kind: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    net = ThinkNet(random_lm(kind).to(torch.bfloat16), tiny_tokenizer, LoraSettings())
+    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in net.parameters() if not p.requires_grad} == {torch.bfloat16}
+    net(make_batch(0, 3)).total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters() if p.requires_grad)
+
+
+def test_the_matrix_is_never_shrunk_and_grows_only_where_it_must(tiny_tokenizer: ThinkTokenizer) -> None:
+    assert net_of("qwen2", tiny_tokenizer, vocabulary=640).vocabulary == 640
+    assert net_of("qwen2", tiny_tokenizer, vocabulary=len(tiny_tokenizer)).vocabulary == len(tiny_tokenizer)
+    grown = net_of("qwen2", tiny_tokenizer, vocabulary=len(tiny_tokenizer) - 2)
+    assert grown.vocabulary >= len(tiny_tokenizer)
+    assert grown.vocabulary % 64 == 0
+
+
+def test_the_base_counts_unchanged_before_training(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    """Adapters start as nothing; only the columns of the two new ids differ from the base's."""
+    base = random_lm("qwen2")
+    ids = make_batch(0).input_ids[:, : make_batch(0).prompt_lengths[0]]
+    before = base(input_ids=ids).logits
+    after = ThinkNet(base, tiny_tokenizer, LoraSettings()).causal_lm(input_ids=ids).logits
+    other = [i for i in range(640) if i not in tiny_tokenizer.new_ids]
+    torch.testing.assert_close(after[..., other], before[..., other])
+    assert not torch.allclose(after[..., tiny_tokenizer.new_ids], before[..., tiny_tokenizer.new_ids])
+
+
+def test_training_moves_the_rows_and_leaves_the_matrices(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    net, batch = net_of("qwen2", tiny_tokenizer), make_batch(0, 3)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2)
+    first = net(batch).total.item()
+    for _ in range(10):
+        optimizer.zero_grad()
+        total = net(batch).total
+        total.backward()
+        optimizer.step()
+    assert total.item() < first
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name, p in net.named_parameters() if p.requires_grad}
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    grads = []
+    for checkpointing in (False, True):
+        base = random_lm("qwen2")
+        if checkpointing:
+            getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+        net = ThinkNet(base, tiny_tokenizer, LoraSettings())
+        torch.manual_seed(0)
+        for p in net.parameters():
+            if p.requires_grad:
+                torch.nn.init.normal_(p, std=0.05)
+        net(make_batch(0, 3)).total.backward()
+        grads.append([p.grad for p in net.parameters() if p.requires_grad])
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_layers_that_are_not_there_are_named_with_those_that_are(tiny_tokenizer: ThinkTokenizer) -> None:
+    with pytest.raises(UserError, match=r"model.lora.target_modules.*matches no layer.*down_proj.*q_proj"):
+        net_of("qwen2", tiny_tokenizer, LoraSettings(target_modules=["query"]))
+
+
+@pytest.mark.parametrize("settings", [{"rank": 0}, {"dropout": 1.0}])
+def test_lora_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"model\.lora\."):
+        LoraSettings(**settings).check()
+
+
+def test_the_embedded_model_loads_and_starts_anew_by_seed() -> None:
+    torch.manual_seed(1)
+    one = load_base(str(TINY), None, "float32", from_scratch=True).state_dict()
+    torch.manual_seed(1)
+    two = load_base(str(TINY), None, "float32", from_scratch=True).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert load_base(str(TINY), None, "bfloat16").dtype == torch.bfloat16
+
+
+def test_a_broken_model_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((TINY / "config.json").read_text())
+    with pytest.raises(UserError, match=r"model.name: .* cannot be loaded"):
+        load_base(str(tmp_path), None, "float32")
+    (tmp_path / "model.safetensors").write_bytes((TINY / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model.name: .* cannot be loaded"):
+        load_base(str(tmp_path), None, "float32")
+
+
+def test_the_real_vocabulary_keeps_its_size(qwen_base: Callable[..., Path]) -> None:
+    for tied in (True, False):
+        folder = str(qwen_base(tied))
+        net = ThinkNet(load_base(folder, None, "float32"), ThinkTokenizer.load(folder), LoraSettings())
+        assert net.vocabulary == 151_936
+        rows = [p for name, p in net.named_parameters() if name.endswith(".rows")]
+        assert len(rows) == (1 if tied else 2)

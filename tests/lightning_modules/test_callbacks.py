@@ -1,0 +1,90 @@
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from errors import UserError
+from lightning_modules.callbacks import (
+    CheckpointSettings,
+    MetricsCsv,
+    SampleTable,
+    Throughput,
+    WayOn,
+    checkpoint_callbacks,
+)
+from lightning_modules.decoding import Generation
+from lightning_modules.metrics import Answered
+from lightning_modules.runs import Run
+
+
+def test_metrics_of_a_continued_run_are_added_to_what_was_there(tmp_path: Path) -> None:
+    first = MetricsCsv(tmp_path)
+    first.log_metrics({"a": 1.0}, step=1)
+    second = MetricsCsv(tmp_path)
+    second.log_metrics({"a": 2.0, "b": 3.0}, step=2)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert rows == [{"a": "1.0", "b": "", "step": "1"}, {"a": "2.0", "b": "3.0", "step": "2"}]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_metrics_survive_a_kill_between_two_steps_of_their_own_keeping(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv.kept").write_text("a,step\n1.0,1\n")  # as a kill in the middle of a start would leave it
+    MetricsCsv(tmp_path).log_metrics({"a": 2.0}, step=2)
+    assert [row["a"] for row in csv.DictReader((tmp_path / "metrics.csv").open())] == ["1.0", "2.0"]
+
+
+def test_samples_are_added_and_nothing_in_them_ends_their_block(tmp_path: Path) -> None:
+    written = Generation("<think>a</think>\n```\n# b", ("a",), "b", True, True)
+    rows = [Answered(i, "g", "Ask\n", written, written) for i in range(5)]
+    table = SampleTable(tmp_path / "samples.md")
+    for step in (0, 7):
+        table.on_validation_end(SimpleNamespace(global_step=step), SimpleNamespace(answered=rows))  # type: ignore[arg-type]
+    text = (tmp_path / "samples.md").read_text()
+    assert text.count("## Step 7") == 1
+    assert text.count("### Row") == 6
+    assert "    ```\n    # b" in text
+    assert not [line for line in text.splitlines() if line.startswith(("# b", "```"))]
+
+
+def test_throughput_counts_training_and_not_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 50.0, 55.0])  # starts, validation begins, validation ends, training ends
+    monkeypatch.setattr("lightning_modules.callbacks.time.perf_counter", lambda: next(clock))
+    state = SimpleNamespace(fn="fit")
+    trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=2, state=state)
+    callback = Throughput()
+    callback.on_train_start(trainer, trainer)
+    for index in range(4):
+        trainer.global_step = (index + 1) // 2
+        callback.on_train_batch_end(trainer, trainer, None, SimpleNamespace(step_tokens=90), index)
+    callback.on_validation_start(trainer, trainer)
+    callback.on_validation_end(trainer, trainer)
+    callback.on_train_end(trainer, trainer)
+    assert callback.figures() == {
+        "train_seconds": 15.0, "optimizer_steps": 2, "supervised_tokens_trained": 180,
+        "supervised_tokens_per_second": 12.0,
+    }  # fmt: skip
+
+
+def test_what_is_saved_when(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert len(checkpoint_callbacks(run, CheckpointSettings())) == 2
+    best, last, steps = checkpoint_callbacks(run, CheckpointSettings(every_n_steps=5))
+    assert (best.monitor, last.monitor, steps.monitor) == ("val/loss", None, None)  # type: ignore[attr-defined]
+    assert len({callback.state_key for callback in (best, last, steps)}) == 3
+    with pytest.raises(UserError, match=r"checkpoint\.every_n_steps"):
+        CheckpointSettings(every_n_steps=0)
+
+
+def test_who_is_stopped_is_told_the_way_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, trainer = Run(tmp_path), SimpleNamespace(global_step=7)
+    with caplog.at_level("INFO", logger="thinkwright"):
+        WayOn(run).on_exception(trainer, trainer, KeyboardInterrupt())  # type: ignore[arg-type]
+        run.checkpoints.mkdir()
+        run.last.touch()
+        WayOn(run).on_exception(trainer, trainer, KeyboardInterrupt())  # type: ignore[arg-type]
+        WayOn(run).on_exception(trainer, trainer, UserError("a", "b", "c", "d"))  # type: ignore[arg-type]
+    assert "before the first checkpoint" in caplog.messages[0]
+    assert f"--ckpt_path {run.last} goes on" in caplog.messages[1]
+    assert len(caplog.messages) == 2

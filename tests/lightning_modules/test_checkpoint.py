@@ -1,0 +1,92 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.tokenize import ThinkTokenizer
+from errors import UserError
+from lightning_modules.backbone import LoraSettings
+from lightning_modules.checkpoint import (
+    KEY,
+    CheckedCheckpointIO,
+    check_identity,
+    identity,
+    read_checkpoint,
+    weights_digest,
+)
+from tests.conftest import TINY
+
+CONTENT: dict[str, Any] = {"state_dict": {"rows": torch.arange(4.0)}, KEY: {"base": "b"}, "step": 3}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    CheckedCheckpointIO().save_checkpoint(CONTENT, path)
+    return path
+
+
+def test_what_is_saved_is_read_and_torch_reads_it_too(saved: Path) -> None:
+    for content in (read_checkpoint(saved), torch.load(saved, weights_only=True), torch.load(saved, mmap=True)):
+        assert torch.equal(content["state_dict"]["rows"], CONTENT["state_dict"]["rows"])
+        assert content["step"] == 3
+    assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_modules.checkpoint.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        CheckedCheckpointIO().save_checkpoint(CONTENT | {"step": 4}, saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+def test_damage_is_seen_and_the_other_checkpoints_are_offered(saved: Path, damage: str) -> None:
+    shutil.copy(saved, saved.with_name("best.ckpt"))
+    data = bytearray(saved.read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    damaged = {"truncated": data[:-100], "flipped": data, "foreign": b"hello" * 100, "empty": b""}[damage]
+    saved.write_bytes(bytes(damaged))
+    with pytest.raises(UserError, match=r"last\.ckpt' is damaged or was not written by this program.*best\.ckpt"):
+        read_checkpoint(saved)
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        read_checkpoint(tmp_path / "no.ckpt")
+    CheckedCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="was not written by this program"):
+        read_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_identity_tells_models_apart(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> None:
+    mine = identity(TINY, True, tiny_tokenizer, LoraSettings())
+    check_identity(mine, "tiny", mine)
+    check_identity(mine, "tiny", identity(TINY, False, tiny_tokenizer, LoraSettings()))
+    with pytest.raises(UserError, match=r"model\.lora\.rank: '4' differs from the checkpoint's, 8"):
+        check_identity(mine, "tiny", identity(TINY, True, tiny_tokenizer, LoraSettings(rank=4)))
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    assert identity(copy, True, tiny_tokenizer, LoraSettings()) == mine
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(config.replace('"num_hidden_layers": 4', '"num_hidden_layers": 5'))
+    with pytest.raises(
+        UserError, match=r"it has num_hidden_layers 5, the checkpoint's model 4\. Set model.name to tiny"
+    ):
+        check_identity(mine, "tiny", identity(copy, False, tiny_tokenizer, LoraSettings()))
+
+
+def test_other_weights_of_the_same_shape_are_seen(tmp_path: Path) -> None:
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[len(data) // 2 + 5] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    assert weights_digest(copy) != weights_digest(TINY)

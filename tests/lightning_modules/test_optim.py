@@ -1,0 +1,68 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from errors import UserError
+from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+
+
+def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
+    module = nn.ModuleDict({"frozen": nn.Linear(2, 2), "adapter": nn.Linear(2, 3)})
+    module["frozen"].requires_grad_(False)
+    rows = nn.Parameter(torch.zeros(2, 4))
+    parameters = [*module.named_parameters(), ("embed.rows", rows)]
+    groups = build_optimizer(parameters, OptimSettings(lr=1e-3, think_rows_lr=1e-2, weight_decay=0.1)).param_groups
+    assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(3, 2)], [(3,)], [(2, 4)]]
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.0)]
+
+
+def test_the_rows_take_the_common_rate_by_default() -> None:
+    (group,) = build_optimizer([("rows.rows", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)).param_groups
+    assert group["lr"] == 1e-3
+
+
+def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> None:
+    def build(settings: OptimSettings) -> tuple[torch.optim.AdamW, LambdaLR]:
+        torch.manual_seed(0)
+        optimizer = build_optimizer([("a.weight", nn.Parameter(torch.ones(2, 2)))], settings)
+        return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, 10, settings))
+
+    first, schedule = build(OptimSettings(lr=1e-3, schedule="linear"))
+    first.param_groups[0]["params"][0].grad = torch.ones(2, 2)
+    first.step()
+    schedule.step()
+    saved = deepcopy((first.state_dict(), schedule.state_dict()))
+    for settings in (OptimSettings(lr=1e-3, schedule="linear"), OptimSettings(lr=5e-3, weight_decay=0.1)):
+        second, schedule = build(settings)
+        own = settings_of(second)
+        second.load_state_dict(saved[0])
+        schedule.load_state_dict(saved[1])
+        restore_settings(schedule, own)
+        (group,) = second.param_groups
+        assert group["lr"] == settings.lr * lr_factor(1, 10, settings)
+        assert group["weight_decay"] == settings.weight_decay
+        assert second.state_dict()["state"][0]["exp_avg"].equal(saved[0]["state"][0]["exp_avg"])
+        schedule.step()
+        assert group["lr"] == settings.lr * lr_factor(2, 10, settings)
+
+
+def test_schedules_rise_and_fall_as_said() -> None:
+    level = [lr_factor(step, 10, OptimSettings()) for step in range(10)]
+    assert level == [1.0] * 10
+    warm = OptimSettings(schedule="linear", warmup_share=0.2)
+    line = [lr_factor(step, 10, warm) for step in range(11)]
+    assert line[:3] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
+    assert line[6] == pytest.approx(0.5)
+    assert line[10] == 0.0
+    cosine = [lr_factor(step, 100, OptimSettings(schedule="cosine", final_lr_share=0.1)) for step in range(101)]
+    assert [cosine[0], cosine[50], cosine[100]] == pytest.approx([1.0, 0.55, 0.1])
+    assert cosine == sorted(cosine, reverse=True)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"think_rows_lr": -1e-4}, {"warmup_share": 2}])
+def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"model\.optim\."):
+        OptimSettings(**settings)  # type: ignore[arg-type]
