@@ -1,0 +1,38 @@
+"""export: a run's model as a folder that transformers opens."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from commands.load import add_run_arguments, load_run
+from commands.parsing import Complaint, Parser, explain
+from errors import UserError
+from lightning_modules.export import Card, export_adapter, export_merged
+
+
+def run(args: Sequence[str]) -> int:
+    parser = Parser(prog="cli.py export", description="Write a run's model as a folder that transformers opens.")
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--to", type=str | None, default=None, help="Folder to write; else `export` (or `adapter`) in the run's."
+    )
+    parser.add_argument(
+        "--adapter", action="store_true", help="Write a peft adapter of megabytes instead of the merged model."
+    )
+    try:
+        given = parser.parse_args(list(args))
+    except Complaint as complaint:
+        raise explain(complaint, ["export", *args]) from complaint
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    # Merged in float32 whatever the base is held in; rounded once, at the end
+    loaded = load_run(given.run, given.ckpt_path, given.root, **({} if given.adapter else {"dtype": "float32"}))
+    folder = Path(given.to).expanduser() if given.to else loaded.run.folder / ("adapter" if given.adapter else "export")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError("--to", folder, "exists and is not empty", "give a new folder")
+    card = Card(loaded.tuner.name, loaded.tuner.revision, loaded.run.read_summary().get("after", {}), loaded.checkpoint)
+    if given.adapter:
+        export_adapter(loaded.tuner, loaded.template, folder, card)
+    else:
+        export_merged(loaded.tuner, loaded.template, folder, card, loaded.held_in)
+    print(folder)
+    return 0

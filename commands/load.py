@@ -1,0 +1,74 @@
+"""A run's model without a Trainer, for the commands that use it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import set_parsing_settings
+
+from commands.parsing import Complaint, Parser
+from datamodules.magpie import MagpieDataModule
+from datamodules.render import Template
+from errors import UserError
+from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.runs import Run, RunSettings, find_checkpoint, newest_run, run_of
+from lightning_modules.think_tuner import ThinkTuner
+
+
+@dataclass(frozen=True)
+class Loaded:
+    run: Run
+    checkpoint: Path
+    tuner: ThinkTuner
+    template: Template
+    held_in: torch.dtype  # what the run's config holds the base in
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """How a command is told which run it is about."""
+    parser.add_argument("--run", type=str | None, default=None, help="Folder runs/NAME/TIME; else the newest run.")
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="A .ckpt file, best or last; else best.")
+    parser.add_argument("--root", type=str, default=RunSettings().root, help="Folder of all runs.")
+
+
+def locate(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
+    """The run and checkpoint meant. Raises UserError where there is none."""
+    if run is not None:
+        found = Run(Path(run).expanduser())
+        found.config()  # says so if it is not a run
+        checkpoint = {"last": found.last, "best": found.best, None: found.best_or_last()}.get(ckpt_path)
+        return found, checkpoint or find_checkpoint(str(ckpt_path), root, None)
+    if ckpt_path in (None, "best", "last"):
+        found = newest_run(root)
+        return found, found.last if ckpt_path == "last" else found.best_or_last()
+    checkpoint = find_checkpoint(ckpt_path, root, None)
+    if (owner := run_of(checkpoint)) is None:
+        raise UserError(
+            "--ckpt_path", checkpoint, "does not lie in a run's folder, so its config is unknown", "give --run, too"
+        )
+    return owner, checkpoint
+
+
+def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) -> Loaded:
+    """The model of a run with the checkpoint's weights; `model` overrides settings of the run's config."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    found, checkpoint = locate(run, ckpt_path, root)
+    content = read_checkpoint(checkpoint)
+    parser = Parser()
+    parser.add_class_arguments(ThinkTuner, "model")
+    parser.add_class_arguments(MagpieDataModule, "data")
+    config = yaml.safe_load(found.config().read_text())
+    try:
+        parsed = parser.parse_object({"model": config["model"] | model, "data": config["data"]})
+    except (Complaint, KeyError) as error:
+        raise UserError(
+            "--run", found.config(), f"is of another version ({' '.join(str(error).split())})", "mend the file"
+        ) from error
+    built = parser.instantiate_classes(parsed)
+    tuner: ThinkTuner = built.model
+    tuner.configure_model()
+    tuner.on_load_checkpoint(content)
+    tuner.load_state_dict(content["state_dict"], strict=False)
+    return Loaded(found, checkpoint, tuner, built.data.recipe.template, getattr(torch, config["model"]["dtype"]))

@@ -1,0 +1,111 @@
+"""The parser behind the commands: errors in one line, with the key in full and the nearest right one."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+from errors import UserError, did_you_mean
+
+UNKNOWN = re.compile(
+    r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
+)
+WRONG_VALUE = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s*(?P<problem>.*?)\.? Got value: (?P<value>.*)", re.DOTALL)
+
+
+class Complaint(Exception):
+    """What a parser has to say, and the parser that says it."""
+
+    def __init__(self, message: str, parser: "Parser") -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
+class Parser(LightningArgumentParser):
+    """Raises Complaint where argparse would print pages of usage and exit."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # --trainer.max_epoch is a mistake, not an abbreviation
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise Complaint(str(message), self)
+
+    def keys(self) -> Iterator[str]:
+        """All settings in full, those inside optional groups and subcommands included."""
+        for action in self._actions:
+            yield action.dest
+            yield from (f"{action.dest}.{name}" for name in _fields_in(getattr(action, "_typehint", None)))
+        if self._subcommands_action is not None:
+            for parser in self._subcommands_action.choices.values():
+                yield from parser.keys()
+
+
+def _fields_in(hint: Any) -> Iterator[str]:
+    """Names of the fields of a dataclass, or of the dataclass in an optional."""
+    for kind in (hint, *typing.get_args(hint)):
+        if dataclasses.is_dataclass(kind):
+            yield from (field.name for field in dataclasses.fields(kind))
+
+
+def explain(complaint: Complaint, args: Sequence[str]) -> UserError:
+    """The complaint as one sentence about something that the user gave."""
+    message = _innermost(complaint)
+    if unknown := UNKNOWN.search(message):
+        key = _in_full(next(filter(None, unknown.groups())), args)
+        near = did_you_mean(key, set(complaint.parser.keys()))
+        return UserError(
+            key,
+            None,
+            "there is no such setting",
+            f"did you mean {near}?" if near else f"python cli.py {args[0]} --help lists all",
+        )
+    if wrong := WRONG_VALUE.search(message):
+        expected = re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(wrong["problem"].split()))
+        return UserError(_in_full(wrong["key"], args), wrong["value"].strip(), "is not what it can be", expected)
+    for name in config_files(args):
+        try:
+            yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            return UserError("--config", name, f"is not YAML ({' '.join(str(error).split())})", "mend the file")
+    return UserError(
+        "command line",
+        None,
+        " ".join(message.split())[:500].rstrip("."),
+        f"python cli.py {args[0]} --help lists all settings",
+    )
+
+
+def _innermost(error: BaseException) -> str:
+    """What the deepest of nested parsers said: the others only add that no kind of an optional group matched."""
+    message, link = str(error), error.__cause__ or error.__context__
+    while link is not None:
+        message = str(link) if isinstance(link, Complaint) else message
+        link = link.__cause__ or link.__context__
+    return message
+
+
+def config_files(args: Sequence[str]) -> list[str]:
+    """What was given as --config."""
+    following = [b for a, b in pairwise(args) if a in ("-c", "--config")]
+    return following + [a.partition("=")[2] for a in args if a.startswith("--config=")]
+
+
+def _in_full(key: str, args: Sequence[str]) -> str:
+    """jsonargparse leaves out the group of a key inside an optional group; what the user gave has it in full."""
+    given = [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
+    for name in config_files(args):
+        given += _flat(yaml.safe_load(Path(name).read_text()))
+    return next((name for name in given if name == key or name.endswith(f".{key}")), key)
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _flat(child, f"{prefix}{name}.")

@@ -1,0 +1,50 @@
+"""What the machine cannot do, said before anything is loaded, with the overlay that helps."""
+
+from typing import Any
+
+from errors import UserError
+
+CPU = "add --config configs/hardware/cpu.yaml"
+ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
+FSDP = "add --config configs/strategy/fsdp.yaml"
+
+
+def check_hardware(trainer: Any, dtype: str, gpus: int) -> None:
+    """Raises UserError for a `trainer` and a `model.dtype` that this machine, with so many GPUs, cannot run."""
+    devices, precision, strategy = trainer.devices, str(trainer.precision), trainer.strategy
+    wants_gpu = trainer.accelerator in ("gpu", "cuda")
+    on_gpu = wants_gpu or (trainer.accelerator == "auto" and gpus > 0)
+    if wants_gpu and not gpus:
+        problem = f"asks for {devices} GPU(s), and this machine has none"
+        raise UserError("trainer.accelerator", trainer.accelerator, problem, CPU)
+    if on_gpu and count_devices(devices) > gpus:
+        fix = ONE_GPU if gpus == 1 else f"set trainer.devices {gpus} or {ONE_GPU}"
+        raise UserError("trainer.devices", devices, f"asks for more than the {gpus} GPU(s) of this machine", fix)
+    if precision in ("16-true", "bf16-true"):
+        problem = "would hold the trained weights and the metrics in half precision"
+        fix = f"set trainer.precision {precision.replace('true', 'mixed')}, and model.dtype for the base"
+        raise UserError("trainer.precision", precision, problem, fix)
+    if precision.startswith("16") and not on_gpu:
+        raise UserError("trainer.precision", precision, "needs a GPU", CPU)
+    if dtype == "float16" and not on_gpu:
+        raise UserError("model.dtype", dtype, "is slow or not supported on a CPU", CPU)
+    if isinstance(strategy, str) and strategy.startswith("fsdp"):
+        problem = "cannot hold a half-precision base beside float32 adapters"
+        raise UserError("trainer.strategy", strategy, problem, FSDP)
+    sharded = getattr(getattr(strategy, "init_args", None), "data_parallel_size", None)
+    if isinstance(sharded, int) and count_devices(devices) not in (0, sharded):
+        key = "trainer.strategy.init_args.data_parallel_size"
+        raise UserError(key, sharded, f"is not the number of devices, {devices}", f"set it to {devices}")
+    if "ModelParallel" in str(strategy) and precision.startswith("16"):
+        problem = "has no gradient scaler for this strategy in Lightning"
+        raise UserError("trainer.precision", precision, problem, "set trainer.precision bf16-mixed")
+
+
+def count_devices(devices: Any) -> int:
+    """How many devices `trainer.devices` asks for; 0 where it takes what there is."""
+    if isinstance(devices, list):
+        return len(devices)
+    text = str(devices)
+    if "," in text:
+        return len([part for part in text.split(",") if part.strip()])
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,147 @@
+"""Every mistake is one line with the key, the value and the way out, exits with 2, and leaves nothing behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli import main
+from tests.cli.conftest import DEMO
+from tests.conftest import ROOT
+
+MULTI = str(ROOT / "configs" / "multi_think.yaml")
+CPU = str(ROOT / "configs" / "hardware" / "cpu.yaml")
+
+
+@pytest.fixture
+def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a command that must fail before it loads a model, and gives its one line."""
+    import lightning_modules.think_tuner as tuner
+
+    monkeypatch.setattr(tuner, "load_base", lambda *_: pytest.fail("loaded a model before the mistake was seen"))
+
+    def run(*args: str) -> str:
+        capsys.readouterr()
+        assert main(args) == 2
+        err = capsys.readouterr().err
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, err
+        assert "Traceback" not in err
+        return errors[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--model.lora.rnak", "4"), ["model.lora.rnak", "model.lora.rank?"]),
+        (("--model.learning_rate", "1"), ["model.learning_rate", "there is no such setting"]),
+        (("--optim.lr", "1"), ["optim.lr", "model.optim.lr?"]),
+        (("--data.max_lenght", "4"), ["data.max_lenght", "data.max_length?"]),
+        (("--trainer.max_epoch", "4"), ["trainer.max_epoch", "trainer.max_epochs?"]),
+        (("--model.lora.rank", "many"), ["model.lora.rank", "'many'", "int"]),
+        (("--model.lora.rank", "0"), ["model.lora.rank", "'0'"]),
+        (("--model.dtype", "half"), ["model.dtype", "'half'", "float16"]),
+        (("--data.think", "triple"), ["data.think", "'triple'", "multi"]),
+        (("--data.max_length", "-5"), ["data.max_length", "'-5'", "8 or more"]),
+        (("--data.train_rows", "0"), ["data.train_rows", "'0'", "null for all"]),
+        (("--data.train_rows", "null"), ["data.train_rows", "endless"]),
+        (("--data.held_out", "10"), ["data.held_out", "'10", "0.1"]),
+        (("--data.template", "Q: {instruction}"), ["data.template", "{response}"]),
+        (("--model.optim.lr", "0"), ["model.optim.lr", "'0.0'"]),
+        (("--model.name", "no/such/folder"), ["model.name", "'no/such/folder'", "does not exist"]),
+        (("--model.name", "Qwen/Qwen1.5-1.8B-Instruct"), ["model.name", "Use Qwen/Qwen1.5-1.8B-Chat."]),
+        (("--data.source", "no/such/rows.jsonl"), ["data.source", "'no/such/rows.jsonl'", "does not exist"]),
+        (("--trainer.precision", "16-mixed"), ["trainer.precision", "needs a GPU", "configs/hardware/cpu.yaml"]),
+        (("--trainer.accelerator", "gpu"), ["trainer.accelerator", "configs/hardware/cpu.yaml"]),
+        (("--trainer.strategy", "fsdp"), ["trainer.strategy", "configs/strategy/fsdp.yaml"]),
+        (("--ckpt_path", "last"), ["run", "holds no run with a checkpoint yet"]),
+        (("--ckpt_path", "nowhere.ckpt"), ["--ckpt_path", "'nowhere.ckpt'", "is not a checkpoint"]),
+        (("--run.root", "a_file/runs"), ["run.root", "'a_file/runs'", "cannot be written"]),
+        (("--model.lora", "null", "--model.dtype", "bfloat16"), ["model.dtype", "'bfloat16'", "float32"]),
+        (("--model.dtype", "float16"), ["model.dtype", "'float16'", "configs/hardware/cpu.yaml"]),
+        (("--model.from_scratch", "true"), ["model.from_scratch", "model.lora null"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_wrong_settings(args: tuple[str, ...], words: list[str], refused: Callable[..., str], in_tmp: Path) -> None:
+    (in_tmp / "a_file").touch()
+    line = refused("fit", "--config", DEMO, *args)
+    assert all(word in line for word in words), line
+    assert not (in_tmp / "runs").exists()
+
+
+def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None:
+    (in_tmp / "mine.yaml").write_text("model:\n  lora:\n    rnak: 4\n")
+    assert "model.lora.rnak: there is no such setting. Did you mean model.lora.rank?" in refused(
+        "fit", "--config", "mine.yaml"
+    )
+    (in_tmp / "mine.yaml").write_text("modle:\n  name: x\n")
+    assert "model.name?" in refused("fit", "--config", "mine.yaml")
+    (in_tmp / "mine.yaml").write_text("model: [1\n")
+    assert "mine.yaml" in refused("fit", "--config", "mine.yaml")
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "generate", "export"])
+def test_where_there_is_no_run_yet(command: str, refused: Callable[..., str]) -> None:
+    more = ("--prompt", "Hi") if command == "generate" else ()
+    assert "holds no run with a checkpoint yet. Train one first: python cli.py fit" in refused(command, *more)
+
+
+def test_the_recipe_where_there_are_no_gpus_and_no_network(refused: Callable[..., str]) -> None:
+    assert "configs/hardware/cpu.yaml" in refused("fit", "--config", MULTI)
+    line = refused("fit", "--config", MULTI, "--config", CPU)
+    assert all(word in line for word in ("Qwen/Qwen1.5-1.8B-Chat", "hf download", "--local-dir", "make demo"))
+
+
+CUT = {"instruction": "a", "response": "<think>cut"}
+LONG = {"instruction": "a", "response": "x " * 900}
+OTHER = {"question": "a", "solution": "b"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (json.dumps(OTHER), ["data.columns", "instruction and response", "question, solution"]),
+        ("", ["data.source", "is empty"]),
+        ("not json", ["data.source", "cannot be read"]),
+        (json.dumps(CUT), ["data.source", "leaves no row", "1 think block never closed"]),
+        (json.dumps(LONG), ["longer than data.max_length", "Raise data.max_length"]),
+    ],
+    ids=["columns", "empty", "broken", "malformed", "too long"],
+)
+def test_wrong_data(content: str, words: list[str], refused: Callable[..., str], in_tmp: Path) -> None:
+    (in_tmp / "rows.jsonl").write_text(content)
+    every_row = ("--data.train_rows", "null", "--data.val_rows", "null", "--data.cache_dir", "cache")
+    line = refused("fit", "--config", DEMO, "--data.source", "rows.jsonl", *every_row)
+    assert all(word in line for word in words), line
+
+
+def test_checkpoints_that_do_not_fit(trained: Path, refused: Callable[..., str], in_tmp: Path) -> None:
+    (run,) = (trained / "runs" / "demo").iterdir()
+    copy = shutil.copytree(run, in_tmp / "runs" / "demo" / run.name)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    last = str(copy / "checkpoints" / "last.ckpt")
+    fit = ("fit", "--config", DEMO, "--ckpt_path", last)
+    assert "model.lora.rank: '4' differs from the checkpoint's, 32" in refused(*fit, "--model.lora.rank", "4")
+    other = shutil.copytree(ROOT / "assets" / "tiny-qwen", in_tmp / "other")
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"intermediate_size": 352', '"intermediate_size": 360'))
+    assert "intermediate_size 360, the checkpoint's model 352. Set model.name to assets/tiny-qwen" in refused(
+        *fit, "--model.name", str(other)
+    )
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    Path(last).write_bytes(before[Path(last)][:-1000])
+    for command in (fit, ("validate", "--ckpt_path", last), ("generate", "--prompt", "a", "--ckpt_path", last)):
+        line = refused(*command)
+        assert "last.ckpt' is damaged" in line
+        assert "best.ckpt" in line
+
+
+def test_nothing_asked(trained: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    assert "--prompt" in refused("generate")
+    assert "--prompts: 'missing.txt' cannot be read" in refused("generate", "--prompts", "missing.txt")

@@ -1,0 +1,83 @@
+"""The recipe word for word, against a hub on loopback with its own ids, real tokenizer and real R1 answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.checkpoint import read_checkpoint
+from tests.conftest import ROOT
+
+CONFIGS = ROOT / "configs"
+
+
+def run(env: dict[str, str], folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), *args], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def recipe(name: str) -> list[str]:
+    """Two optimizer steps of 64 rows on a CPU; evaluation is cut short, since random weights never end an answer."""
+    files = ["--config", str(CONFIGS / f"{name}.yaml"), "--config", str(CONFIGS / "hardware" / "cpu.yaml")]
+    shorter = ("--data.val_rows", "16", "--model.evaluation.decoding.max_new_tokens", "16")
+    return ["fit", *files, *shorter, "--trainer.max_steps", "2"]
+
+
+def only_run(folder: Path, name: str) -> Path:
+    (found,) = (folder / "runs" / name).iterdir()
+    return found
+
+
+@pytest.fixture
+def env(hub_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return hub_env | {"HOME": str(tmp_path_factory.mktemp("home"))}
+
+
+def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> None:
+    fitted = run(env, tmp_path, *recipe("multi_think"))
+    assert fitted.returncode == 0, fitted.stderr
+    # The hub's 550 rows hold fewer than were asked for: said, not failed
+    assert "data.train_rows: 10,000 asked for" in fitted.stderr
+    assert "longer than data.max_length" in fitted.stderr
+    assert "empty response" in fitted.stderr
+    folder = only_run(tmp_path, "multi_think")
+    checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 2
+    assert sum(name.endswith(".rows") for name in checkpoint["state_dict"]) == 2  # untied: embedding and head
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["after"]["loss_thought"] < summary["before"]["loss_thought"]
+
+    validated = run(env, tmp_path, "validate")
+    assert validated.returncode == 0, validated.stderr
+    assert f"{summary['after']['loss']:.4f}" in validated.stdout
+
+    resumed = run(env, tmp_path, *recipe("multi_think"), "--trainer.max_steps", "3", "--ckpt_path", "last")
+    assert resumed.returncode == 0, resumed.stderr
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert only_run(tmp_path, "multi_think") == folder
+
+    exported = run(env, tmp_path, "export", "--to", "model")
+    assert exported.returncode == 0, exported.stderr
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["vocab_size"], config["dtype"]) == (151_936, "float32")
+    generated = run(env, tmp_path, "generate", "--prompt", "Hi", "--jsonl", "--max_new_tokens", "8")
+    assert generated.returncode == 0, generated.stderr
+    assert json.loads(generated.stdout)["finished"] is False
+
+
+def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_path: Path) -> None:
+    fitted = run(env, tmp_path, *recipe("single_think"), "--model.name", "Qwen/Qwen2-1.5B-Instruct")
+    assert fitted.returncode == 0, fitted.stderr
+    checkpoint = read_checkpoint(only_run(tmp_path, "single_think") / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 2
+    assert sum(name.endswith(".rows") for name in checkpoint["state_dict"]) == 1  # tied: one pair serves both
+
+
+def test_the_id_that_circulates(env: dict[str, str], tmp_path: Path) -> None:
+    fitted = run(env, tmp_path, *recipe("multi_think"), "--model.name", "Qwen/Qwen1.5-1.8B-Instruct")
+    assert fitted.returncode == 2
+    assert "Use Qwen/Qwen1.5-1.8B-Chat." in fitted.stderr
+    assert len(fitted.stderr.strip().splitlines()) == 1

@@ -1,0 +1,183 @@
+"""fit, validate, test, predict, generate and export, as a user types them."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from cli import main
+from lightning_modules.checkpoint import KEY, read_checkpoint
+
+
+def summary(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return content
+
+
+def test_a_run_leaves_all_that_was_promised(in_trained: Path) -> None:
+    files = {path.relative_to(in_trained).as_posix() for path in in_trained.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "metrics.csv",
+        "samples.md",
+        "summary.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    } <= files
+    assert any("tfevents" in name for name in files)
+    config = yaml.safe_load((in_trained / "config.yaml").read_text())
+    assert config["data"]["train_rows"] == 64
+    assert config["ckpt_path"] is None
+    samples = (in_trained / "samples.md").read_text()
+    assert samples.count("\n## Step ") + 1 == 4  # before, after each of two epochs, and of the best at the end
+    assert samples.count("### Row ") == 4 * 3
+    assert "### Instruction: " in samples
+
+
+def test_metrics_are_logged_by_step_and_role(in_trained: Path) -> None:
+    rows = list(csv.DictReader((in_trained / "metrics.csv").open()))
+    steps = [int(row["step"]) for row in rows if row["train/loss"]]
+    assert steps == [1, 2, 3, 4]
+    assert all(
+        row["lr"] and row["train/loss_thought"] and row["train/loss_tag_open"] for row in rows if row["train/loss"]
+    )
+    assert [int(row["step"]) for row in rows if row["val/loss"]] == [0, 2, 4]
+
+
+def test_the_summary_holds_what_the_table_shows(in_trained: Path) -> None:
+    content = summary(in_trained)
+    for figures in (content["before"], content["after"]):
+        assert {"loss", "perplexity", "loss_thought", "loss_answer", "think_format", "finished", "answer_match"} <= set(
+            figures
+        )
+        assert figures["answered"] == 8
+    assert content["after"]["loss"] < content["before"]["loss"]
+    assert content["before"]["think_format"] == 0
+    assert content["training"]["optimizer_steps"] == 4
+    assert content["training"]["supervised_tokens_trained"] == 2 * content["data"]["supervised_tokens"]["train"]
+    assert content["data"]["kept"] == {"train": 64, "val": 16}
+
+
+def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(in_trained: Path) -> None:
+    path = in_trained / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    names = set(content["state_dict"])
+    assert all("lora_" in name or name.endswith(".rows") for name in names)
+    assert sum(name.endswith(".rows") for name in names) == 1  # tied
+    assert all(tensor.dtype == torch.float32 for tensor in content["state_dict"].values())
+    assert content[KEY]["base"] == "assets/tiny-qwen"
+    assert "hyper_parameters" not in content
+    numbers = sum(tensor.numel() for tensor in content["state_dict"].values())
+    assert path.stat().st_size < 4 * numbers * 3.2  # the tensors and AdamW's two moments
+
+
+def test_validate_without_arguments_measures_the_newest_runs_best(
+    in_trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate"]) == 0
+    table = capsys.readouterr().out
+    assert f"{summary(in_trained)['after']['loss']:.4f}" in table
+    assert "8 held-out rows answered" in table
+    assert (in_trained.parents[1] / "demo").is_dir()
+    assert len(list(in_trained.parent.iterdir())) == 1  # validating makes no run
+
+
+def test_a_value_on_the_command_line_beats_the_runs(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(in_trained / "checkpoints" / "last.ckpt")
+    assert main(["validate", "--ckpt_path", checkpoint, "--model.evaluation.rows", "3"]) == 0
+    assert "3 held-out rows answered" in capsys.readouterr().out
+
+
+def test_test_measures_rows_that_validation_never_saw(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "--ckpt_path", "last"]) == 0
+    assert "loss per token" in capsys.readouterr().out
+
+
+def test_predict_writes_an_object_for_each_row(in_trained: Path) -> None:
+    assert main(["predict"]) == 0
+    (path,) = in_trained.glob("predictions-*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["row"] for row in rows] == list(range(8))
+    assert set(rows[0]) == {"row", "prompt", "thoughts", "answer", "finished", "reference", "matches"}
+
+
+def test_generate_prints_text_or_an_object_a_line(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limit = ["--max_new_tokens", "20"]
+    assert main(["generate", "--prompt", "Solve x + 5 = 12", *limit]) == 0
+    text = capsys.readouterr().out
+    assert (
+        main(
+            ["generate", "--prompt", "Solve x + 5 = 12", "What is 3 * 4?", "--jsonl", *limit, "--run", str(in_trained)]
+        )
+        == 0
+    )
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(one) for one in objects] == [["answer", "finished", "prompt", "thoughts"]] * 2
+    assert objects[0]["prompt"] == "Solve x + 5 = 12"
+    assert objects[0]["answer"] in text or objects[0]["thoughts"]
+
+
+def test_prompts_come_from_a_file_too(in_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "asks.txt").write_text("Solve x + 5 = 12\n\nWhat is 3 * 4?\n")
+    assert main(["generate", "--prompts", str(tmp_path / "asks.txt"), "--jsonl", "--max_new_tokens", "4"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_export_opens_with_pipeline_and_writes_what_generate_writes(
+    in_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import pipeline
+
+    assert main(["generate", "--prompt", "Solve x + 5 = 12", "--max_new_tokens", "40"]) == 0
+    ours = capsys.readouterr().out.removesuffix("\n")
+    assert main(["export", "--to", str(tmp_path / "model")]) == 0
+    ask = pipeline("text-generation", model=str(tmp_path / "model"))
+    said = ask([{"role": "user", "content": "Solve x + 5 = 12"}], max_new_tokens=40)[0]["generated_text"][-1]["content"]
+    assert said == ours
+    assert ask.tokenizer.convert_ids_to_tokens([545, 546]) == ["<think>", "</think>"]  # 0 to 544 were there before
+    assert "base_model: assets/tiny-qwen" in (tmp_path / "model" / "README.md").read_text()
+    assert main(["export", "--to", str(tmp_path / "model")]) == 2  # never over what is there
+
+
+def test_no_fit_lands_in_the_folder_of_another(in_tmp: Path, fit: Callable[..., int]) -> None:
+    one_step = ("--trainer.max_steps", "1", "--model.evaluation.rows", "0")
+    assert fit(*one_step) == 0
+    assert fit(*one_step) == 0
+    assert len(list((in_tmp / "runs" / "demo").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        ("--model.dtype", "bfloat16"),
+        ("--trainer.precision", "bf16-mixed"),
+        ("--model.dtype", "bfloat16", "--trainer.precision", "bf16-mixed"),
+    ],
+    ids=["bfloat16 base", "bf16-mixed", "both"],
+)
+def test_half_precision_trains_and_keeps_what_is_trained_in_float32(
+    precision: tuple[str, ...], in_tmp: Path, fit: Callable[..., int]
+) -> None:
+    assert fit(*precision, "--trainer.max_epochs", "1", "--model.evaluation.rows", "2") == 0
+    (run,) = (in_tmp / "runs" / "demo").iterdir()
+    content = summary(run)
+    assert content["after"]["loss"] < content["before"]["loss"]
+    tensors = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"].values()
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
+def test_a_gpu_trains_in_each_precision(precision: str, in_tmp: Path, fit: Callable[..., int]) -> None:
+    dtype = {"16-mixed": "float16", "bf16-mixed": "bfloat16", "32-true": "float32"}[precision]
+    on_gpu = ("--trainer.accelerator", "gpu", "--trainer.precision", precision, "--model.dtype", dtype)
+    assert fit(*on_gpu) == 0
+    (run,) = (in_tmp / "runs" / "demo").iterdir()
+    content = summary(run)
+    assert content["after"]["loss"] < content["before"]["loss"]
