@@ -8,9 +8,8 @@ python cli.py generate --prompt "Solve x + 5 = 12"
 import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 
+from commands.preflight import require_config_files
 from errors import INTERRUPTED, UserError, did_you_mean
 
 VERSION = "0.1.0"
@@ -71,18 +70,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def require_config_files(args: Sequence[str]) -> None:
-    """Raises UserError for a --config file that is not there: known at once, so said at once."""
-    given = [b for a, b in pairwise(args) if a in ("-c", "--config")]
-    given += [a.partition("=")[2] for a in args if a.startswith("--config=")]
-    for name in given:
-        if not Path(name).is_file():
-            shipped = sorted(str(path) for path in Path("configs").rglob("*.yaml"))
-            near = did_you_mean(name, shipped)
-            known = f"there are {', '.join(shipped)}" if shipped else "give the path of a YAML file"
-            raise UserError("--config", name, "does not exist", f"did you mean {near}?" if near else known)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.render import Template
 from errors import UserError
 from lightning_modules.checkpoint import read_checkpoint
-from lightning_modules.runs import Run, RunSettings, find_checkpoint, newest_run, run_of
+from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
 
 
@@ -33,28 +33,20 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument("--root", type=str, default=RunSettings().root, help="Folder of all runs.")
 
 
-def locate(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
+def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
     """The run and checkpoint meant. Raises UserError where there is none."""
     if run is not None:
         found = Run(Path(run).expanduser())
         found.config()  # says so if it is not a run
         checkpoint = {"last": found.last, "best": found.best, None: found.best_or_last()}.get(ckpt_path)
         return found, checkpoint or find_checkpoint(str(ckpt_path), root, None)
-    if ckpt_path in (None, "best", "last"):
-        found = newest_run(root)
-        return found, found.last if ckpt_path == "last" else found.best_or_last()
-    checkpoint = find_checkpoint(ckpt_path, root, None)
-    if (owner := run_of(checkpoint)) is None:
-        raise UserError(
-            "--ckpt_path", checkpoint, "does not lie in a run's folder, so its config is unknown", "give --run, too"
-        )
-    return owner, checkpoint
+    return locate(ckpt_path, root, None, otherwise="--run")
 
 
 def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) -> Loaded:
     """The model of a run with the checkpoint's weights; `model` overrides settings of the run's config."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    found, checkpoint = locate(run, ckpt_path, root)
+    found, checkpoint = find(run, ckpt_path, root)
     content = read_checkpoint(checkpoint)
     parser = Parser()
     parser.add_class_arguments(ThinkTuner, "model")

@@ -4,13 +4,13 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
+from commands.preflight import config_files
 from errors import UserError, did_you_mean
 
 UNKNOWN = re.compile(
@@ -88,12 +88,6 @@ def _innermost(error: BaseException) -> str:
         message = str(link) if isinstance(link, Complaint) else message
         link = link.__cause__ or link.__context__
     return message
-
-
-def config_files(args: Sequence[str]) -> list[str]:
-    """What was given as --config."""
-    following = [b for a, b in pairwise(args) if a in ("-c", "--config")]
-    return following + [a.partition("=")[2] for a in args if a.startswith("--config=")]
 
 
 def _in_full(key: str, args: Sequence[str]) -> str:

@@ -1,12 +1,34 @@
-"""What the machine cannot do, said before anything is loaded, with the overlay that helps."""
+"""What cannot work, said before anything is loaded: config files that are missing, and what the machine cannot do.
 
+No heavy imports: cli.py asks here first.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from errors import UserError
+from errors import UserError, did_you_mean
 
 CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
 FSDP = "add --config configs/strategy/fsdp.yaml"
+
+
+def config_files(args: Sequence[str]) -> list[str]:
+    """What was given as --config."""
+    following = [b for a, b in pairwise(args) if a in ("-c", "--config")]
+    return following + [a.partition("=")[2] for a in args if a.startswith("--config=")]
+
+
+def require_config_files(args: Sequence[str]) -> None:
+    """Raises UserError for a --config file that is not there: known at once, so said at once."""
+    for name in config_files(args):
+        if not Path(name).is_file():
+            shipped = sorted(str(path) for path in Path("configs").rglob("*.yaml"))
+            near = did_you_mean(name, shipped)
+            known = f"there are {', '.join(shipped)}" if shipped else "give the path of a YAML file"
+            raise UserError("--config", name, "does not exist", f"did you mean {near}?" if near else known)
 
 
 def check_hardware(trainer: Any, dtype: str, gpus: int) -> None:

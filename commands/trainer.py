@@ -19,8 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from commands.parsing import Complaint, Parser, config_files, explain
-from commands.preflight import check_hardware
+from commands.parsing import Complaint, Parser, explain
+from commands.preflight import check_hardware, config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.tokenize import ThinkTokenizer
 from errors import INTERRUPTED, TERMINATED, UserError
@@ -36,7 +36,7 @@ from lightning_modules.callbacks import (
     checkpoint_callbacks,
 )
 from lightning_modules.checkpoint import KEY, CheckedCheckpointIO, check_identity, identity, read_checkpoint
-from lightning_modules.runs import Run, RunSettings, find_checkpoint, new_run, newest_run, run_of
+from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate, new_run, run_of
 from lightning_modules.summary import print_samples, print_table, stage_figures
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -80,21 +80,14 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def run_in_question(args: Sequence[str]) -> Run:
-    """The run that `args` without --config speak of: that of --ckpt_path if it is a path, else the newest."""
+def run_in_question(args: Sequence[str]) -> tuple[Run, Path]:
+    """The run and checkpoint that `args` without --config speak of: those of --ckpt_path, else the newest run's."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--ckpt_path")
     peek.add_argument("--run.root", dest="root", default=RunSettings().root)
     peek.add_argument("--run.name", dest="name")
     given, _ = peek.parse_known_args(list(args[1:]))
-    if given.ckpt_path in (None, "best", "last"):
-        return newest_run(given.root, given.name)
-    checkpoint = find_checkpoint(given.ckpt_path, given.root, given.name)
-    if (found := run_of(checkpoint)) is None:
-        raise UserError(
-            "--ckpt_path", checkpoint, "does not lie in a run's folder, so its config is unknown", "give --config, too"
-        )
-    return found
+    return locate(given.ckpt_path, given.root, given.name, otherwise="--config")
 
 
 class ThinkCLI(LightningCLI):
@@ -102,12 +95,12 @@ class ThinkCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.command = args[0]
-        self.run_used: Run | None = None
+        self.in_question: tuple[Run, Path] | None = None
         parser_kwargs: dict[str, Any] = {}
         if self.command != "fit" and not config_files(args) and not {"-h", "--help"} & set(args):
             # Nothing is said about model and data, so they are those of the run in question
-            self.run_used = run_in_question(args)
-            parser_kwargs[self.command] = {"default_config_files": [str(self.run_used.config())]}
+            self.in_question = run_in_question(args)
+            parser_kwargs[self.command] = {"default_config_files": [str(self.in_question[0].config())]}
         super().__init__(
             ThinkTuner,
             MagpieDataModule,
@@ -143,8 +136,8 @@ class ThinkCLI(LightningCLI):
         given, root, name = self.settings.ckpt_path, self.settings.run.root, self.settings.run.name
         if self.command == "fit":
             self.checkpoint = find_checkpoint(given, root, name) if given else None
-        elif self.run_used is not None and given in (None, "best", "last"):
-            self.checkpoint = self.run_used.last if given == "last" else self.run_used.best_or_last()
+        elif self.in_question is not None:
+            self.checkpoint = self.in_question[1]
         else:
             self.checkpoint = find_checkpoint(given or "best", root, name)
         self.settings.ckpt_path = str(self.checkpoint) if self.checkpoint else None

@@ -137,3 +137,18 @@ def find_checkpoint(given: str, root: str, name: str | None) -> Path:
             "give last, best, a run's folder or a .ckpt file",
         )
     return path
+
+
+def locate(ckpt_path: str | None, root: str, name: str | None, otherwise: str) -> tuple[Run, Path]:
+    """The run and checkpoint meant where only a checkpoint may be named: the newest run's best, if it is not.
+
+    Raises UserError where there is none, and for a file outside a run, whose config only the option `otherwise` tells.
+    """
+    if ckpt_path in (None, "best", "last"):
+        found = newest_run(root, name)
+        return found, found.last if ckpt_path == "last" else found.best_or_last()
+    checkpoint = find_checkpoint(ckpt_path, root, name)
+    if (owner := run_of(checkpoint)) is None:
+        problem = "does not lie in a run's folder, so its config is unknown"
+        raise UserError("--ckpt_path", checkpoint, problem, f"give {otherwise}, too")
+    return owner, checkpoint
