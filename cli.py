@@ -18,6 +18,7 @@ COMMANDS = {
     "validate": "measure a run's best checkpoint on the validation rows",
     "test": "the same on held-out rows that validation never saw",
     "predict": "answer those rows and write predictions.jsonl",
+    "preview": "look at the data as the model sees it, with what is left out and why",
     "generate": "ask a run's model",
     "export": "write a run's model as a folder that transformers opens",
 }
@@ -57,9 +58,11 @@ def main(args: Sequence[str] | None = None) -> int:
             from commands.generate import run
         elif command == "export":
             from commands.export import run
+        elif command == "preview":
+            from commands.preview import run
         else:
             from commands.trainer import run
-        return run(args if command not in ("generate", "export") else rest)
+        return run(rest if command in ("generate", "export", "preview") else args)
     except UserError as error:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
             raise

@@ -6,6 +6,7 @@ first: it tells a missing repository from a missing network, and without network
 
 import functools
 import re
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from errors import UserError, did_you_mean
 
 CHECKOUT = Path(__file__).resolve().parent
 PROBE_SECONDS = 6.0
+RETRY_AFTER = (0.5, 1.0)  # seconds; on top of the 23 for which huggingface_hub repeats some requests
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TOKENIZER_FILES = [
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*.jinja", "added_tokens.json",
@@ -87,6 +89,7 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    be_patient()
     api = HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
     try:
@@ -108,6 +111,27 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
         ) from error
     except Exception:  # by version: httpx, requests, OSError or OfflineModeIsEnabled
         return None
+
+
+def be_patient() -> None:
+    """Has huggingface_hub ask again where the hub answers 5xx; by itself it does so for some kinds of request only."""
+    from huggingface_hub import get_session
+
+    client: Any = get_session()  # the one for all requests
+    if "send" in vars(client):
+        return
+    send = client.send
+
+    def patient_send(request: Any, **options: Any) -> Any:
+        for pause in RETRY_AFTER:
+            response = send(request, **options)
+            if response.status_code < 500:
+                return response
+            response.close()
+            time.sleep(pause)
+        return send(request, **options)
+
+    client.send = patient_send
 
 
 def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> UserError:

@@ -1,6 +1,6 @@
 """A run's model without a Trainer, for the commands that use it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from jsonargparse import set_parsing_settings
 from commands.parsing import Complaint, Parser
 from datamodules.magpie import MagpieDataModule
 from datamodules.render import Template
+from datamodules.template import load_template
+from datamodules.thoughts import Tags
 from errors import UserError
 from lightning_modules.checkpoint import read_checkpoint
 from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate
@@ -53,7 +55,12 @@ def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) ->
     parser.add_class_arguments(MagpieDataModule, "data")
     config = yaml.safe_load(found.config().read_text())
     try:
-        parsed = parser.parse_object({"model": config["model"] | model, "data": config["data"]})
+        parsed = parser.parse_object(
+            {
+                "model": config["model"] | {"tags": config["data"].get("tags") or asdict(Tags())} | model,
+                "data": config["data"],
+            }
+        )
     except (Complaint, KeyError) as error:
         raise UserError(
             "--run", found.config(), f"is of another version ({' '.join(str(error).split())})", "mend the file"
@@ -63,4 +70,5 @@ def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) ->
     tuner.configure_model()
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"], strict=False)
-    return Loaded(found, checkpoint, tuner, built.data.recipe.template, getattr(torch, config["model"]["dtype"]))
+    template = load_template(built.data.template_setting, built.data.system, tuner.tokenizer)
+    return Loaded(found, checkpoint, tuner, template, getattr(torch, config["model"]["dtype"]))

@@ -124,6 +124,9 @@ class ThinkCLI(LightningCLI):
         # The tokenizer is the model's: with another one the ids would mean other words
         parser.link_arguments("model.name", "data.tokenizer")
         parser.link_arguments("model.revision", "data.tokenizer_revision")
+        # The tags that the data is rendered with are those that the model has rows for
+        parser.link_arguments("data.tags.open", "model.tags.open")
+        parser.link_arguments("data.tags.close", "model.tags.close")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets hyper-parameters in a checkpoint overrule the command line; ours hold none."""
@@ -176,9 +179,10 @@ class ThinkCLI(LightningCLI):
     def check_what_is_named(self) -> None:
         model: ThinkTuner = self.model
         folder = model_folder(model.name, model.revision)
-        self.datamodule.open_source()
+        self.datamodule.open_sources()
+        assert self.datamodule.template  # says so where it does not suit the model
         if self.checkpoint is not None:
-            tokenizer = ThinkTokenizer.load(model.name, model.revision)
+            tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags)
             saved = read_checkpoint(self.checkpoint)[KEY]
             check_identity(saved["identity"], saved["base"], identity(folder, False, tokenizer, model.lora))
 

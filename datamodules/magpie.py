@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -11,28 +13,75 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluation, steps_per_epoch
 from datamodules.collate import Batch, collate
-from datamodules.prepare import Recipe, Report, prepare
+from datamodules.duplicates import Border
+from datamodules.examine import Outcome, Recipe, TooLong
+from datamodules.prepare import prepare, shortfall
 from datamodules.render import Template
+from datamodules.report import Report
+from datamodules.select import Selection
 from datamodules.sources import BUILT_IN, Source, open_source
-from datamodules.thoughts import Columns
+from datamodules.steps import StepSettings
+from datamodules.survey import Part, Quotas, Survey
+from datamodules.template import check_template, load_template
+from datamodules.thoughts import Columns, Tags, Untidy
 from datamodules.token_rows import TokenRows
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 
 log = logging.getLogger("thinkwright")
+WARNINGS = {
+    "truncate_thoughts": "warning: data.too_long truncate_thoughts deletes steps of the reasoning, which is known to "
+    "hurt what is learned (arXiv 2502.07374); raise data.max_length where memory allows",
+    "truncate": "warning: data.too_long truncate cuts off the end of rows, so they teach blocks that are never closed "
+    "and answers that never end",
+}
+
+
+@dataclass
+class MixedSource:
+    """One of several sources; what is null is as it is for data."""
+
+    name: str
+    """As data.source."""
+    weight: float | None = None
+    """Its share of the rows kept, against the weights of the others; where all are null, each gives all it has."""
+    revision: str | None = None
+    """Commit of the hub data set."""
+    split: str = "train"
+    """Split of the hub data set."""
+    columns: Columns | None = None
+    """Names of its columns."""
+    tags: Tags | None = None
+    """What opens and closes its thoughts."""
+    untidy: Untidy | None = None
+    """What is done about its untidy responses."""
+    where: dict[str, Any] | None = None
+    """Which of its rows are wanted."""
 
 
 class MagpieDataModule(LightningDataModule):
     """Rows with an instruction and a response that thinks in `<think>` blocks.
 
     Args:
-        source: `builtin`, a .parquet, .jsonl or .json file, a folder or glob of them, or a data set id on the hub.
+        source: `builtin`, a .parquet, .jsonl, .json or .arrow file (.gz and .zst, too), a folder or glob of them, or a
+            data set id on the hub; or a list of such sources that are mixed.
         revision: Commit of the hub data set; pin it, so that the rows never change. null takes the newest.
         split: Split of the hub data set.
         columns: Names of the columns.
-        template: Text around an instruction and its response; the end-of-sequence token is added after it.
-        think: `single` keeps think blocks as they are written, `multi` makes one block of each step.
-        max_length: Tokens of a whole row; longer rows are left out and counted, never cut.
+        where: Which rows are wanted: for a column the values to keep, or {min, max} for numbers; `tokens` and `steps`
+            are the length of the whole row and its think blocks.
+        untidy: What is done about responses that are not whole blocks followed by an answer.
+        template: Text before the response: `instruction` is the recipe's, `chat` the model's own chat template, else a
+            Jinja file, or a text with {{ instruction }} in it. The end-of-sequence token is added after the response.
+        system: System prompt, for templates that have a place for one. null leaves it to the template.
+        tags: What opens and closes a thought, for the model; tokens that it has are used, others are added to it.
+        source_tags: The same in the data, if it is another pair.
+        steps: How thoughts are split into steps; each step gets a think block.
+        max_length: Tokens of a whole row.
+        too_long: Longer rows are left out and counted (`drop`), lose whole steps from the middle of their reasoning
+            (`truncate_thoughts`; known to hurt: arXiv 2502.07374), or their end (`truncate`; teaches unclosed blocks).
+        near_duplicates: Similarity, up to 1, from which on two instructions are one and may not be on both sides of the
+            border between training and held-out rows. null compares exactly: up to case and white space.
         held_out: Share of the instructions that is never trained on, for validation and test.
         seed: Decides which instructions are held out and the order of training.
         train_rows: Training rows that survive all checks; preparation stops when it has them. null takes all.
@@ -41,6 +90,7 @@ class MagpieDataModule(LightningDataModule):
         batch_size: Rows a device takes at once in training.
         val_batch_size: Rows a device takes at once in validation, test and predict.
         num_workers: Processes a device has for making batches; 0 makes them in the training process.
+        num_proc: Processes that prepare rows, where there are more than a few thousand; 1 prepares in this one.
         cache_dir: Folder for prepared rows.
         tokenizer: Model whose tokenizer is used; the same as model.name.
         tokenizer_revision: The same as model.revision.
@@ -48,13 +98,20 @@ class MagpieDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: str = "builtin",
+        source: str | list[MixedSource] = "builtin",
         revision: str | None = None,
         split: str = "train",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
-        template: str = "### Instruction: {instruction}\n### Response: {response}",
-        think: Literal["single", "multi"] = "multi",
+        where: dict[str, Any] | None = None,
+        untidy: Untidy = Untidy(),  # noqa: B008
+        template: str = "instruction",
+        system: str | None = None,
+        tags: Tags = Tags(),  # noqa: B008
+        source_tags: Tags | None = None,
+        steps: StepSettings = StepSettings(),  # noqa: B008
         max_length: int = 512,
+        too_long: TooLong = "drop",
+        near_duplicates: float | None = 0.8,
         held_out: float = 0.1,
         seed: int = 0,
         train_rows: int | None = 10_000,
@@ -63,6 +120,7 @@ class MagpieDataModule(LightningDataModule):
         batch_size: int = 4,
         val_batch_size: int = 16,
         num_workers: int = 4,
+        num_proc: int = 4,
         cache_dir: str = "~/.cache/thinkwright",
         tokenizer: str = "assets/tiny-qwen",
         tokenizer_revision: str | None = None,
@@ -73,6 +131,7 @@ class MagpieDataModule(LightningDataModule):
             "batch_size": (batch_size, 1),
             "val_batch_size": (val_batch_size, 1),
             "num_workers": (num_workers, 0),
+            "num_proc": (num_proc, 1),
         }
         for key, (value, least) in at_least.items():
             if value < least:
@@ -81,42 +140,96 @@ class MagpieDataModule(LightningDataModule):
             raise UserError(
                 "data.held_out", held_out, "is not a share between 0 and 1", "give 0.1 for one instruction in ten"
             )
+        if near_duplicates is not None:
+            Border(near_duplicates)  # says so if it cannot be
+        check_template(template, system)
+        tags.check("data.tags")
+        steps.check()
+        given = [MixedSource(source, None, revision, split)] if isinstance(source, str) else source
+        if not given:
+            raise UserError("data.source", "[]", "names no source", "give one or more")
+        for one in given:
+            (one.tags or source_tags or tags).check("data.source_tags")
+            Selection(one.where if one.where is not None else where)
+            if one.weight is not None and not 0 < one.weight < float("inf"):
+                raise UserError("data.source", f"weight {one.weight}", "is not above 0", "give a share like 0.25")
+        if len({one.weight is None for one in given}) > 1:
+            raise UserError("data.source", None, "some sources have a weight and some none", "give all one, or none")
         rows = {"train": train_rows, "val": val_rows, "test": test_rows}
         for split_name, count in rows.items():
             if count is not None and count < 1:
                 raise UserError(
                     f"data.{split_name}_rows", count, "is below 1", "give the number of rows, or null for all"
                 )
-            if count is None and source in BUILT_IN:
+            if count is None and any(one.name in BUILT_IN for one in given):
                 raise UserError(
                     f"data.{split_name}_rows", "null", "asks for all of an endless source", "give the number of rows"
                 )
-        self.source_name, self.revision, self.split = source, revision, split
+        self.given, self.columns, self.where, self.untidy = given, columns, where, untidy
+        self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
+        self.steps, self.max_length, self.too_long, self.near_duplicates = steps, max_length, too_long, near_duplicates
         self.held_out, self.seed = held_out, seed
-        self.recipe = Recipe(Template(template), think, max_length, columns)
         self.rows_wanted = rows
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
         self.tokenizer_name, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.splits: dict[str, TokenRows] = {}
         self.report = Report()
         self._announced: Path | None = None
 
-    def open_source(self) -> Source:
-        """Raises UserError for a source that is not there."""
-        return open_source(self.source_name, self.revision, self.split, self.held_out, self.seed)
+    # Preparation
+
+    @property
+    def think_tokenizer(self) -> ThinkTokenizer:
+        return ThinkTokenizer.load(self.tokenizer_name, self.tokenizer_revision, self.tags)
+
+    @property
+    def template(self) -> Template:
+        """Raises UserError for one that does not suit the model."""
+        return load_template(self.template_setting, self.system, self.think_tokenizer)
+
+    def open_sources(self) -> list[Source]:
+        """Raises UserError for one that is not there."""
+        return [open_source(one.name, one.revision, one.split, self.held_out, self.seed) for one in self.given]
+
+    def parts(self) -> list[Part]:
+        """The sources, each with how its rows are taken."""
+        template = self.template
+        return [
+            Part(
+                source,
+                Recipe(
+                    template,
+                    self.steps,
+                    self.max_length,
+                    self.too_long,
+                    one.columns or self.columns,
+                    one.tags or self.source_tags or self.tags,
+                    one.untidy or self.untidy,
+                    one.where if one.where is not None else self.where or {},
+                ),
+                one.weight,
+            )
+            for one, source in zip(self.given, self.open_sources(), strict=True)
+        ]
+
+    def quotas(self, stage: str) -> Quotas:
+        splits = ("val", "test") if stage in ("test", "predict") else ("train", "val")
+        return {split: self.rows_wanted[split] for split in splits}
+
+    def outcomes(self, limit: int | None = None) -> Iterator[tuple[Outcome, str, str | None]]:
+        """What becomes of each of the first rows, with its texts, the name of its source and its split, or None where
+        it is left out; `report` is filled meanwhile. Nothing is cached."""
+        survey = Survey(
+            self.parts(), self.think_tokenizer.encoder, self.quotas("fit"), self.near_duplicates, texts=True
+        )
+        self.report = survey.report
+        return islice(iter(survey), limit)
 
     def _prepare(self, stage: str) -> tuple[Path, Report]:
-        splits = ("val", "test") if stage in ("test", "predict") else ("train", "val")
-        tokenizer = ThinkTokenizer.load(self.tokenizer_name, self.tokenizer_revision)
+        tokenizer = self.think_tokenizer
         self.pad_id = tokenizer.end_id
-        return prepare(
-            self.open_source(),
-            tokenizer,
-            self.recipe,
-            {split: self.rows_wanted[split] for split in splits},
-            self.cache_dir,
-        )
+        return prepare(self.parts(), tokenizer, self.quotas(stage), self.near_duplicates, self.cache_dir, self.num_proc)
 
     def _stage(self) -> str:
         assert self.trainer is not None and self.trainer.state.fn is not None
@@ -131,14 +244,12 @@ class MagpieDataModule(LightningDataModule):
         folder, self.report = self._prepare(stage)
         if folder != self._announced:
             self._announced = folder
-            for line in self.report.lines(self.recipe.max_length):
+            lines = [*self.report.lines(self.max_length), *shortfall(self.report, self.quotas(stage))]
+            if self.too_long != "drop":
+                lines.append(WARNINGS[self.too_long])
+            for line in [*lines, f"data: prepared in {folder}"]:
                 log.info(line)
         self.splits = {split: TokenRows(folder / f"{split}.arrow") for split in self.report.kept}
-        for split, kept in self.report.kept.items():
-            wanted = self.rows_wanted[split]
-            if wanted and kept < wanted:
-                read = f"{self.report.read:,} rows read"
-                log.info(f"data.{split}_rows: {wanted:,} asked for, {kept:,} of {read} survive; using those")
 
     # Training
 

@@ -6,17 +6,12 @@ Pieces are tokenized one by one and tags are inserted as ids, so what is supervi
 has the same ids when the model is trained and when it is asked, and a tag typed by a user stays plain text.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import NamedTuple
 
-from datamodules.steps import split_steps
-from datamodules.thoughts import Example, Span
-from errors import UserError
-
-Think = Literal["single", "multi"]
-INSTRUCTION, RESPONSE = "{instruction}", "{response}"
+from datamodules.steps import StepSettings, split_steps
+from datamodules.thoughts import Example
 
 
 class Role(IntEnum):
@@ -30,57 +25,52 @@ class Role(IntEnum):
     END = 5
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):  # cheaper than a dataclass: there are millions
     role: Role
     text: str = ""  # empty for the roles that are one id: the tags and the end
+    control: bool = False  # the text is the name of one token of the template, as <|im_start|> is
+
+
+TAG_OPEN, TAG_CLOSE, END = Segment(Role.TAG_OPEN), Segment(Role.TAG_CLOSE), Segment(Role.END)
 
 
 @dataclass(frozen=True)
 class Template:
-    """Text around an instruction and its response, as in `"### Instruction: {instruction}\\n### Response: {response}"`.
+    """What stands around an instruction; `datamodules.template` makes it from the settings.
 
-    Raises UserError unless both places are there once, the response at the end: the end token follows it directly.
+    `parts` are the PROMPT segments of the template with None where the instruction goes. `strips`: white space around
+    an instruction is left out. `chat`: the parts are those of the model's own chat template, with `system` as its
+    system prompt. `opening`: what was taken from the end of the model's template because it opens the think block,
+    which the model learns to do itself.
     """
 
-    text: str
+    parts: tuple[Segment | None, ...]
+    strips: bool = False
+    chat: bool = False
+    system: str | None = None
+    opening: str = ""
 
-    def __post_init__(self) -> None:
-        for place in (INSTRUCTION, RESPONSE):
-            if self.text.count(place) != 1:
-                raise UserError(
-                    "data.template", self.text, f"must contain {place} once", "write the text around both places"
-                )
-        if not self.text.endswith(RESPONSE):
-            raise UserError(
-                "data.template", self.text, f"must end in {RESPONSE}", "the end-of-sequence token is added after it"
-            )
-
-    @property
-    def before(self) -> str:
-        return self.text.partition(INSTRUCTION)[0]
-
-    @property
-    def between(self) -> str:
-        return self.text.partition(INSTRUCTION)[2].removesuffix(RESPONSE)
-
-    def prompt(self, instruction: str) -> str:
-        """All that the model is given; what comes after it is the model's."""
-        return self.before + instruction + self.between
+    def prompt(self, instruction: str) -> list[Segment]:
+        """All that the model is given; what comes after it is the model's. Text that touches is one segment, as it is
+        one text for whoever renders the template and tokenizes it then."""
+        instruction = instruction.strip() if self.strips else instruction
+        segments: list[Segment] = []
+        for part in self.parts:
+            segment = Segment(Role.PROMPT, instruction) if part is None else part
+            if segments and not segment.control and not segments[-1].control:
+                segment = Segment(Role.PROMPT, segments.pop().text + segment.text)
+            segments.append(segment)
+        return segments
 
 
-def thoughts_as_steps(spans: tuple[Span, ...]) -> Iterator[Span]:
-    """Multi-think: each thought becomes one thought per step; the text around them stays as it is."""
-    for span in spans:
-        yield from (Span(step, thought=True) for step in split_steps(span.text)) if span.thought else (span,)
-
-
-def render(example: Example, template: Template, think: Think) -> list[Segment]:
-    """The segments of one row, in order; the first is the prompt, the last the end."""
-    segments = [Segment(Role.PROMPT, template.prompt(example.instruction))]
-    for span in thoughts_as_steps(example.spans) if think == "multi" else example.spans:
-        if span.thought:
-            segments += [Segment(Role.TAG_OPEN), Segment(Role.THOUGHT, span.text), Segment(Role.TAG_CLOSE)]
+def render(example: Example, template: Template, steps: StepSettings) -> list[Segment]:
+    """The segments of one row, in order; the first are the prompt's, the last is the end. Each step of a thought gets
+    tags of its own; the text around the thoughts stays as it is."""
+    segments = template.prompt(example.instruction)
+    for text, thought in example.spans:
+        if thought:
+            for step in split_steps(text, steps):
+                segments += (TAG_OPEN, Segment(Role.THOUGHT, step), TAG_CLOSE)
         else:
-            segments.append(Segment(Role.ANSWER, span.text))
-    return [*segments, Segment(Role.END)]
+            segments.append(Segment(Role.ANSWER, text))
+    return [*segments, END]

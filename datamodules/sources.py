@@ -1,10 +1,10 @@
-"""Where rows come from: built in, a local file or folder, or a data set on the hub, all as one stream of dicts.
+"""Where rows come from: built in, local files, or a data set on the hub, all as one stream of dicts.
 
 Nothing is read before the first row is asked for, and nothing is held: preparing costs what is taken from the stream.
 """
 
-import glob
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,62 +12,63 @@ from pathlib import Path
 from typing import Any
 
 import hub
-from datamodules import equations
+from datamodules import equations, files
+from datamodules.files import Row
 from errors import UserError
 
-Row = dict[str, Any]
 BUILT_IN: dict[str, equations.Style] = {"builtin": "think", "builtin-plain": "plain"}
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHUFFLE_BUFFER = 1_000  # rows; drawn from up to ten shards at once, so a part of a hub set is a fair sample of it
 
 
 @dataclass(frozen=True)
 class Source:
-    """`identity` changes whenever the rows may have; `held_out(row, instruction)` decides the side of a row."""
+    """`identity` changes whenever the rows may have; `held_out(row, instruction)` decides the side of a row.
+
+    `comparable` is False where alike instructions are different problems, so that none is a near duplicate.
+    """
 
     name: str
     identity: str
     held_out: Callable[[Row, str], bool]
     rows: Callable[[], Iterator[Row]]
+    comparable: bool = True
+    endless: bool = False
 
 
 def open_source(name: str, revision: str | None, split: str, held_out: float, seed: int) -> Source:
     """The source of this name: `builtin`, `builtin-plain`, a path or glob, else a hub id.
 
-    Raises UserError for a path that does not exist or is of no known format, an empty file, an id or revision that the
-    hub does not know, and a hub that does not answer. A hub id with a full commit as its revision asks the hub nothing
-    until rows are read.
+    `split` is that of a hub set, or of a folder that `DatasetDict.save_to_disk` wrote. A hub id with a full commit as
+    its revision asks the hub nothing until rows are read.
+
+    Raises UserError for a path that does not exist or is of no known format, an empty file, an id, revision or split
+    that is not there, and a hub that does not answer; its `rows` raise it for what cannot be read to its end.
     """
     if name in BUILT_IN:
-        # The base model was pretrained on the same problems, so which are held out is fixed and knows no seed.
+        # The base model was pretrained on the same problems, so which are held out is fixed and knows no seed. They
+        # share their wording by design.
         style = BUILT_IN[name]
         return Source(
-            name, f"{name} {seed}", lambda row, _: equations.is_held_out(row), lambda: equations.rows(seed, style)
+            name,
+            f"{name} {seed}",
+            lambda row, _: equations.is_held_out(row),
+            lambda: equations.rows(seed, style),
+            comparable=False,
+            endless=True,
         )
     side = HeldOut(held_out, seed)
-    if files := local_files(name):
-        stat = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        paths = [str(path) for path in files]
-        return Source(
-            name,
-            f"{stat} {side}",
-            side,
-            lambda: _stream(name, FORMATS[files[0].suffix], data_files=paths, split="train"),
-        )
-    if not hub.HUB_ID.fullmatch(name) or Path(name).suffix in FORMATS:
-        raise UserError(
-            "data.source",
-            name,
-            "does not exist",
-            "give a .parquet, .jsonl or .json file, a folder of them, a hub id, or builtin",
-        )
+    if paths := files.local_files(name, split):
+        return Source(name, f"{files.identity(paths)} {side}", side, lambda: files.rows(paths))
+    if not hub.HUB_ID.fullmatch(name) or files.kind_of(Path(name)):
+        fix = f"give a {files.KINDS} file, a folder or glob of them, a hub id, or builtin"
+        raise UserError("data.source", name, "does not exist", fix)
     if not COMMIT.fullmatch(revision or ""):
         revision = _require(name, revision).sha
 
     def rows() -> Iterator[Row]:
         _require(name, revision)
-        return _stream(name, name, revision=revision, split=split, shuffle_seed=seed)
+        return _stream(name, revision, split, seed)
 
     return Source(name, f"{name} {revision} {split} {seed} {side}", side, rows)
 
@@ -93,41 +94,22 @@ class HeldOut:
         return int.from_bytes(digest, "big") < self.share * 2**64
 
 
-def local_files(name: str) -> list[Path]:
-    """The data files at a path, in a folder or matching a glob, in order; none if there is nothing there."""
-    path = Path(name).expanduser()
-    if not path.exists() and (hub.CHECKOUT / name).exists():
-        path = hub.CHECKOUT / name
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix in FORMATS)
-        if not found:
-            raise UserError("data.source", name, f"holds no {', '.join(FORMATS)} file", "give the folder that does")
-    else:
-        found = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-    kinds = {FORMATS.get(p.suffix) for p in found}
-    if found and (None in kinds or len(kinds) > 1):
-        raise UserError(
-            "data.source", name, "is not one kind of .parquet, .jsonl or .json", "give files of one of these kinds"
-        )
-    for p in found:
-        if p.stat().st_size == 0:
-            raise UserError("data.source", p, "is empty", "give a file with rows in it")
-    return found
-
-
-def _stream(name: str, path: str, shuffle_seed: int | None = None, **where: Any) -> Iterator[Row]:
-    """Rows through `datasets`, whose many exceptions become one line that names the source."""
+def _stream(name: str, revision: str | None, split: str, seed: int) -> Iterator[Row]:
+    """Rows of a hub set through `datasets`, whose many exceptions become one line that names the set."""
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints tracebacks of what is said below in a line
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # and this each of its tries
+    # huggingface_hub tries every request again for 23 seconds. By default `datasets` goes through that twenty times.
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     try:
-        stream = datasets.load_dataset(path, streaming=True, **where)
-        if shuffle_seed is not None:
-            stream = stream.shuffle(seed=shuffle_seed, buffer_size=SHUFFLE_BUFFER)
-        yield from stream
+        stream = datasets.load_dataset(name, revision=revision, split=split, streaming=True)
+        yield from stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
     except Exception as error:  # OSError, ValueError, those of datasets, pyarrow, fsspec and the hub
         cause = error.__cause__ or error
         problem = f"cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
-        raise UserError(
-            "data.source", name, problem, "mend or replace the file, or check data.split and data.revision"
-        ) from error
+        fix = (
+            f"check data.split and data.revision, try again, or run `hf download --repo-type dataset {name} "
+            "--local-dir DIR` and set data.source DIR"
+        )
+        raise UserError("data.source", name, problem, fix) from error

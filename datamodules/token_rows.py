@@ -66,7 +66,12 @@ class TokenRowsWriter:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        if self._rows:
-            columns = dict(zip(self._schema.names, map(list, zip(*self._rows, strict=True)), strict=True))
-            self._file.write_batch(pa.RecordBatch.from_pydict(columns, schema=self._schema))
-            self._rows = []
+        if not self._rows:
+            return
+        row_ids, groups, lengths, supervised, ids, roles = zip(*self._rows, strict=True)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        flat = [pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(column))) for column in (ids, roles)]
+        self._file.write_batch(
+            pa.record_batch([pa.array(row_ids), pa.array(groups), lengths, supervised, *flat], schema=self._schema)
+        )
+        self._rows = []

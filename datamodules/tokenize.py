@@ -1,20 +1,20 @@
 """The model's tokenizer with the think tags, and Segments -> token ids and roles.
 
-Two tokenizers from one file: `full` knows the tags and the control tokens, for decoding, export and the ids; `plain`
-knows neither, so no text, whoever typed it, can ever turn into a tag or into `<|im_end|>`.
+Two tokenizers from one file: `full` knows the tags and the control tokens, for decoding, export and the ids; the
+encoder's knows neither, so no text, whoever typed it, can ever turn into a tag or into `<|im_end|>`.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from datamodules.render import Role, Segment
-from datamodules.thoughts import CLOSE, OPEN
+from datamodules.thoughts import Tags
 from errors import UserError
 from hub import model_folder
 
@@ -26,14 +26,55 @@ if TYPE_CHECKING:
 PROBE = "Wait, 12.5% of 1,000 isn't 120:\n\n\t- x² = \\frac{1}{2}…  ¿Qué? 好。"
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """Segments -> token ids and roles. Small and without transformers, so that other processes start with it quickly.
+
+    `plain` takes all text for text; `fixed` has the ids of the roles that are one token; `control_ids` those of the
+    tokens that a template may name.
+    """
+
+    plain: "Tokenizer"
+    fixed: dict[Role, int]
+    control_ids: dict[str, int]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, tags and control tokens in it taken as plain text."""
+        return [encoding.ids for encoding in self.plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_rows(self, rows: Sequence[Sequence[Segment]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(ids int32 (T,), roles int8 (T,)) of each row. All texts go through the tokenizer in one batch."""
+        fixed, controls = self.fixed, self.control_ids
+        texts = [s.text for row in rows for s in row if s.role not in fixed and not s.control]
+        encoded = iter(self.plain.encode_batch_fast(texts, add_special_tokens=False))
+        result = []
+        for row in rows:
+            ids: list[int] = []
+            counts: list[int] = []
+            for role, text, control in row:
+                if role in fixed:
+                    ids.append(fixed[role])
+                    counts.append(1)
+                elif control:
+                    ids.append(controls[text])
+                    counts.append(1)
+                else:
+                    piece = next(encoded).ids
+                    ids += piece
+                    counts.append(len(piece))
+            roles = np.repeat(np.fromiter((role for role, _, _ in row), np.int8, len(row)), counts)
+            result.append((np.array(ids, np.int32), roles))
+        return result
+
+
 class ThinkTokenizer:
-    """Attributes: `full` (transformers), `plain` (tokenizers), `open_id`, `close_id`, `end_id`, `new_ids`.
+    """Attributes: `full` (transformers), `encoder`, `tags`, `open_id`, `close_id`, `end_id`, `control_ids`, `new_ids`.
 
     `new_ids` are the ids that the tags were given here; empty where the model already had them (Qwen3, R1 distils).
     Tags are added as ordinary tokens: special ones would vanish from decoded text and push out `<|im_start|>`.
     """
 
-    def __init__(self, full: "PreTrainedTokenizerFast") -> None:
+    def __init__(self, full: "PreTrainedTokenizerFast", tags: Tags = Tags()) -> None:  # noqa: B008 (frozen)
         if full.eos_token_id is None:
             raise UserError(
                 "model.name",
@@ -42,12 +83,17 @@ class ThinkTokenizer:
                 "choose another model",
             )
         self.base_size = len(full)
-        self.plain = _plain(full)
-        added = full.add_tokens([OPEN, CLOSE])
-        self.full = full
-        self.open_id, self.close_id = full.convert_tokens_to_ids([OPEN, CLOSE])
+        plain = _plain(full)
+        added = full.add_tokens([tags.open, tags.close])
+        self.full, self.tags = full, tags
+        self.open_id, self.close_id = full.convert_tokens_to_ids([tags.open, tags.close])
         self.end_id: int = full.eos_token_id
         self.new_ids = list(range(self.base_size, self.base_size + added))
+        self.control_ids: dict[str, int] = {
+            token.content: i for i, token in full.added_tokens_decoder.items() if not token.content.isspace()
+        }
+        fixed = {Role.TAG_OPEN: self.open_id, Role.TAG_CLOSE: self.close_id, Role.END: self.end_id}
+        self.encoder = Encoder(plain, fixed, self.control_ids)
         # What the tokenizer itself puts before every text: nothing for Qwen, <|begin_of_text|> for Llama
         self.prefix_ids: list[int] = full("").input_ids
         if set(self.new_ids) - {self.open_id, self.close_id} or self.decode(self.encode([PROBE])[0]) != PROBE:
@@ -60,13 +106,13 @@ class ThinkTokenizer:
 
     @classmethod
     @cache
-    def load(cls, name: str, revision: str | None = None) -> "ThinkTokenizer":
+    def load(cls, name: str, revision: str | None = None, tags: Tags = Tags()) -> "ThinkTokenizer":  # noqa: B008
         """From a model's folder or hub id. Raises UserError as `hub.model_folder` does, and for a broken tokenizer."""
         from transformers import AutoTokenizer
 
         folder = model_folder(name, revision)
         try:
-            return cls(AutoTokenizer.from_pretrained(folder))
+            return cls(AutoTokenizer.from_pretrained(folder), tags)
         except UserError:
             raise
         except Exception as error:  # OSError, ValueError, KeyError or one of the hub's own: by what is broken
@@ -85,31 +131,16 @@ class ThinkTokenizer:
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, tags and control tokens in it taken as plain text."""
-        return [encoding.ids for encoding in self.plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """As the encoder does."""
+        return self.encoder.encode(texts)
 
-    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of what the model is given, as `encode_rows` gives them for the prompt of a row."""
-        return [self.prefix_ids + ids for ids in self.encode(texts)]
+    def encode_prompts(self, prompts: Sequence[Sequence[Segment]]) -> list[list[int]]:
+        """Ids of what the model is given, as they are in a row."""
+        return [ids.tolist() for ids, _ in self.encoder.encode_rows(prompts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.full.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
-
-    def encode_rows(self, rows: Sequence[Sequence[Segment]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(ids int32 (T,), roles int8 (T,)) of each row. All texts go through the tokenizer in one batch."""
-        fixed = {Role.TAG_OPEN: [self.open_id], Role.TAG_CLOSE: [self.close_id], Role.END: [self.end_id]}
-        encoded = iter(self.encode([segment.text for row in rows for segment in row if segment.role not in fixed]))
-        result = []
-        for row in rows:
-            pieces = [
-                (fixed[segment.role] if segment.role in fixed else next(encoded), segment.role) for segment in row
-            ]
-            pieces.insert(0, (self.prefix_ids, Role.PROMPT))
-            ids = np.fromiter(chain.from_iterable(ids for ids, _ in pieces), dtype=np.int32)
-            roles = np.repeat(np.array([role for _, role in pieces], dtype=np.int8), [len(ids) for ids, _ in pieces])
-            result.append((ids, roles))
-        return result
 
 
 def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":

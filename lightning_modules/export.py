@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from datamodules.render import Template
 from errors import UserError
 from lightning_modules.backbone import ThinkNet
 from lightning_modules.summary import label, ordered, shown
@@ -28,20 +29,39 @@ class Card:
     checkpoint: Path
 
 
-def chat_template(before: str, between: str, prefix: str) -> str:
+def chat_template(template: Template, own: str | None) -> str:
     """A Jinja chat template that renders a user's message as the prompt was in training.
 
-    `before` and `between` are the text around the instruction, `prefix` what the tokenizer puts first (a bos token).
+    For `data.template: chat` that is the model's `own`, with the system prompt of the training where a conversation
+    has none, and without the opening tag that the model has learned to write itself.
     """
-    parts = [json.dumps(text, ensure_ascii=False) for text in (before, between, prefix)]
+    if template.chat:
+        text = str(own)
+        if template.system is not None:
+            turn = f"[{{'role': 'system', 'content': {_literal(template.system)}}}]"
+            text = (
+                "{%- if messages[0]['role'] != 'system' -%}"
+                f"{{%- set messages = {turn} + messages -%}}{{%- endif -%}}{text}"
+            )
+        if template.opening:
+            end = _literal(template.opening)
+            # A block that is set takes the line break after its tag for its own, as trim_blocks has it
+            text = f"{{% set rendered %}}{text}{{% endset %}}{{{{- rendered.removesuffix({end}) -}}}}"
+        return text
+    content = "message['content'] | trim" if template.strips else "message['content']"
+    turn = " + ".join(f"({content})" if part is None else _literal(part.text) for part in template.parts)
     return (
         "{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('Trained without a system turn.') }}{%- endif -%}"
-        f"{{{{- {parts[2]} -}}}}"
         "{%- for message in messages -%}"
-        f"{{%- if message['role'] == 'user' -%}}{{{{- {parts[0]} + message['content'] + {parts[1]} -}}}}"
+        f"{{%- if message['role'] == 'user' -%}}{{{{- {turn} -}}}}"
         "{%- else -%}{{- message['content'] + eos_token -}}{%- endif -%}"
         "{%- endfor -%}"
     )
+
+
+def _literal(text: str) -> str:
+    """The text as Jinja writes it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def merge(net: ThinkNet) -> Any:
@@ -57,7 +77,7 @@ def merge(net: ThinkNet) -> Any:
     return net.lm.merge_and_unload() if hasattr(net.lm, "merge_and_unload") else model
 
 
-def export_merged(tuner: ThinkTuner, template: Any, folder: Path, card: Card, dtype: torch.dtype) -> None:
+def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Card, dtype: torch.dtype) -> None:
     """Writes weights in `dtype`, config, generation config, tokenizer with chat template, and a model card."""
     assert tuner.net is not None
     model = merge(tuner.net).to(dtype)
@@ -71,7 +91,7 @@ def export_merged(tuner: ThinkTuner, template: Any, folder: Path, card: Card, dt
     _whole(folder, write)
 
 
-def export_adapter(tuner: ThinkTuner, template: Any, folder: Path, card: Card) -> None:
+def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Card) -> None:
     """Writes a peft adapter: LoRA matrices, and the think rows under peft's `trainable_token_indices`."""
     assert tuner.net is not None
     if tuner.lora is None:
@@ -102,12 +122,12 @@ def export_adapter(tuner: ThinkTuner, template: Any, folder: Path, card: Card) -
     _whole(folder, write)
 
 
-def _write_tokenizer(tuner: ThinkTuner, template: Any, folder: Path) -> None:
-    tokenizer = tuner.tokenizer
-    tokenizer.full.chat_template = chat_template(
-        template.before, template.between, tokenizer.decode(tokenizer.prefix_ids)
-    )
-    tokenizer.full.save_pretrained(folder)
+def _write_tokenizer(tuner: ThinkTuner, template: Template, folder: Path) -> None:
+    full = tuner.tokenizer.full
+    own = full.chat_template
+    full.chat_template = chat_template(template, own if isinstance(own, str) else None)
+    full.save_pretrained(folder)
+    full.chat_template = own
 
 
 def _whole(folder: Path, write: Callable[[Path], None]) -> None:

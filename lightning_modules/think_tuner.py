@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.collate import Batch
+from datamodules.thoughts import Tags
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
@@ -42,6 +43,7 @@ class ThinkTuner(LightningModule):
         gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
         optim: Optimizer and learning rates.
         evaluation: What validation and test do beside the loss.
+        tags: What opens and closes a thought; the same as data.tags.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ThinkTuner(LightningModule):
         gradient_checkpointing: bool = False,
         optim: OptimSettings = OptimSettings(),  # noqa: B008
         evaluation: EvalSettings = EvalSettings(),  # noqa: B008
+        tags: Tags = Tags(),  # noqa: B008
     ) -> None:
         super().__init__()
         if lora is not None:
@@ -66,7 +69,7 @@ class ThinkTuner(LightningModule):
             raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.from_scratch, self.gradient_checkpointing = lora, from_scratch, gradient_checkpointing
-        self.optim, self.evaluation = optim, evaluation
+        self.optim, self.evaluation, self.tags = optim, evaluation, tags
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
         self.train_loss = RoleLoss()
         self.eval_loss = RoleLoss()
@@ -79,7 +82,7 @@ class ThinkTuner(LightningModule):
     def configure_model(self) -> None:
         """Loads the base and places what is trained. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
-            self.tokenizer = ThinkTokenizer.load(self.name, self.revision)
+            self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags)
             base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch)
             if self.gradient_checkpointing:
                 # The name changed within transformers 5

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from datamodules.render import Role, Segment, Template
+
 # Before any library reads them: no test asks the real hub, and tests that run side by side do not fight over cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 TINY = ROOT / "assets" / "tiny-qwen"
+# The recipe's, as data.template instruction gives it for a model without a beginning-of-text token
+TEMPLATE = Template((Segment(Role.PROMPT, "### Instruction: "), None, Segment(Role.PROMPT, "\n### Response: ")))
 
 
 @pytest.fixture(scope="session")
@@ -119,15 +123,14 @@ def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     """Batches of built-in rows, by index, as training sees them."""
     from datamodules import equations
     from datamodules.collate import collate
-    from datamodules.render import Template, render
+    from datamodules.render import render
+    from datamodules.steps import StepSettings
     from datamodules.thoughts import Columns, example
     from datamodules.token_rows import TokenRow
 
-    template = Template("### Instruction: {instruction}\n### Response: {response}")
-
     def make(*indices: int, step_tokens: int | None = None) -> Any:
-        rows = [render(example(equations.row(0, i), Columns(), i), template, "multi") for i in indices]
-        encoded = tiny_tokenizer.encode_rows(rows)
+        rows = [render(example(equations.row(0, i), Columns(), i), TEMPLATE, StepSettings()) for i in indices]
+        encoded = tiny_tokenizer.encoder.encode_rows(rows)
         taken = [TokenRow(i, str(i), "easy", *pair) for i, pair in zip(indices, encoded, strict=True)]
         tokens = sum(int((row.roles != 0).sum()) for row in taken)
         return collate(taken, tokens if step_tokens is None else step_tokens, pad_id=tiny_tokenizer.end_id)

@@ -39,17 +39,17 @@ def test_the_recipe_is_word_for_word(capsys: pytest.CaptureFixture[str]) -> None
     assert (model["optim"]["lr"], model["optim"]["schedule"]) == (2e-5, "constant")
     assert data["source"] == "Magpie-Align/Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B"
     assert data["revision"] == "d78edb811991faba57a3b7226719f3818460e723"
-    assert data["template"] == "### Instruction: {instruction}\n### Response: {response}"
+    assert data["template"] == "instruction"
     assert (data["held_out"], data["train_rows"], data["val_rows"], data["max_length"]) == (0.1, 10_000, 1_000, 512)
-    assert (data["batch_size"], data["num_workers"], data["think"]) == (4, 4, "multi")
+    assert (data["batch_size"], data["num_workers"], data["steps"]["split"]) == (4, 4, "sentence")
     assert (trainer["devices"], trainer["strategy"], trainer["precision"]) == (4, "ddp", "16-mixed")
     assert (trainer["max_epochs"], trainer["accumulate_grad_batches"], trainer["log_every_n_steps"]) == (3, 4, 50)
 
 
 def test_single_and_multi_differ_in_the_think_setting_and_the_name_only(capsys: pytest.CaptureFixture[str]) -> None:
     single, multi = parse(capsys, "single_think.yaml"), parse(capsys, "multi_think.yaml")
-    assert (single["run"]["name"], single["data"]["think"]) == ("single_think", "single")
-    single["run"]["name"], single["data"]["think"] = "multi_think", "multi"
+    assert (single["run"]["name"], single["data"]["steps"]["split"]) == ("single_think", "none")
+    single["run"]["name"], single["data"]["steps"]["split"] = "multi_think", "sentence"
     assert single == multi
 
 

@@ -45,12 +45,24 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--model.lora.rank", "many"), ["model.lora.rank", "'many'", "int"]),
         (("--model.lora.rank", "0"), ["model.lora.rank", "'0'"]),
         (("--model.dtype", "half"), ["model.dtype", "'half'", "float16"]),
-        (("--data.think", "triple"), ["data.think", "'triple'", "multi"]),
+        (("--data.steps.split", "word"), ["data.steps.split", "'word'", "sentence"]),
         (("--data.max_length", "-5"), ["data.max_length", "'-5'", "8 or more"]),
         (("--data.train_rows", "0"), ["data.train_rows", "'0'", "null for all"]),
         (("--data.train_rows", "null"), ["data.train_rows", "endless"]),
         (("--data.held_out", "10"), ["data.held_out", "'10", "0.1"]),
-        (("--data.template", "Q: {instruction}"), ["data.template", "{response}"]),
+        (("--data.template", "Q: {instruction}"), ["data.template", "is not Jinja"]),
+        (("--data.template", "Q: {{ instruction"), ["data.template", "line 1"]),
+        (("--data.template", "nowhere.jinja"), ["data.template", "'nowhere.jinja' does not exist"]),
+        (("--data.system", "Be brief."), ["data.system", "has no place"]),
+        (("--data.tags.open", "</think>"), ["data.tags", "is not two different tags"]),
+        (("--data.too_long", "cut"), ["data.too_long", "'cut'", "truncate"]),
+        (("--data.untidy.nested", "mend"), ["data.untidy.nested", "'mend'", "repair"]),
+        (("--data.near_duplicates", "2"), ["data.near_duplicates", "'2.0'"]),
+        (("--data.steps.max_steps", "0"), ["data.steps.max_steps", "'0'"]),
+        (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
+        (("--data.where", "{tokens: []}"), ["data.where.tokens", "would keep nothing"]),
+        (("--data.source", "[{name: builtin, weight: 0}]"), ["data.source", "is not above 0"]),
+        (("--data.source", "[{name: builtin, wieght: 1}]"), ["wieght"]),
         (("--model.optim.lr", "0"), ["model.optim.lr", "'0.0'"]),
         (("--model.name", "no/such/folder"), ["model.name", "'no/such/folder'", "does not exist"]),
         (("--model.name", "Qwen/Qwen1.5-1.8B-Instruct"), ["model.name", "Use Qwen/Qwen1.5-1.8B-Chat."]),
@@ -72,6 +84,18 @@ def test_wrong_settings(args: tuple[str, ...], words: list[str], refused: Callab
     line = refused("fit", "--config", DEMO, *args)
     assert all(word in line for word in words), line
     assert not (in_tmp / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("{dificulty: [hard]}", ["data.where", "dificulty", "Did you mean difficulty?"]),
+        ("{difficulty: [gigantic]}", ["data.where", "leaves no row for train", "where: difficulty"]),
+    ],
+)
+def test_conditions_that_no_row_meets(where: str, words: list[str], refused: Callable[..., str]) -> None:
+    line = refused("fit", "--config", DEMO, "--data.where", where)
+    assert all(word in line for word in words), line
 
 
 def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None:

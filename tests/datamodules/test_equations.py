@@ -93,7 +93,7 @@ def test_think_rows_parse_into_one_thought_and_a_short_answer() -> None:
         parsed = example(row, Columns(), position)
         assert len(parsed.thoughts) == 1
         assert len(parsed.answer.strip()) < 20
-        assert not parsed.repairs
+        assert not parsed.notes
 
 
 def test_plain_rows_have_no_tags_and_of_every_kind_some() -> None:

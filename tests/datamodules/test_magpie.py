@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from datamodules.magpie import MagpieDataModule, PlanLoader
+from datamodules.magpie import MagpieDataModule, MixedSource, PlanLoader
+from datamodules.steps import StepSettings
+from datamodules.thoughts import Columns, Tags, Untidy
 from errors import UserError
 
 
@@ -55,9 +57,51 @@ def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -
 
 
 def test_fewer_rows_than_asked_for_are_used_and_said(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "few.jsonl").write_text("".join(f'{{"instruction": "Ask {i}", "response": "a"}}\n' for i in range(50)))
+    row = '{{"instruction": "Ask {}", "response": "<think>a</think>b"}}\n'
+    (tmp_path / "few.jsonl").write_text("".join(map(row.format, range(50))))
     with caplog.at_level("INFO", logger="thinkwright"):
         module = data(tmp_path, source=str(tmp_path / "few.jsonl"), train_rows=100, val_rows=None, held_out=0.3)
     assert 20 < len(module.splits["train"]) < 50
     assert "data.train_rows: 100 asked for" in caplog.text
-    assert "left out: none" in caplog.text
+    assert "left out 0" in caplog.text
+
+
+def test_sources_are_mixed_each_with_settings_of_its_own(tmp_path: Any) -> None:
+    (tmp_path / "long.jsonl").write_text(
+        "".join(f'{{"instruction": "Ask {i}", "response": "<think>a</think>b"}}\n' for i in range(90))
+    )
+    (tmp_path / "short.jsonl").write_text("".join(f'{{"q": "Say {i}", "a": "c"}}\n' for i in range(400)))
+    long = MixedSource(str(tmp_path / "long.jsonl"), weight=1)
+    columns, untidy = Columns(instruction="q", response="a"), Untidy(no_thought="keep")
+    short = MixedSource(str(tmp_path / "short.jsonl"), weight=4, columns=columns, untidy=untidy)
+    module = data(tmp_path, source=[long, short], train_rows=100, val_rows=20)
+    assert module.report.by_source == {str(tmp_path / "long.jsonl"): 24, str(tmp_path / "short.jsonl"): 96}
+
+
+def test_outcomes_have_their_texts_and_touch_no_cache(tmp_path: Any) -> None:
+    module = MagpieDataModule(train_rows=40, val_rows=10, cache_dir=str(tmp_path / "cache"))
+    seen = list(module.outcomes(limit=7))
+    assert len(seen) == module.report.read == 7
+    assert all(outcome.thoughts and outcome.answer and outcome.raw for outcome, _, _ in seen)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("policy", ["truncate", "truncate_thoughts"])
+def test_cutting_rows_is_warned_of(policy: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="thinkwright"):
+        data(tmp_path, max_length=100, too_long=policy)
+    assert f"warning: data.too_long {policy}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": []}, "names no source"),
+        ({"source": [MixedSource("builtin", 1.0), MixedSource("builtin-plain")]}, "some sources have a weight"),
+        ({"source_tags": Tags("<a>", "<a>")}, "data.source_tags"),
+        ({"steps": StepSettings(min_chars=-1)}, "data.steps.min_chars"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        MagpieDataModule(**settings)

@@ -1,19 +1,20 @@
 import pytest
 
 from datamodules.render import Role, Segment, Template, render
-from datamodules.thoughts import Columns, example
-from errors import UserError
+from datamodules.steps import StepSettings
+from datamodules.thoughts import Columns, Untidy, example
+from tests.conftest import TEMPLATE
 
-TEMPLATE = Template("### Instruction: {instruction}\n### Response: {response}")
 ROW = {"instruction": "Solve 2x + 3 = 7", "response": "<think>Subtract 3: 2x = 4. Divide by 2: x = 2.</think>\n\nx = 2"}
+WHOLE, SENTENCES = StepSettings(split="none"), StepSettings(split="sentence")
 
 
 def roles_and_texts(segments: list[Segment]) -> list[tuple[str, str]]:
     return [(segment.role.name, segment.text) for segment in segments]
 
 
-def test_multi_think_makes_one_block_of_each_step_and_leaves_the_answer_alone() -> None:
-    assert roles_and_texts(render(example(ROW, Columns(), 0), TEMPLATE, "multi")) == [
+def test_each_step_gets_a_block_and_the_answer_is_left_alone() -> None:
+    assert roles_and_texts(render(example(ROW, Columns(), 0), TEMPLATE, SENTENCES)) == [
         ("PROMPT", "### Instruction: Solve 2x + 3 = 7\n### Response: "),
         ("TAG_OPEN", ""),
         ("THOUGHT", "Subtract 3: 2x = 4."),
@@ -26,29 +27,35 @@ def test_multi_think_makes_one_block_of_each_step_and_leaves_the_answer_alone() 
     ]
 
 
-def test_single_think_keeps_the_block_as_it_is() -> None:
-    assert roles_and_texts(render(example(ROW, Columns(), 0), TEMPLATE, "single"))[1:4] == [
+def test_without_splitting_a_block_is_kept_as_it_is() -> None:
+    row = ROW | {"response": "<think>\n a. b. \n</think>c"}
+    assert roles_and_texts(render(example(row, Columns(), 0), TEMPLATE, WHOLE))[1:4] == [
         ("TAG_OPEN", ""),
-        ("THOUGHT", "Subtract 3: 2x = 4. Divide by 2: x = 2."),
+        ("THOUGHT", "\n a. b. \n"),
         ("TAG_CLOSE", ""),
     ]
 
 
-@pytest.mark.parametrize("think", ["single", "multi"])
-def test_a_response_without_thoughts_is_an_answer(think: str) -> None:
-    segments = render(example({"instruction": "a", "response": "b. c."}, Columns(), 0), TEMPLATE, think)  # type: ignore[arg-type]
+@pytest.mark.parametrize("steps", [WHOLE, SENTENCES])
+def test_a_response_without_thoughts_is_an_answer(steps: StepSettings) -> None:
+    row = {"instruction": "a", "response": "b. c."}
+    segments = render(example(row, Columns(), 0, untidy=Untidy(no_thought="keep")), TEMPLATE, steps)
     assert [segment.role for segment in segments] == [Role.PROMPT, Role.ANSWER, Role.END]
     assert segments[1].text == "b. c."
 
 
-def test_the_prompt_is_all_that_stands_before_the_response() -> None:
-    assert TEMPLATE.prompt("a {response} b") == "### Instruction: a {response} b\n### Response: "
-    assert Template("{instruction}{response}").prompt("a") == "a"
+def test_texts_that_touch_are_one_segment_and_control_tokens_stand_alone() -> None:
+    start, end = (Segment(Role.PROMPT, name, control=True) for name in ("<|im_start|>", "<|im_end|>"))
+    user, ask = Segment(Role.PROMPT, "user\n"), Segment(Role.PROMPT, "Go: ")
+    template = Template((start, user, None, end, ask, None))
+    assert template.prompt("<|im_end|>") == [
+        start,
+        Segment(Role.PROMPT, "user\n<|im_end|>"),
+        end,
+        Segment(Role.PROMPT, "Go: <|im_end|>"),
+    ]
 
 
-@pytest.mark.parametrize(
-    "text", ["{instruction}", "{response}", "{instruction} {response} end", "{instruction}{instruction}{response}"]
-)
-def test_templates_that_cannot_work_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"data\.template"):
-        Template(text)
+def test_white_space_around_an_instruction_goes_where_the_template_strips_it() -> None:
+    assert Template((None,)).prompt(" a ")[0].text == " a "
+    assert Template((None,), strips=True).prompt(" a ")[0].text == "a"

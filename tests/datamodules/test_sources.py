@@ -1,4 +1,5 @@
 import json
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_identity_changes_with_the_file_and_the_split_and_is_stable(tmp_path: Pa
     assert opened(path).identity != before
 
 
+def test_identity_changes_with_the_bytes_though_size_and_time_are_the_same(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl")
+    before, stat = opened(path).identity, path.stat()
+    path.write_text(path.read_text().replace("Answer 29", "Answer 92"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert opened(path).identity != before
+
+
 def test_an_instruction_is_on_one_side_however_it_is_spaced() -> None:
     side = HeldOut(0.5, seed=0)
     for i in range(50):
@@ -64,6 +74,11 @@ def test_built_in_rows_are_endless_and_seeded() -> None:
     assert "think>" not in next(opened("builtin-plain").rows())["response"]
 
 
+def test_built_in_problems_share_their_wording_and_are_not_to_be_compared(tmp_path: Path) -> None:
+    assert not opened("builtin").comparable
+    assert opened(write_jsonl(tmp_path / "a.jsonl")).comparable
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -71,7 +86,7 @@ def test_built_in_rows_are_endless_and_seeded() -> None:
         ("no/such/folder/x", "does not exist"),
         ("rows.csv", "is not one kind of"),
         ("empty.jsonl", "is empty"),
-        ("hollow", "holds no .parquet, .jsonl, .json file"),
+        ("hollow", "holds no .parquet, .jsonl, .json"),
     ],
 )
 def test_sources_that_are_not_there_are_refused_at_once(in_tmp: Path, name: str, message: str) -> None:
@@ -86,7 +101,7 @@ def test_sources_that_are_not_there_are_refused_at_once(in_tmp: Path, name: str,
 def test_a_broken_file_is_named_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text('{"instruction": "a", "response": "b"}\n{oops\n')
-    with pytest.raises(UserError, match=r"broken\.jsonl' cannot be read"):
+    with pytest.raises(UserError, match=r"broken\.jsonl' cannot be read: line 2 is not"):
         list(opened(path).rows())
 
 

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.render import Role, Template, render
-from datamodules.thoughts import Columns, example
+from datamodules.render import Role, render
+from datamodules.steps import StepSettings
+from datamodules.template import load_template
+from datamodules.thoughts import Columns, Tags, Untidy, example
 from datamodules.tokenize import ThinkTokenizer
-from tests.conftest import TINY
+from tests.conftest import TEMPLATE, TINY
 
-TEMPLATE = Template("### Instruction: {instruction}\n### Response: {response}")
 TRICKY = "a <think> b </think> c <|im_end|> <|im_start|>system\n<|endoftext|>"
 
 
@@ -56,8 +57,8 @@ def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, r
 
 def test_a_row_is_its_pieces_one_after_the_other(qwen: ThinkTokenizer) -> None:
     row = {"instruction": "Say <think>", "response": "<think>\nA is b. So c.\n</think>\n\nx = 2"}
-    segments = render(example(row, Columns(), 0), TEMPLATE, "multi")
-    ((ids, roles),) = qwen.encode_rows([segments])
+    segments = render(example(row, Columns(), 0), TEMPLATE, StepSettings())
+    ((ids, roles),) = qwen.encoder.encode_rows([segments])
     by_role = [(Role(role).name, qwen.decode([i])) for i, role in zip(ids.tolist(), roles.tolist(), strict=True)]
     supervised = [piece for piece in by_role if piece[0] != "PROMPT"]
     assert supervised == [
@@ -89,8 +90,9 @@ def test_the_prompt_has_the_same_ids_in_training_and_when_asked(
 ) -> None:
     if not instruction.strip() or not response.strip() or "think>" in response:
         return
-    parsed = example({"instruction": instruction, "response": response}, Columns(), 0)
-    ((ids, roles),) = tiny.encode_rows([render(parsed, TEMPLATE, "multi")])
+    row = {"instruction": instruction, "response": response}
+    parsed = example(row, Columns(), 0, untidy=Untidy(no_thought="keep", damaged="keep"))
+    ((ids, roles),) = tiny.encoder.encode_rows([render(parsed, TEMPLATE, StepSettings())])
     asked = tiny.encode_prompts([TEMPLATE.prompt(instruction)])[0]
     assert ids[: len(asked)].tolist() == asked
     assert (roles[: len(asked)] == Role.PROMPT).all()
@@ -119,4 +121,25 @@ def test_a_beginning_of_text_token_comes_first_where_the_model_wants_one(tiny: T
     )
     tokenizer = ThinkTokenizer(full)
     assert tokenizer.prefix_ids == [full.convert_tokens_to_ids("<|endoftext|>")]
-    assert tokenizer.encode_prompts(["x"])[0] == [*tokenizer.prefix_ids, *tiny.encode(["x"])[0]]
+    template = load_template("{{ instruction }}", None, tokenizer)
+    assert tokenizer.encode_prompts([template.prompt("x")])[0] == [*tokenizer.prefix_ids, *tiny.encode(["x"])[0]]
+
+
+def test_any_pair_of_tags_is_two_tokens(tiny: ThinkTokenizer) -> None:
+    tokenizer = ThinkTokenizer.load(str(TINY), None, Tags("[[reason", "reason]]"))
+    assert tokenizer.new_ids == [tokenizer.open_id, tokenizer.close_id] == tiny.new_ids
+    assert tokenizer.decode(tokenizer.new_ids) == "[[reasonreason]]"
+    assert tokenizer.fingerprint != tiny.fingerprint
+
+
+def test_the_encoder_works_in_another_process(tiny: ThinkTokenizer) -> None:
+    import pickle
+
+    row = {"instruction": "Say <think>", "response": "<think>A is b. So c.</think>2"}
+    segments = render(example(row, Columns(), 0), TEMPLATE, StepSettings())
+    for ours, theirs in zip(
+        tiny.encoder.encode_rows([segments])[0],
+        pickle.loads(pickle.dumps(tiny.encoder)).encode_rows([segments])[0],
+        strict=True,
+    ):
+        assert ours.tolist() == theirs.tolist()

@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.render import Template
+from datamodules.template import load_template
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from lightning_modules.backbone import LoraSettings
 from lightning_modules.export import Card, chat_template, export_adapter, export_merged
 from lightning_modules.think_tuner import ThinkTuner
-from tests.conftest import KINDS, TINY, random_lm
+from tests.conftest import KINDS, TEMPLATE, TINY, random_lm
 
-TEMPLATE = Template("### Instruction: {instruction}\n### Response: {response}")
 CARD = Card("assets/tiny-qwen", None, {"loss": 0.5, "answer_match": 0.9, "answer_match/easy": 1.0}, Path("best.ckpt"))
 
 
@@ -116,26 +115,63 @@ def test_an_export_that_breaks_off_leaves_no_folder(
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-@pytest.mark.parametrize(
-    "template", [TEMPLATE, Template('Q: "{instruction}" \\n\nA:{response}'), Template("{instruction}{response}")]
-)
-def test_the_chat_template_renders_prompts_and_turns(template: Template) -> None:
+@pytest.mark.parametrize("setting", ["instruction", 'Q: "{{ instruction | trim }}" \\n\n\nA:', "{{ instruction }}"])
+def test_the_chat_template_renders_prompts_and_turns(setting: str, tiny_tokenizer: ThinkTokenizer) -> None:
     from jinja2 import Environment
+
+    template = load_template(setting, None, tiny_tokenizer)
 
     def render(*messages: dict[str, str]) -> str:
         def fail(message: str) -> None:
             raise ValueError(message)
 
         environment = Environment(trim_blocks=True, lstrip_blocks=True)
-        jinja = environment.from_string(chat_template(template.before, template.between, ""))
+        jinja = environment.from_string(chat_template(template, None))
         return jinja.render(messages=messages, eos_token="<end>", raise_exception=fail)
 
-    tricky = 'Say "{{ hi }}"\n\\n <think>'
+    tricky = ' Say "{{ hi }}"\n\\n <think> '
+    prompt = "".join(segment.text for segment in template.prompt(tricky))
     user = {"role": "user", "content": tricky}
-    assert render(user) == template.prompt(tricky)
-    assert render(user, {"role": "assistant", "content": "7"}) == template.prompt(tricky) + "7<end>"
+    assert render(user) == prompt
+    assert render(user, {"role": "assistant", "content": "7"}) == prompt + "7<end>"
     with pytest.raises(ValueError, match="without a system turn"):
         render({"role": "system", "content": "Be brief."}, user)
+
+
+R1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}"
+    "{% elif m['role'] == 'user' %}<|im_start|>{{ m['content'] | trim }}"
+    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}\n"
+    "{% if add_generation_prompt %}{{ '<|im_end|><think>\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "setting", ["instruction", "chat", "r1", "<|im_start|>Ask: {{ instruction }}<|im_end|>\nSay: "]
+)
+@pytest.mark.parametrize("system", [None, 'Be brief. Don\'t say "no".'])
+def test_the_exported_tokenizer_gives_the_ids_that_were_trained_on(
+    setting: str, system: str | None, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    full = AutoTokenizer.from_pretrained(TINY)
+    if setting == "r1":  # a template that opens the block itself, trims and needs a beginning-of-text token
+        full.chat_template, full.bos_token, setting = R1, "<|endoftext|>", "chat"
+    if system and setting != "chat":
+        setting = "{{ system }}\n" + setting.replace("instruction", "{{ instruction }}", setting == "instruction")
+    tokenizer = ThinkTokenizer(full)
+    template = load_template(setting, system, tokenizer)
+    full.chat_template = chat_template(template, full.chat_template)
+    full.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for instruction in ("Solve x + 5 = 12", "  two lines\n\nhere, é and 好。 "):
+        ours = tokenizer.encode_prompts([template.prompt(instruction)])[0]
+        theirs = again.apply_chat_template(
+            [{"role": "user", "content": instruction}], add_generation_prompt=True, return_dict=False
+        )
+        assert list(theirs) == ours, again.decode(theirs)
+        assert tokenizer.open_id not in ours
 
 
 def test_the_card_names_base_and_figures(trained: Callable[..., ThinkTuner], tmp_path: Path) -> None:
