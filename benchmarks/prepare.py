@@ -190,7 +190,8 @@ def speed(args: argparse.Namespace, task: Task) -> None:
     variants |= {f"ours {split} 1": ("ours", {"split": split, "num_proc": 1}, sys.executable) for split in SPLITS}
     variants["ours sentence 2"] = ("ours", {"split": "sentence", "num_proc": 2}, sys.executable)
     if args.trl_python:
-        variants |= {f"trl {n}": ("trl", {"num_proc": n}, args.trl_python) for n in (1, 2)}
+        # None is TRL's default, in its own process; 1 would be a pool of one
+        variants |= {f"trl {n or 1}": ("trl", {"num_proc": n}, args.trl_python) for n in (None, 2)}
     results: dict[str, list[Figures]] = {name: [] for name in variants}
     for repetition in range(args.repeat):
         for name, (what, more, python) in variants.items():

@@ -281,7 +281,7 @@ def _without_empty(spans: list[Span], shapes: _Shapes) -> list[Span]:
 def _with_answer(spans: list[Span], shapes: _Shapes) -> tuple[Span, ...]:
     if not spans or spans[-1].thought or not spans[-1].text.strip():
         shapes.met("no_answer")
-    if not spans:
+    if not any(span.thought or span.text.strip() for span in spans):
         raise Malformed("nothing left to learn")
     return tuple(spans)
 

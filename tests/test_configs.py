@@ -72,6 +72,13 @@ def test_strong_is_what_the_evidence_says(capsys: pytest.CaptureFixture[str]) ->
     assert optim["warmup_share"] > 0
 
 
+def test_the_mix_is_four_to_one(capsys: pytest.CaptureFixture[str]) -> None:
+    data = parse(capsys, "multi_think.yaml", "recipe/strong.yaml", "data/mix.yaml")["data"]
+    assert [source["weight"] for source in data["source"]] == [4.0, 1.0]
+    assert data["source"][0]["where"] == {"tokens": {"max": 1000}}
+    assert data["max_length"] == 4096
+
+
 def test_the_others_parse_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(capsys, "demo.yaml")["model"]["name"] == "assets/tiny-qwen"
     assert parse(capsys, "tiny_base.yaml")["model"]["lora"] is None

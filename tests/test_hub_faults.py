@@ -21,13 +21,13 @@ import hub
 print(len(list(hub.model_folder("{MODEL}", weights=True).glob("*.safetensors"))))
 """
 AS_CLI_DOES = """
-import sys
+import os, sys
 from errors import UserError
 try:
     exec(sys.argv[1])
 except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
 """
 
 Done = subprocess.CompletedProcess[str]

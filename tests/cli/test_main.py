@@ -36,27 +36,30 @@ def test_help_and_version_and_mistakes_need_no_library() -> None:
 def test_the_table_of_commands_is_the_program() -> None:
     from lightning.pytorch.cli import LightningCLI
 
-    assert set(COMMANDS) == {*LightningCLI.subcommands(), "generate", "export"}
+    assert set(COMMANDS) == {*LightningCLI.subcommands(), "preview", "generate", "export"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    expected = (
-        ["--prompt"]
-        if command == "generate"
-        else ["--to"]
-        if command == "export"
-        else ["--model.lora", "--data.source"]
-    )
-    assert all(flag in text for flag in [*expected, "--ckpt_path"])
+    expected = {
+        "preview": ["--html", "--data.source"],
+        "generate": ["--prompt", "--ckpt_path"],
+        "export": ["--to", "--ckpt_path"],
+    }.get(command, ["--model.lora", "--data.source", "--ckpt_path"])
+    assert all(flag in text for flag in expected)
 
 
 def test_the_help_of_fit_documents_every_setting_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--help"]) == 0
     text = capsys.readouterr().out
-    for words in ("Peak learning rate", "one block of each step", "Adapters on a frozen base", "Folder of all runs"):
+    for words in (
+        "Peak learning rate",
+        "each step gets a think block",
+        "Adapters on a frozen base",
+        "Folder of all runs",
+    ):
         assert " ".join(words.split()) in " ".join(text.split())
 
 

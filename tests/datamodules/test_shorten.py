@@ -197,7 +197,7 @@ def test_the_middle_goes_first(encoder: Encoder) -> None:
 def test_a_block_that_loses_all_its_steps_goes_with_its_tags(encoder: Encoder) -> None:
     segments = rows("A b. C d.", "E f. G h.", "I j. K l.")
     assert sum(piece.role == Role.TAG_OPEN for piece in segments) == 3
-    found = without_middle(segments, tokens(rows("A b. C d.", "I j. K l."), encoder) + 1, encoder, within=True)
+    found = without_middle(segments, tokens(rows("A b. C d.", "I j. K l."), encoder) + 3, encoder, within=True)
     assert found is not None
     assert [piece.text for piece in found[0] if piece.role == Role.THOUGHT] == ["A b. C d.", "I j. K l."]
     assert balanced(found[0]) and around(found[0]) == around(segments)
@@ -209,7 +209,7 @@ def test_blocks_are_whole_steps_unless_within(encoder: Encoder) -> None:
     whole, inside = (without_middle(segments, most, encoder, within) for within in (False, True))
     assert whole is not None and inside is not None
     assert steps_of(whole[0]) == ["A b.", "C d.", "M n."]
-    assert steps_of(inside[0]) == ["A b.", "C d.", "E f.", "I j.", "K l.", "M n."] or len(steps_of(inside[0])) == 6
+    assert len(steps_of(inside[0])) == 6 and [piece.role for piece in inside[0]] == [piece.role for piece in segments]
 
 
 @pytest.mark.parametrize("within", [False, True])

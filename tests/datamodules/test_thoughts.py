@@ -160,6 +160,7 @@ def test_what_is_neither_kept_nor_repaired_by_default() -> None:
         ("<think>on and on", {}, "think block never closed (data.untidy.unclosed)"),
         ("<think>a</think>b<think>c", {}, "think block never closed (data.untidy.unclosed)"),
         ("<think>", vars(LENIENT) | {"empty_thought": "repair"}, "nothing left to learn"),
+        ("</think>\n", vars(LENIENT) | {"empty_thought": "repair"}, "nothing left to learn"),
         ("<think>a</think>", {}, "no answer after the thoughts (data.untidy.no_answer)"),
         ("<think>a", {"unclosed": "repair"}, "no answer after the thoughts (data.untidy.no_answer)"),
         ("<think> ", {"unclosed": "repair"}, "empty think block (data.untidy.empty_thought)"),
@@ -367,7 +368,7 @@ REPAIRING = Untidy(
 @given(PIECES)
 def test_who_keeps_or_repairs_all_is_refused_only_what_holds_nothing(response: str) -> None:
     if not response.strip():
-        with pytest.raises(Malformed, match="^empty response$"):
+        with pytest.raises(Malformed, match=r"^empty response$"):
             parse(response, Tags(), LENIENT)
         return
     spans, notes = parse(response, Tags(), LENIENT)
@@ -375,7 +376,7 @@ def test_who_keeps_or_repairs_all_is_refused_only_what_holds_nothing(response: s
     if response.replace("<think>", "").replace("</think>", "").strip():
         parse(response, Tags(), REPAIRING)
     else:  # tags around nothing
-        with pytest.raises(Malformed, match="^nothing left to learn$"):
+        with pytest.raises(Malformed, match=r"^nothing left to learn$"):
             parse(response, Tags(), REPAIRING)
 
 
