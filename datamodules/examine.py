@@ -12,8 +12,9 @@ from datamodules.render import Role, Segment, Template, render
 from datamodules.select import Selection
 from datamodules.shorten import without_middle
 from datamodules.steps import StepSettings
-from datamodules.thoughts import Columns, Malformed, Tags, Untidy, example
+from datamodules.thoughts import Columns, Tags, example
 from datamodules.tokenize import Encoder
+from datamodules.untidy import Malformed, Untidy
 
 TooLong = Literal["drop", "truncate_thoughts", "truncate"]
 TOO_LONG = "longer than data.max_length"

@@ -1,31 +1,32 @@
 """MagpieDataModule: from settings to batches. It puts the steps in order and computes nothing itself."""
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluation, steps_per_epoch
-from datamodules.collate import Batch, collate
+from datamodules.collate import Batch
 from datamodules.duplicates import Border
 from datamodules.examine import Outcome, Recipe, TooLong
+from datamodules.loader import PlanLoader, PlannedBatches
 from datamodules.prepare import prepare, shortfall
 from datamodules.render import Template
 from datamodules.report import Report
 from datamodules.select import Selection
-from datamodules.sources import BUILT_IN, Source, open_source
+from datamodules.sources import BUILT_IN, MixedSource, Source, open_source
 from datamodules.steps import StepSettings
 from datamodules.survey import Part, Quotas, Survey
 from datamodules.template import check_template, load_template
-from datamodules.thoughts import Columns, Tags, Untidy
+from datamodules.thoughts import Columns, Tags
 from datamodules.token_rows import TokenRows
 from datamodules.tokenize import ThinkTokenizer
+from datamodules.untidy import Untidy
 from errors import UserError
 
 log = logging.getLogger("thinkwright")
@@ -35,28 +36,6 @@ WARNINGS = {
     "truncate": "warning: data.too_long truncate cuts off the end of rows, so they teach blocks that are never closed "
     "and answers that never end",
 }
-
-
-@dataclass
-class MixedSource:
-    """One of several sources; what is null is as it is for data."""
-
-    name: str
-    """As data.source."""
-    weight: float | None = None
-    """Its share of the rows kept, against the weights of the others; where all are null, each gives all it has."""
-    revision: str | None = None
-    """Commit of the hub data set."""
-    split: str = "train"
-    """Split of the hub data set."""
-    columns: Columns | None = None
-    """Names of its columns."""
-    tags: Tags | None = None
-    """What opens and closes its thoughts."""
-    untidy: Untidy | None = None
-    """What is done about its untidy responses."""
-    where: dict[str, Any] | None = None
-    """Which of its rows are wanted."""
 
 
 class MagpieDataModule(LightningDataModule):
@@ -299,55 +278,8 @@ class MagpieDataModule(LightningDataModule):
 
     def _loader(self, split: str, planned: list[PlannedBatch]) -> DataLoader[Batch]:
         return DataLoader(
-            _Planned(self.splits[split], planned, self.pad_id),
+            PlannedBatches(self.splits[split], planned, self.pad_id),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-class _Planned(Dataset[Batch]):
-    """Item i is the i-th planned batch."""
-
-    def __init__(self, rows: TokenRows, planned: list[PlannedBatch], pad_id: int) -> None:
-        self.rows, self.planned, self.pad_id = rows, planned, pad_id
-
-    def __len__(self) -> int:
-        return len(self.planned)
-
-    def __getitem__(self, index: int) -> Batch:
-        batch = self.planned[index]
-        return collate([self.rows[row] for row in batch.rows], batch.step_tokens, self.pad_id)
-
-
-class PlanLoader:
-    """The training loader: this rank's batches by plan, from wherever training stands.
-
-    `done()` is the number of batches that training has processed since its first epoch. Lightning keeps it in every
-    checkpoint and has it back before it asks for an iterator, so a resumed run needs no position of ours: it is the
-    same on every rank, it does not count what workers fetched ahead, and at the end of an epoch it means the next.
-    """
-
-    def __init__(
-        self, planned: int, in_epoch: int, batches: Callable[[int, int], DataLoader[Batch]], done: Callable[[], int]
-    ) -> None:
-        self._planned, self._in_epoch = planned, in_epoch  # batches in the plan of an epoch, and those that are taken
-        self._batches, self._done = batches, done
-
-    def __len__(self) -> int:
-        return self._planned
-
-    def __iter__(self) -> Iterator[Batch]:
-        epoch, start = divmod(self._done(), self._in_epoch)
-        return iter(self._batches(epoch, start))
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batches_in_epoch": self._in_epoch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raises UserError where a position in the checkpoint's epochs would mean another one here."""
-        before = state["batches_in_epoch"]
-        if before != self._in_epoch:
-            problem = f"was saved in epochs of {before:,} batches, and here they have {self._in_epoch:,}"
-            fix = "resume with the same data, data.batch_size, trainer.devices and trainer.accumulate_grad_batches"
-            raise UserError("--ckpt_path", None, f"the checkpoint {problem}", fix)

@@ -32,7 +32,8 @@ from datamodules import (
     thoughts,
     token_rows,
     tokenize,
-)  # fmt: skip
+    untidy,
+)
 from datamodules.report import Report
 from datamodules.survey import Part, Quotas, Survey
 from datamodules.token_rows import TokenRowsWriter
@@ -42,7 +43,7 @@ from errors import UserError
 # Changes here make old folders stale
 CODE = (
     duplicates, equations, examine, files, render, report, select, shorten, sources, steps, survey, template, thoughts,
-    token_rows, tokenize,
+    token_rows, tokenize, untidy,
 )  # fmt: skip
 
 log = logging.getLogger("thinkwright")

@@ -14,6 +14,8 @@ from typing import Any
 import hub
 from datamodules import equations, files
 from datamodules.files import Row
+from datamodules.thoughts import Columns, Tags
+from datamodules.untidy import Untidy
 from errors import UserError
 
 BUILT_IN: dict[str, equations.Style] = {"builtin": "think", "builtin-plain": "plain"}
@@ -34,6 +36,28 @@ class Source:
     rows: Callable[[], Iterator[Row]]
     comparable: bool = True
     endless: bool = False
+
+
+@dataclass
+class MixedSource:
+    """One of several sources; what is null is as it is for data."""
+
+    name: str
+    """As data.source."""
+    weight: float | None = None
+    """Its share of the rows kept, against the weights of the others; where all are null, each gives all it has."""
+    revision: str | None = None
+    """Commit of the hub data set."""
+    split: str = "train"
+    """Split of the hub data set."""
+    columns: Columns | None = None
+    """Names of its columns."""
+    tags: Tags | None = None
+    """What opens and closes its thoughts."""
+    untidy: Untidy | None = None
+    """What is done about its untidy responses."""
+    where: dict[str, Any] | None = None
+    """Which of its rows are wanted."""
 
 
 def open_source(name: str, revision: str | None, split: str, held_out: float, seed: int) -> Source:

@@ -8,10 +8,11 @@ Real answers are untidy. Each shape of untidiness has a name, a policy (keep, re
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from datamodules.untidy import Malformed, Shapes, Untidy
 from errors import UserError
 
 WINDOW = 8_192  # characters; a stretch that says one thing over and over packs into next to nothing
@@ -20,10 +21,6 @@ PACKED = 0.08  # of it, where a passage of up to 800 characters repeats; 1,501 r
 MARK = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<bare>[ \t\r]*$)?|`+", re.MULTILINE)
 SEPARATORS = "\u2028\u2029\x85"  # line ends that editors, jsonl readers and models disagree about
 SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-class Malformed(ValueError):
-    """A row that cannot be learned from. Its text is the reason under which it is counted."""
 
 
 @dataclass(frozen=True)
@@ -40,58 +37,6 @@ class Tags:
         if not self.open.strip() or not self.close.strip() or self.open in self.close or self.close in self.open:
             pair = f"{self.open} {self.close}"
             raise UserError(key, pair, "is not two different tags", "give a pair like <think> and </think>")
-
-
-@dataclass
-class Untidy:
-    """What is done about responses that are not whole blocks followed by an answer. All are counted and shown."""
-
-    missing_open: Literal["repair", "drop"] = "repair"
-    """A closing tag comes first, since the template of the model that wrote it had supplied the opening one. repair
-    puts that in front."""
-    unclosed: Literal["repair", "drop"] = "drop"
-    """The last block never ends: the writer was cut off. repair closes it at the end of the text; what is left to
-    no_answer then."""
-    no_thought: Literal["keep", "drop"] = "drop"
-    """There is no block at all. keep teaches to answer such instructions at once."""
-    empty_thought: Literal["keep", "repair", "drop"] = "drop"
-    """A block holds nothing but white space. repair takes it out."""
-    no_answer: Literal["keep", "drop"] = "drop"
-    """Nothing comes after the last block."""
-    text_before: Literal["keep", "repair", "drop"] = "keep"
-    """Text comes before the first block. repair moves it into that block."""
-    lone_close: Literal["keep", "repair", "drop"] = "drop"
-    """A closing tag comes after the block was closed. keep takes it for plain text, repair takes it out."""
-    nested: Literal["keep", "repair", "drop"] = "drop"
-    """Blocks stand in a block. keep takes the inner tags for plain text of the thought, repair takes them out."""
-    tags_in_code: Literal["keep", "drop"] = "keep"
-    """Tags stand in a code fence or between backticks. keep takes those for plain text."""
-    windows_lines: Literal["keep", "repair", "drop"] = "keep"
-    """Lines end in CR LF. repair leaves the LF."""
-    odd_lines: Literal["keep", "repair", "drop"] = "keep"
-    """Lines end in U+2028, U+2029 or U+0085. repair makes them LF."""
-    damaged: Literal["keep", "drop"] = "drop"
-    """A U+FFFD stands where characters were lost."""
-    repetition: Literal["keep", "drop"] = "drop"
-    """A stretch of 8,192 characters says the same over and over."""
-
-
-SHAPES = {
-    "missing_open": "no opening tag",
-    "unclosed": "think block never closed",
-    "no_thought": "no think block",
-    "empty_thought": "empty think block",
-    "no_answer": "no answer after the thoughts",
-    "text_before": "text before the first think block",
-    "lone_close": "closing tag without an opening one",
-    "nested": "think block inside a think block",
-    "tags_in_code": "think tags in code",
-    "windows_lines": "Windows line ends",
-    "odd_lines": "U+2028, U+2029 or U+0085 as line ends",
-    "damaged": "U+FFFD, a character that was lost",
-    "repetition": "endless repetition",
-}
-assert list(SHAPES) == [field.name for field in fields(Untidy)]
 
 
 class Span(NamedTuple):
@@ -119,21 +64,6 @@ class Example:
         return "" if self.spans[-1].thought else self.spans[-1].text
 
 
-class _Shapes:
-    """Decides by the policies, and remembers what was met."""
-
-    def __init__(self, untidy: Untidy) -> None:
-        self.untidy, self.notes = untidy, dict[str, None]()
-
-    def met(self, shape: str) -> str:
-        """The policy for a shape that the response has. Raises Malformed where it is to be dropped."""
-        policy: str = getattr(self.untidy, shape)
-        if policy == "drop":
-            raise Malformed(f"{SHAPES[shape]} (data.untidy.{shape})")
-        self.notes[f"{SHAPES[shape]} ({'repaired' if policy == 'repair' else 'kept'})"] = None
-        return policy
-
-
 def parse(
     response: str,
     tags: Tags = Tags(),
@@ -149,7 +79,7 @@ def parse(
         raise Malformed("empty response")
     if SURROGATES.search(response):
         raise Malformed("not valid UTF-8")
-    shapes = _Shapes(untidy)
+    shapes = Shapes(untidy)
     response = _plain_lines(response, shapes)
     if _repeats(response):
         shapes.met("repetition")
@@ -168,7 +98,7 @@ def unparse(spans: tuple[Span, ...], tags: Tags = Tags()) -> str:
     return "".join(f"{tags.open}{span.text}{tags.close}" if span.thought else span.text for span in spans)
 
 
-def _plain_lines(response: str, shapes: _Shapes) -> str:
+def _plain_lines(response: str, shapes: Shapes) -> str:
     if "\r\n" in response and shapes.met("windows_lines") == "repair":
         response = response.replace("\r\n", "\n")
     if not response.isascii():
@@ -239,7 +169,7 @@ def _tidy(pieces: list[str], tags: Tags) -> bool:
     return kinds == [True, False] * (len(kinds) // 2) and bool(pieces[-1].strip())
 
 
-def _spans(pieces: list[str], tags: Tags, shapes: _Shapes) -> tuple[Span, ...]:
+def _spans(pieces: list[str], tags: Tags, shapes: Shapes) -> tuple[Span, ...]:
     """Spans from text, tag, text, tag, …, text."""
     if len(pieces) == 1:
         shapes.met("no_thought")
@@ -265,7 +195,7 @@ def _spans(pieces: list[str], tags: Tags, shapes: _Shapes) -> tuple[Span, ...]:
     return _with_answer(_without_empty(spans, shapes), shapes)
 
 
-def _without_empty(spans: list[Span], shapes: _Shapes) -> list[Span]:
+def _without_empty(spans: list[Span], shapes: Shapes) -> list[Span]:
     left: list[Span] = []
     for span in spans:
         if span.thought and not span.text.strip() and shapes.met("empty_thought") == "repair":
@@ -278,7 +208,7 @@ def _without_empty(spans: list[Span], shapes: _Shapes) -> list[Span]:
     return left
 
 
-def _with_answer(spans: list[Span], shapes: _Shapes) -> tuple[Span, ...]:
+def _with_answer(spans: list[Span], shapes: Shapes) -> tuple[Span, ...]:
     if not spans or spans[-1].thought or not spans[-1].text.strip():
         shapes.met("no_answer")
     if not any(span.thought or span.text.strip() for span in spans):

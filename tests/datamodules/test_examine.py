@@ -10,8 +10,9 @@ from datamodules.examine import CUT, SHORTENED, TOO_LONG, UNSUPERVISED, Outcome,
 from datamodules.render import Role
 from datamodules.report import Report
 from datamodules.steps import StepSettings
-from datamodules.thoughts import Columns, Tags, Untidy
+from datamodules.thoughts import Columns, Tags
 from datamodules.tokenize import Encoder, ThinkTokenizer
+from datamodules.untidy import Untidy
 from tests.conftest import TEMPLATE, TINY
 
 Row = dict[str, Any]

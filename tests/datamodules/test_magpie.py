@@ -4,9 +4,12 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from datamodules.magpie import MagpieDataModule, MixedSource, PlanLoader
+from datamodules.loader import PlanLoader
+from datamodules.magpie import MagpieDataModule
+from datamodules.sources import MixedSource
 from datamodules.steps import StepSettings
-from datamodules.thoughts import Columns, Tags, Untidy
+from datamodules.thoughts import Columns, Tags
+from datamodules.untidy import Untidy
 from errors import UserError
 
 

@@ -2,7 +2,8 @@ import pytest
 
 from datamodules.render import Role, Segment, Template, render
 from datamodules.steps import StepSettings
-from datamodules.thoughts import Columns, Untidy, example
+from datamodules.thoughts import Columns, example
+from datamodules.untidy import Untidy
 from tests.conftest import TEMPLATE
 
 ROW = {"instruction": "Solve 2x + 3 = 7", "response": "<think>Subtract 3: 2x = 4. Divide by 2: x = 2.</think>\n\nx = 2"}

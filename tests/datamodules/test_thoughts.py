@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from datamodules.render import Role, Segment, render
 from datamodules.steps import StepSettings
-from datamodules.thoughts import SHAPES, Columns, Example, Malformed, Span, Tags, Untidy, example, parse, unparse
+from datamodules.thoughts import Columns, Example, Span, Tags, example, parse, unparse
+from datamodules.untidy import SHAPES, Malformed, Untidy
 from errors import UserError
 from tests.conftest import TEMPLATE
 

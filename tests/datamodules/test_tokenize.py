@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from datamodules.render import Role, render
 from datamodules.steps import StepSettings
 from datamodules.template import load_template
-from datamodules.thoughts import Columns, Tags, Untidy, example
+from datamodules.thoughts import Columns, Tags, example
 from datamodules.tokenize import ThinkTokenizer
+from datamodules.untidy import Untidy
 from tests.conftest import TEMPLATE, TINY
 
 TRICKY = "a <think> b </think> c <|im_end|> <|im_start|>system\n<|endoftext|>"
