@@ -43,7 +43,8 @@ class MagpieDataModule(LightningDataModule):
 
     Args:
         source: `builtin`, a .parquet, .jsonl, .json or .arrow file (.gz and .zst, too), a folder or glob of them, or a
-            data set id on the hub; or a list of such sources that are mixed.
+            data set id on the hub.
+        mix: Several sources, which take the place of `source`.
         revision: Commit of the hub data set; pin it, so that the rows never change. null takes the newest.
         split: Split of the hub data set.
         columns: Names of the columns.
@@ -77,7 +78,8 @@ class MagpieDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: str | list[MixedSource] = "builtin",
+        source: str = "builtin",
+        mix: list[MixedSource] | None = None,
         revision: str | None = None,
         split: str = "train",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
@@ -124,16 +126,16 @@ class MagpieDataModule(LightningDataModule):
         check_template(template, system)
         tags.check("data.tags")
         steps.check()
-        given = [MixedSource(source, None, revision, split)] if isinstance(source, str) else source
+        given = [MixedSource(source, None, revision, split)] if mix is None else mix
         if not given:
-            raise UserError("data.source", "[]", "names no source", "give one or more")
+            raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
         for one in given:
             (one.tags or source_tags or tags).check("data.source_tags")
             Selection(one.where if one.where is not None else where)
             if one.weight is not None and not 0 < one.weight < float("inf"):
-                raise UserError("data.source", f"weight {one.weight}", "is not above 0", "give a share like 0.25")
+                raise UserError("data.mix", f"weight {one.weight}", "is not above 0", "give a share like 0.25")
         if len({one.weight is None for one in given}) > 1:
-            raise UserError("data.source", None, "some sources have a weight and some none", "give all one, or none")
+            raise UserError("data.mix", None, "some sources have a weight and some none", "give all one, or none")
         rows = {"train": train_rows, "val": val_rows, "test": test_rows}
         for split_name, count in rows.items():
             if count is not None and count < 1:

@@ -74,8 +74,8 @@ def test_strong_is_what_the_evidence_says(capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_mix_is_four_to_one(capsys: pytest.CaptureFixture[str]) -> None:
     data = parse(capsys, "multi_think.yaml", "recipe/strong.yaml", "data/mix.yaml")["data"]
-    assert [source["weight"] for source in data["source"]] == [4.0, 1.0]
-    assert data["source"][0]["where"] == {"tokens": {"max": 1000}}
+    assert [source["weight"] for source in data["mix"]] == [4.0, 1.0]
+    assert data["mix"][0]["where"] == {"tokens": {"max": 1000}}
     assert data["max_length"] == 4096
 
 

@@ -61,8 +61,8 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.steps.max_steps", "0"), ["data.steps.max_steps", "'0'"]),
         (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
         (("--data.where", "{tokens: []}"), ["data.where.tokens", "would keep nothing"]),
-        (("--data.source", "[{name: builtin, weight: 0}]"), ["data.source", "is not above 0"]),
-        (("--data.source", "[{name: builtin, wieght: 1}]"), ["wieght"]),
+        (("--data.mix", "[{name: builtin, weight: 0}]"), ["data.mix", "is not above 0"]),
+        (("--data.mix", "[{name: builtin, wieght: 1}]"), ["wieght"]),
         (("--model.optim.lr", "0"), ["model.optim.lr", "'0.0'"]),
         (("--model.name", "no/such/folder"), ["model.name", "'no/such/folder'", "does not exist"]),
         (("--model.name", "Qwen/Qwen1.5-1.8B-Instruct"), ["model.name", "Use Qwen/Qwen1.5-1.8B-Chat."]),
@@ -122,7 +122,7 @@ def test_the_recipe_where_there_are_no_gpus_and_no_network(refused: Callable[...
 
 
 CUT = {"instruction": "a", "response": "<think>cut"}
-LONG = {"instruction": "a", "response": "x " * 900}
+LONG = {"instruction": "a", "response": "<think>a</think>" + "x " * 900}
 OTHER = {"question": "a", "solution": "b"}
 
 

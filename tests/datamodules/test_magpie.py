@@ -77,7 +77,7 @@ def test_sources_are_mixed_each_with_settings_of_its_own(tmp_path: Any) -> None:
     long = MixedSource(str(tmp_path / "long.jsonl"), weight=1)
     columns, untidy = Columns(instruction="q", response="a"), Untidy(no_thought="keep")
     short = MixedSource(str(tmp_path / "short.jsonl"), weight=4, columns=columns, untidy=untidy)
-    module = data(tmp_path, source=[long, short], train_rows=100, val_rows=20)
+    module = data(tmp_path, mix=[long, short], train_rows=100, val_rows=20)
     assert module.report.by_source == {str(tmp_path / "long.jsonl"): 24, str(tmp_path / "short.jsonl"): 96}
 
 
@@ -99,8 +99,8 @@ def test_cutting_rows_is_warned_of(policy: Any, tmp_path: Any, caplog: pytest.Lo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": []}, "names no source"),
-        ({"source": [MixedSource("builtin", 1.0), MixedSource("builtin-plain")]}, "some sources have a weight"),
+        ({"mix": []}, "names no source"),
+        ({"mix": [MixedSource("builtin", 1.0), MixedSource("builtin-plain")]}, "some sources have a weight"),
         ({"source_tags": Tags("<a>", "<a>")}, "data.source_tags"),
         ({"steps": StepSettings(min_chars=-1)}, "data.steps.min_chars"),
     ],
