@@ -58,9 +58,7 @@ def visible(text: str) -> str:
 
 def _mark(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if code == 10:
-        return "⏎\n"
-    return chr(0x2400 + code) if code < 32 else f"⟨U+{code:04X}⟩"
+    return "⏎\n" if code == 10 else chr(0x2400 + code) if code < 32 else f"⟨U+{code:04X}⟩"
 
 
 def pieces(outcome: Outcome, decode: Decode) -> Iterator[Piece]:

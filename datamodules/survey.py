@@ -4,6 +4,7 @@ Rows are read here, in order; what costs time (parsing, splitting, tokenizing) i
 other processes where there are many. What comes out does not depend on how many processes did it.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -76,6 +77,9 @@ class Survey:
         weights = [part.weight or 1.0 for part in self.parts]
         kept = [0] * len(self.parts)
         with ExitStack() as self.stack:
+            # What the libraries hold is not garbage: else it is gone through again for every few thousand new tuples
+            gc.freeze()
+            self.stack.callback(gc.unfreeze)
             streams = [self.examined(part) for part in self.parts]
             open_parts = set(range(len(self.parts)))
             while open_parts and self.wanted_any():
