@@ -215,7 +215,7 @@ def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
     scratch = path.with_name(f".{path.name}.{os.getpid()}{option}")
     try:
         # Half a surrogate pair has no UTF-8; what is written for it is JSON's own escape
-        file = scratch.open("x", encoding="utf-8", errors="strict")
+        file = scratch.open("x", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"
         raise UserError(option, name, problem, "give a file in a folder that can be written") from error
