@@ -57,21 +57,24 @@ class StepSettings:
             raise UserError("data.steps.markers", None, "one of the markers is empty", "leave that one out")
 
 
-# What must stay whole. A named group opens what may run over lines, whose end is looked for; the others match in full,
-# in a line and about REACH characters. Brackets and quotations without a stop are passed over: nothing splits them.
+# What must stay whole. A named group opens one whose end is looked for, which may be lines away; the others match in
+# full, in a line and about REACH characters. Brackets and quotations without a stop are passed over.
 REACH = 400
-PLAIN = r"[^()\[\]\"`$\\.!?…。！？\n]*"  # a run without stops and openers
+PLAIN = r"[^()\[\]\"“”`$\\.!?…。！？\n]*"  # a run without stops and openers: short, however much text there is
 WHOLE = re.compile(
     r"`(?:(?P<fence>``)|[^`\n]{1,REACH}`)"
     r"|\$(?:(?P<display>\$)|(?!\s)[^$\n]{1,REACH}(?<!\s)\$(?!\d))"  # prices are not LaTeX, by pandoc's rule
-    r"|\\(?:(?P<bracket>\[)|(?P<begin>begin\{)|\([^\n]{0,REACH}?\\\))"
+    r"|\\(?:(?P<bracket>\[)|(?P<begin>begin\{)|(?P<inline>\())"
     r"|\((?!PLAIN\))(?:[^()\n]|\([^()\n]*\)){0,REACH}\)"
     r"|\[(?!PLAIN\])[^\[\]\n]{0,REACH}\]"
     r"|\"(?<![^\s(\[]\")(?!PLAIN\")[^\s\"][^\"\n]{0,REACH}\"(?!\w)"
     r"|“(?!PLAIN”)[^“”\n]{0,REACH}”".replace("REACH", str(REACH)).replace("PLAIN", PLAIN)
 )
-# What ends a long one, and within how many characters; without that end it is text, in linear time.
-LONG = {"fence": ("```", 20_000), "display": ("$$", 4_000), "bracket": (r"\]", 4_000), "begin": (r"\end{", 4_000)}
+# What ends those, and within how many characters; without that end it is text, in linear time.
+LONG = {
+    "fence": ("```", 20_000), "display": ("$$", 4_000), "bracket": (r"\]", 4_000), "begin": (r"\end{", 4_000),
+    "inline": (r"\)", REACH + 2),
+}  # fmt: skip
 
 # A stop that plainly ends a sentence, if white space and a capital follow: after a word of three letters or more that
 # is no abbreviation, a number within a line, a bracket, or a "?". Most do, and need no second look.
@@ -120,6 +123,8 @@ def whole_spans(text: str) -> Iterator[Span]:
             end = text.find(closer, max(at, none_before.get(closer, 0)), at + reach)
             if end < 0:
                 none_before[closer] = at + reach - len(closer)
+                continue
+            if match.lastgroup == "inline" and "\n" in text[at:end]:
                 continue
             at = end + len(closer)
         yield start, at

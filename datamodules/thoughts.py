@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from datamodules.untidy import Malformed, Shapes, Untidy
 from errors import UserError
 
-WINDOW = 8_192  # characters; a stretch that says one thing over and over packs into next to nothing
+WINDOW = 8_192  # bytes of UTF-8; a stretch that says one thing over and over packs into next to nothing
 PACKED = 0.08  # of it, where a passage of up to 800 characters repeats; 1,501 real R1 answers do not go below 0.17
 # What may open or close code: a fence at the beginning of a line, bare if nothing follows, or backticks within one
 MARK = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<bare>[ \t\r]*$)?|`+", re.MULTILINE)

@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 PROBE = "Wait, 12.5% of 1,000 isn't 120:\n\n\t- x² = \\frac{1}{2}…  ¿Qué? 好。"
 
 
+# Ends each text of a row, which goes through the tokenizer as a list of words does: that costs less than one by one,
+# and no text touches another. A special token, which nothing else turns into; the last private-use character.
+SEAM = "\U0010fffd"
+TEXT = -1  # for a segment that is text, where the others have their id
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Segments -> token ids and roles. Small and without transformers, so that other processes start with it quickly.
 
-    `plain` takes all text for text; `fixed` has the ids of the roles that are one token; `control_ids` those of the
-    tokens that a template may name.
+    `plain` takes all text for text, SEAM aside; `fixed` has the ids of the roles that are one token; `control_ids`
+    those of the tokens that a template may name.
     """
 
     plain: "Tokenizer"
@@ -40,32 +46,39 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, tags and control tokens in it taken as plain text."""
+        self.plain.encode_special_tokens = True  # as text; said at each use, as pickle forgets it
         return [encoding.ids for encoding in self.plain.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_rows(self, rows: Sequence[Sequence[Segment]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(ids int32 (T,), roles int8 (T,)) of each row. All texts go through the tokenizer in one batch."""
-        fixed = [self.fixed.get(role) for role in Role]  # by role: looking up an Enum in a dict is slow
+        """(ids int32 (T,), roles int8 (T,)) of each row. All go through the tokenizer in one batch."""
         controls = self.control_ids
-        texts = [text for row in rows for role, text, control in row if fixed[role] is None and not control]
-        encoded = iter(self.plain.encode_batch_fast(texts, add_special_tokens=False))
-        result = []
-        for row in rows:
-            ids: list[int] = []
-            counts: list[int] = []
-            for role, text, control in row:
-                if (one := fixed[role]) is not None:
-                    ids.append(one)
-                    counts.append(1)
-                elif control:
-                    ids.append(controls[text])
-                    counts.append(1)
-                else:
-                    piece = next(encoded).ids
-                    ids += piece
-                    counts.append(len(piece))
-            roles = np.repeat(np.array([role for role, _, _ in row], np.int8), counts)
-            result.append((np.array(ids, np.int32), roles))
-        return result
+        fixed = [self.fixed.get(role, TEXT) for role in Role]  # by role: looking up an Enum in a dict is slow
+        ones = [[controls[text] if control else fixed[role] for role, text, control in row] for row in rows]
+        texts = [
+            [segment[1] for segment, one in zip(row, known, strict=True) if one == TEXT]
+            for row, known in zip(rows, ones, strict=True)
+        ]
+        seam_id: int = self.plain.token_to_id(SEAM)  # type: ignore[assignment]
+        if any(SEAM in text for pieces in texts for text in pieces):  # somebody wrote that very character
+            encoded: list[list[int]] = [[i for ids in self.encode(pieces) for i in (*ids, seam_id)] for pieces in texts]
+        else:
+            self.plain.encode_special_tokens = False
+            words = [[word for text in pieces for word in (text, SEAM)] for pieces in texts]
+            batch = self.plain.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+            encoded = [encoding.ids for encoding in batch]
+        return [_put_together(*row, seam_id) for row in zip(rows, ones, encoded, strict=True)]
+
+
+def _put_together(
+    row: Sequence[Segment], ones: list[int], encoded: list[int], seam_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and roles from `ones`, the id of each segment or TEXT, and the ids of all texts, a seam after each."""
+    found, known = np.array(encoded, np.int32), np.array(ones, np.int32)
+    counts = np.ones(len(ones), np.int64)
+    counts[known == TEXT] = np.diff(np.flatnonzero(found == seam_id), prepend=-1) - 1
+    ids = np.repeat(known, counts)
+    ids[ids == TEXT] = found[found != seam_id]
+    return ids, np.repeat(np.frombuffer(bytes([segment[0] for segment in row]), np.int8), counts)
 
 
 class ThinkTokenizer:
@@ -128,8 +141,10 @@ class ThinkTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Equal for tokenizers that give equal ids."""
-        known = [sorted(self.full.get_vocab().items()), self.encode([PROBE]), self.prefix_ids, self.end_id]
-        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+        vocabulary = self.full.get_vocab()
+        by_id = sorted(vocabulary, key=vocabulary.__getitem__)
+        known = [*by_id, *map(str, [*self.encode([PROBE])[0], *self.prefix_ids, *self.encoder.fixed.values()])]
+        return hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """As the encoder does."""
@@ -145,10 +160,25 @@ class ThinkTokenizer:
 
 
 def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":
-    """The same tokenizer without its added tokens, runs of white space aside (some models add those for efficiency)."""
-    from tokenizers import Tokenizer
+    """The same tokenizer with SEAM and without its added tokens, runs of white space aside (some models add those for
+    efficiency)."""
+    from tokenizers import AddedToken, Tokenizer
 
-    state = json.loads(full.backend_tokenizer.to_str())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"].isspace()]
-    state["post_processor"] = state["truncation"] = state["padding"] = None
-    return Tokenizer.from_str(json.dumps(state))
+    backend = full.backend_tokenizer
+    if any(token.content.isspace() for token in backend.get_added_tokens_decoder().values()):
+        state = json.loads(backend.to_str())
+        for token in state["added_tokens"]:
+            if not token["content"].isspace():  # no text has this one, and the ids of those after it stay what they are
+                token |= {"content": f"{SEAM}{token['content']}", "special": True, "normalized": False}
+        state["added_tokens"] = [
+            token for token in state["added_tokens"] if token["content"][1:] not in state["model"]["vocab"]
+        ]
+        state["post_processor"] = state["truncation"] = state["padding"] = None
+        plain = Tokenizer.from_str(json.dumps(state))
+    else:
+        plain = Tokenizer(backend.model)  # shared, which spares a second of copying
+        for part in ("normalizer", "pre_tokenizer"):
+            if getattr(backend, part) is not None:
+                setattr(plain, part, getattr(backend, part))
+    plain.add_special_tokens([AddedToken(SEAM, normalized=False)])
+    return plain

@@ -39,7 +39,7 @@ class Untidy:
     damaged: Literal["keep", "drop"] = "drop"
     """A U+FFFD stands where characters were lost."""
     repetition: Literal["keep", "drop"] = "drop"
-    """A stretch of 8,192 characters says the same over and over."""
+    """A stretch of 8,192 bytes (of UTF-8) says the same over and over."""
 
 
 SHAPES = {

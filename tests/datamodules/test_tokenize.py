@@ -1,14 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.render import Role, render
+from datamodules.render import Role, Segment, render
 from datamodules.steps import StepSettings
 from datamodules.template import load_template
 from datamodules.thoughts import Columns, Tags, example
-from datamodules.tokenize import ThinkTokenizer
+from datamodules.tokenize import SEAM, ThinkTokenizer
 from datamodules.untidy import Untidy
 from tests.conftest import TEMPLATE, TINY
 
@@ -144,3 +145,50 @@ def test_the_encoder_works_in_another_process(tiny: ThinkTokenizer) -> None:
         strict=True,
     ):
         assert ours.tolist() == theirs.tolist()
+
+
+texts_with_seams = st.text(alphabet=[*"ab .\n<>", SEAM, "é", "好"], max_size=12)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(
+                st.sampled_from([Segment(Role.TAG_OPEN), Segment(Role.TAG_CLOSE), Segment(Role.END)]),
+                st.just(Segment(Role.PROMPT, "<|im_start|>", control=True)),
+                st.builds(
+                    Segment, st.sampled_from([Role.PROMPT, Role.THOUGHT, Role.ANSWER]), texts_with_seams, st.just(False)
+                ),
+            ),
+            max_size=6,
+        ),
+        max_size=3,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_rows_at_once_are_their_texts_one_by_one(tiny: ThinkTokenizer, rows: list[list[Segment]]) -> None:
+    encoder = tiny.encoder
+    for row, (ids, roles) in zip(rows, encoder.encode_rows(rows), strict=True):
+        expected: list[tuple[int, Role]] = []
+        for role, text, control in row:
+            if control:
+                pieces = [encoder.control_ids[text]]
+            else:
+                pieces = [encoder.fixed[role]] if role in encoder.fixed else encoder.encode([text])[0]
+            expected += [(i, role) for i in pieces]
+        assert list(zip(ids.tolist(), roles.tolist(), strict=True)) == expected
+        assert ids.dtype == np.dtype(np.int32)
+        assert roles.dtype == np.dtype(np.int8)
+
+
+def test_runs_of_white_space_that_a_model_added_as_tokens_stay_tokens(tiny: ThinkTokenizer) -> None:
+    from transformers import AutoTokenizer
+
+    full = AutoTokenizer.from_pretrained(TINY)
+    full.add_tokens(["        "])
+    tokenizer = ThinkTokenizer(full)
+    text = "a        b"
+    assert tokenizer.encode([text])[0] == full(text, add_special_tokens=False).input_ids
+    assert tokenizer.encode([text])[0] != tiny.encode([text])[0]
+    ((ids, _),) = tokenizer.encoder.encode_rows([[Segment(Role.THOUGHT, text), Segment(Role.ANSWER, "b")]])
+    assert ids.tolist() == [*tokenizer.encode([text])[0], *tokenizer.encode(["b"])[0]]
