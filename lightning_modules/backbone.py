@@ -15,7 +15,7 @@ from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.loss import supervised_cross_entropy
-from lightning_modules.think_rows import ThinkEmbedding, ThinkHead, start_rows
+from lightning_modules.think_rows import RowInit, ThinkEmbedding, ThinkHead, start_rows
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -68,7 +68,13 @@ class ThinkNet(nn.Module):
     trained and the rows are in the matrices themselves.
     """
 
-    def __init__(self, base: "PreTrainedModel", tokenizer: ThinkTokenizer, lora: LoraSettings | None) -> None:
+    def __init__(
+        self,
+        base: "PreTrainedModel",
+        tokenizer: ThinkTokenizer,
+        lora: LoraSettings | None,
+        rows_init: RowInit = "subtokens",
+    ) -> None:
         super().__init__()
         ids = tokenizer.new_ids
         pieces = tokenizer.encode([tokenizer.decode([token_id]) for token_id in ids])
@@ -80,13 +86,17 @@ class ThinkNet(nn.Module):
             problem = "has an output head with a bias or soft-capping"
             raise UserError("model.name", base.name_or_path, problem, "choose a model like Qwen, Llama or SmolLM")
         tied = head.weight is embedding.weight
+
+        def start(matrix: Tensor) -> Tensor:
+            return start_rows(matrix, pieces, tokenizer.base_size, rows_init)
+
         if ids and lora is None:
             with torch.no_grad():
-                embedding.weight[ids] = start_rows(embedding.weight, pieces).to(embedding.weight.dtype)
-                head.weight[ids] = start_rows(head.weight, pieces).to(head.weight.dtype)
+                for matrix in [embedding.weight] if tied else [embedding.weight, head.weight]:
+                    matrix[ids] = start(matrix).to(matrix.dtype)
         elif ids:
-            inputs = ThinkEmbedding(embedding, ids, start_rows(embedding.weight, pieces))
-            outputs = inputs.rows if tied else nn.Parameter(start_rows(head.weight, pieces))
+            inputs = ThinkEmbedding(embedding, ids, start(embedding.weight))
+            outputs = inputs.rows if tied else nn.Parameter(start(head.weight))
             base.set_input_embeddings(inputs)
             base.set_output_embeddings(ThinkHead(head, ids, outputs))
         self.train()

@@ -28,10 +28,15 @@ class OptimSettings:
     """Course after the warm-up: level, or falling to final_lr_share at the last step."""
     warmup_share: float = 0.0
     """Share of all optimizer steps over which the learning rate rises from 0."""
+    warmup_steps: int | None = None
+    """The same in optimizer steps, in place of warmup_share."""
     final_lr_share: float = 0.0
     """What a linear or cosine schedule ends at, as a share of the peak."""
 
     def __post_init__(self) -> None:
+        if self.warmup_steps is not None and (self.warmup_steps < 0 or self.warmup_share):
+            problem = "is below 0" if self.warmup_steps < 0 else "is given beside model.optim.warmup_share"
+            raise UserError("model.optim.warmup_steps", self.warmup_steps, problem, "give one of the two, 0 or more")
         for name in ("lr", "think_rows_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
@@ -85,7 +90,7 @@ def restore_settings(schedule: LambdaLR, groups: list[dict[str, Any]]) -> None:
 
 def lr_factor(step: int, total: int, settings: OptimSettings) -> float:
     """The learning rate of optimizer step `step` (from 0) of `total`, as a share of the peak."""
-    warmup = settings.warmup_share * total
+    warmup = settings.warmup_share * total if settings.warmup_steps is None else settings.warmup_steps
     if step < warmup:
         return (step + 1) / (math.ceil(warmup) + 1)
     if settings.schedule == "constant":

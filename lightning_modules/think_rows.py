@@ -5,10 +5,15 @@ at Qwen1.5-1.8B. Here the embedding's output is overwritten where an id is new, 
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+RowInit = Literal["subtokens", "mean", "random"]
+SAMPLED = 4096  # rows of the matrix from which the spread is measured
+APART = 0.01  # of the spread, by which rows that start at the mean differ
 
 
 class ThinkEmbedding(nn.Module):
@@ -54,9 +59,18 @@ class ThinkHead(nn.Module):
         return logits
 
 
-def start_rows(matrix: Tensor, pieces: Sequence[Sequence[int]]) -> Tensor:
-    """(K, D) float32: each new row is the mean of the rows of the pieces that its text had before.
+def start_rows(matrix: Tensor, pieces: Sequence[Sequence[int]], known: int, init: RowInit = "subtokens") -> Tensor:
+    """(K, D) float32 start values for K new rows beside the first `known` rows of the matrix; no two are equal.
 
-    `<think>` and `</think>` share pieces but not all, so they start near each other's meaning and apart.
+    subtokens: the mean of the rows of the pieces that the token's text had before. `<think>` and `</think>` share
+               some of them, so they start near each other's meaning and apart.
+    mean:      the mean of all known rows (https://nlp.stanford.edu/~johnhew/vocab-expansion.html), and a little noise.
+    random:    drawn from a normal distribution with the mean and the spread of the known rows.
     """
-    return torch.stack([matrix[list(ids)].detach().float().mean(0) for ids in pieces])
+    matrix = matrix.detach()
+    if init == "subtokens":
+        return torch.stack([matrix[list(ids)].float().mean(0) for ids in pieces])
+    mean = matrix[:known].mean(0, dtype=torch.float32)
+    spread = matrix[: known : max(1, known // SAMPLED)].float().std(0)
+    noise = torch.randn(len(pieces), matrix.shape[1], device=matrix.device) * spread
+    return mean + noise * (APART if init == "mean" else 1.0)

@@ -19,6 +19,7 @@ from lightning_modules.checkpoint import KEY, check_identity, identity, settle_p
 from lightning_modules.decoding import DecodingSettings, Generation, generate, generation_config, read_ids
 from lightning_modules.metrics import Answered, RoleLoss, from_all_ranks, think_scores
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+from lightning_modules.think_rows import RowInit
 
 
 @dataclass
@@ -44,6 +45,8 @@ class ThinkTuner(LightningModule):
         optim: Optimizer and learning rates.
         evaluation: What validation and test do beside the loss.
         tags: What opens and closes a thought; the same as data.tags.
+        think_rows_init: What the rows of tags that the base does not know start from: subtokens, the mean of the rows
+            that stood for their text before; mean, that of all rows; random, anything like the other rows.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class ThinkTuner(LightningModule):
         optim: OptimSettings = OptimSettings(),  # noqa: B008
         evaluation: EvalSettings = EvalSettings(),  # noqa: B008
         tags: Tags = Tags(),  # noqa: B008
+        think_rows_init: RowInit = "subtokens",
     ) -> None:
         super().__init__()
         if lora is not None:
@@ -69,7 +73,7 @@ class ThinkTuner(LightningModule):
             raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.from_scratch, self.gradient_checkpointing = lora, from_scratch, gradient_checkpointing
-        self.optim, self.evaluation, self.tags = optim, evaluation, tags
+        self.optim, self.evaluation, self.tags, self.think_rows_init = optim, evaluation, tags, think_rows_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
         self.train_loss = RoleLoss()
         self.eval_loss = RoleLoss()
@@ -88,7 +92,7 @@ class ThinkTuner(LightningModule):
                 # The name changed within transformers 5
                 getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
             settings = self.evaluation.decoding
-            self.net = ThinkNet(base, self.tokenizer, self.lora)
+            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init)
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, settings
             )

@@ -66,3 +66,12 @@ def test_schedules_rise_and_fall_as_said() -> None:
 def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"model\.optim\."):
         OptimSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_a_warm_up_may_be_given_in_steps_which_needs_no_end() -> None:
+    settings = OptimSettings(warmup_steps=4)
+    assert [lr_factor(step, -1, settings) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert lr_factor(0, 10, OptimSettings(warmup_steps=0)) == 1.0
+    for wrong in ({"warmup_steps": -1}, {"warmup_steps": 5, "warmup_share": 0.1}):
+        with pytest.raises(UserError, match=r"model\.optim\.warmup_steps"):
+            OptimSettings(**wrong)

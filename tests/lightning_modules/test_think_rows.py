@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -53,7 +54,22 @@ def test_without_new_ids_in_a_batch_the_rows_are_still_in_the_graph() -> None:
 
 def test_rows_start_from_the_pieces_of_the_tags_and_apart() -> None:
     matrix = torch.randn(12, 4)
-    rows = start_rows(matrix.half(), [[1, 2, 3], [4, 2, 3]])
+    rows = start_rows(matrix.half(), [[1, 2, 3], [4, 2, 3]], known=10)
     torch.testing.assert_close(rows[0], matrix.half().float()[[1, 2, 3]].mean(0))
     assert rows.dtype == torch.float32
     assert not torch.allclose(rows[0], rows[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_rows_may_start_at_the_mean_or_at_random_of_the_known_rows_and_apart(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    spread = torch.linspace(0.5, 2.0, 64)
+    matrix = (torch.randn(20_000, 64) * spread + 3.0).to(dtype)
+    matrix[10_000:] = 1000.0  # room in a padded vocabulary, which means nothing
+    near = start_rows(matrix, [[1]] * 200, known=10_000, init="mean")
+    far = start_rows(matrix, [[1]] * 200, known=10_000, init="random")
+    for rows, share in ((near, 0.01), (far, 1.0)):
+        assert rows.dtype == torch.float32
+        assert (rows.mean(0) - 3.0).abs().max() < 0.1 + 0.5 * share
+        torch.testing.assert_close(rows.std(0), spread * share, rtol=0.25, atol=0.0)
+        assert not torch.equal(rows[0], rows[1])
