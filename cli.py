@@ -21,6 +21,7 @@ COMMANDS = {
     "preview": "look at the data as the model sees it, with what is left out and why",
     "generate": "ask a run's model",
     "export": "write a run's model as a folder that transformers opens",
+    "replay": "compute again, row by row, a step that ended a fit since it was not finite",
 }
 HELP = f"""usage: python cli.py COMMAND [options]
 
@@ -60,9 +61,11 @@ def main(args: Sequence[str] | None = None) -> int:
             from commands.export import run
         elif command == "preview":
             from commands.preview import run
+        elif command == "replay":
+            from commands.replay import run
         else:
             from commands.trainer import run
-        return run(rest if command in ("generate", "export", "preview") else args)
+        return run(rest if command in ("generate", "export", "preview", "replay") else args)
     except UserError as error:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
             raise

@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from commands.load import add_run_arguments, load_run
 from commands.parsing import Complaint, Parser, explain
@@ -25,7 +28,8 @@ def run(args: Sequence[str]) -> int:
         raise explain(complaint, ["export", *args]) from complaint
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # Merged in float32 whatever the base is held in; rounded once, at the end
-    loaded = load_run(given.run, given.ckpt_path, given.root, **({} if given.adapter else {"dtype": "float32"}))
+    overrides: dict[str, Any] = {} if given.adapter else {"dtype": "float32"}
+    loaded = load_run(given.run, given.ckpt_path, given.root, **overrides)
     folder = Path(given.to).expanduser() if given.to else loaded.run.folder / ("adapter" if given.adapter else "export")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("--to", folder, "exists and is not empty", "give a new folder")
@@ -33,6 +37,7 @@ def run(args: Sequence[str]) -> int:
     if given.adapter:
         export_adapter(loaded.tuner, loaded.template, folder, card)
     else:
-        export_merged(loaded.tuner, loaded.template, folder, card, loaded.held_in)
+        held_in: torch.dtype = getattr(torch, loaded.config["model"]["dtype"])
+        export_merged(loaded.tuner, loaded.template, folder, card, held_in)
     print(folder)
     return 0

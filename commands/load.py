@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import set_parsing_settings
 
@@ -25,7 +24,7 @@ class Loaded:
     checkpoint: Path
     tuner: ThinkTuner
     template: Template
-    held_in: torch.dtype  # what the run's config holds the base in
+    config: dict[str, Any]  # the run's
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -45,19 +44,27 @@ def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
     return locate(ckpt_path, root, None, otherwise="--run")
 
 
-def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) -> Loaded:
-    """The model of a run with the checkpoint's weights; `model` overrides settings of the run's config."""
+def load_run(
+    run: str | None, ckpt_path: str | None, root: str, content: dict[str, Any] | None = None, **model: Any
+) -> Loaded:
+    """The model of a run with the checkpoint's weights, or with those of `content` if it was read already; `model`
+    overrides settings of the run's config."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     found, checkpoint = find(run, ckpt_path, root)
-    content = read_checkpoint(checkpoint)
+    content = content or read_checkpoint(checkpoint)
     parser = Parser()
     parser.add_class_arguments(ThinkTuner, "model")
     parser.add_class_arguments(MagpieDataModule, "data")
     config = yaml.safe_load(found.config().read_text())
+    # The command line links these, so that a saved config has them only once
+    linked = {
+        "tags": config["data"].get("tags") or asdict(Tags()),
+        "new_tokens": config["data"].get("new_tokens") or [],
+    }
     try:
         parsed = parser.parse_object(
             {
-                "model": config["model"] | {"tags": config["data"].get("tags") or asdict(Tags())} | model,
+                "model": config["model"] | linked | model,
                 "data": config["data"],
             }
         )
@@ -71,4 +78,4 @@ def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) ->
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"], strict=False)
     template = load_template(built.data.template_setting, built.data.system, tuner.tokenizer)
-    return Loaded(found, checkpoint, tuner, template, getattr(torch, config["model"]["dtype"]))
+    return Loaded(found, checkpoint, tuner, template, config)

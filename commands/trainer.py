@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from commands.equip import Equipment, equip, equip_fit, equip_predict, leave_signals_alone
 from commands.parsing import Complaint, Parser, explain
 from commands.preflight import check_hardware, config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.tokenize import ThinkTokenizer
-from errors import INTERRUPTED, TERMINATED, UserError
+from errors import UserError
 from hub import model_folder
-from lightning_modules.callbacks import (
-    CheckpointSettings,
-    MetricsCsv,
-    SampleTable,
-    TensorBoard,
-    Throughput,
-    WayOn,
-    WritePredictions,
-    checkpoint_callbacks,
-)
-from lightning_modules.checkpoint import KEY, CheckedCheckpointIO, check_identity, identity, read_checkpoint
+from lightning_modules.callbacks import Throughput
+from lightning_modules.checkpoint import KEY, check_identity, identity, read_checkpoint
+from lightning_modules.record import write_record
 from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.saving import CheckpointSettings
+from lightning_modules.stopping import Lifeline, Signals, Stopped
 from lightning_modules.summary import print_samples, print_table, stage_figures
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -45,7 +38,7 @@ RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts whi
 NOT_FOR_USERS = (
     "LightningCLI's args parameter", ".*LeafSpec.*", ".*does not have many workers.*", ".*in eval mode.*",
     ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*", ".*Experiment logs directory.*",
-    "Be aware that when using `ckpt_path`.*", ".*could not find the monitored key.*",
+    "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
 )  # fmt: skip
 
 
@@ -53,18 +46,26 @@ def run(args: Sequence[str]) -> int:
     """Runs the command line `args`, the command first; returns the exit code."""
     quiet()
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    lifeline = Lifeline()
     try:
-        ThinkCLI(args)
+        with Signals().taken() as signals:
+            ThinkCLI(args, signals, lifeline)
+            lifeline.close()
     except Complaint as complaint:
         raise explain(complaint, args) from complaint
+    except Stopped as stopped:
+        # A process that the first rank started must not be killed, with that one, for the code it ends with
+        return 0 if lifeline.child else stopped.exit_code
+    except UserError:
+        if lifeline.told:
+            return 0 if lifeline.child else 2
+        raise
     except MisconfigurationException as error:
         raise UserError(
             "trainer", None, " ".join(str(error).split()).rstrip("."), "change the trainer settings"
         ) from error
-    except SIGTERMException:
-        return TERMINATED
-    except SystemExit as stop:  # how Lightning ends a fit after Ctrl-C; --help and --print_config end this way, too
-        return INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+    except SystemExit as stop:  # --help and --print_config end this way
+        return int(stop.code or 0)
     return 0
 
 
@@ -93,8 +94,9 @@ def run_in_question(args: Sequence[str]) -> tuple[Run, Path]:
 class ThinkCLI(LightningCLI):
     """Parses, checks, builds and runs; `args` begin with fit, validate, test or predict."""
 
-    def __init__(self, args: Sequence[str]) -> None:
-        self.command = args[0]
+    def __init__(self, args: Sequence[str], signals: Signals, lifeline: Lifeline) -> None:
+        self.command, self.args, self.signals, self.lifeline = args[0], args, signals, lifeline
+        self.saved: dict[str, Any] | None = None  # our part of the checkpoint in question
         self.in_question: tuple[Run, Path] | None = None
         parser_kwargs: dict[str, Any] = {}
         if self.command != "fit" and not config_files(args) and not {"-h", "--help"} & set(args):
@@ -127,6 +129,7 @@ class ThinkCLI(LightningCLI):
         # The tags that the data is rendered with are those that the model has rows for
         parser.link_arguments("data.tags.open", "model.tags.open")
         parser.link_arguments("data.tags.close", "model.tags.close")
+        parser.link_arguments("data.new_tokens", "model.new_tokens")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets hyper-parameters in a checkpoint overrule the command line; ours hold none."""
@@ -150,31 +153,22 @@ class ThinkCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Checks that what is named exists, then makes or finds the run's folder and attaches what writes into it."""
         self.check_what_is_named()
-        chosen = self.config_init[self.command].trainer
         self.run = self.run_folder()
-        callbacks, loggers = _as_list(chosen.callbacks), []
-        if self.command == "fit":
-            self.throughput = Throughput()
-            samples = SampleTable(self.run.folder / "samples.md")
-            callbacks += [
-                samples,
-                self.throughput,
-                WayOn(self.run),
-                *checkpoint_callbacks(self.run, self.config_init.fit.checkpoint),
-            ]
-            if chosen.logger is not False:
-                loggers = [
-                    MetricsCsv(self.run.folder),
-                    TensorBoard(self.run.folder),
-                    *(_as_list(chosen.logger) if chosen.logger is not True else []),
-                ]
-        elif self.command == "predict":
-            callbacks.append(WritePredictions(self.run))
+        self.model.gradients.run, self.model.cancelled = self.run, lambda: bool(self.signals.received)
+        given = self.equipment(self.config_init[self.command].trainer)
         if self.command != "fit":
             kwargs["enable_checkpointing"] = False
-        return super().instantiate_trainer(
-            callbacks=callbacks, logger=loggers, plugins=[*_as_list(chosen.plugins), CheckedCheckpointIO()], **kwargs
+        trainer = super().instantiate_trainer(
+            callbacks=given.callbacks, logger=given.loggers, plugins=given.plugins, precision=given.precision, **kwargs
         )
+        leave_signals_alone(trainer)
+        return trainer
+
+    def equipment(self, chosen: Any) -> Equipment:
+        if self.command == "fit":
+            self.throughput, checkpoints = Throughput(), self.config_init.fit.checkpoint
+            return equip_fit(chosen, self.run, checkpoints, self.signals, self.lifeline, self.throughput, self.saved)
+        return (equip_predict if self.command == "predict" else equip)(chosen, self.run, self.lifeline)
 
     def check_what_is_named(self) -> None:
         model: ThinkTuner = self.model
@@ -182,8 +176,8 @@ class ThinkCLI(LightningCLI):
         self.datamodule.open_sources()
         assert self.datamodule.template  # says so where it does not suit the model
         if self.checkpoint is not None:
-            tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags)
-            saved = read_checkpoint(self.checkpoint)[KEY]
+            tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags, model.new_tokens)
+            self.saved = saved = read_checkpoint(self.checkpoint)[KEY]
             check_identity(saved["identity"], saved["base"], identity(folder, False, tokenizer, model.lora))
 
     def run_folder(self) -> Run:
@@ -201,7 +195,9 @@ class ThinkCLI(LightningCLI):
         if self.command == "fit" and _rank() == 0:
             config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.command]
             config["ckpt_path"] = None  # a fact of this start, not a setting of the run
-            found.new_config().write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            suffix, text = found.suffix(), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            (found.folder / f"config{suffix}.yaml").write_text(text)
+            write_record(found.folder, suffix, ["python", "cli.py", *self.args])
         return found
 
     # Around Lightning's own
@@ -220,9 +216,7 @@ class ThinkCLI(LightningCLI):
         self.trainer.loggers = []  # what best.ckpt reaches is not a point at the end of the curve
         self.trainer.validate(self.model, self.datamodule, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(self.trainer.callback_metrics, "val")
-        self.record(
-            after=after, training=self.throughput.figures(), data=asdict(self.datamodule.report), checkpoint=best.name
-        )
+        self.record(after=after, training=self.throughput.figures(), checkpoint=best.name)
         if self.trainer.is_global_zero:
             print_table({"before": self.run.read_summary().get("before", {}), "after": after})
             print_samples(self.model.answered)
@@ -246,7 +240,3 @@ class ThinkCLI(LightningCLI):
 def _rank() -> int:
     """This process's rank, as far as it is known before there is a Trainer."""
     return int(getattr(rank_zero_only, "rank", 0))
-
-
-def _as_list(given: Any) -> list[Any]:
-    return [] if given is None else list(given) if isinstance(given, list) else [given]

@@ -26,6 +26,10 @@ class Sizes:
     def rows_per_step(self) -> int:
         return self.batch_size * self.accumulate * self.world_size
 
+    def described(self) -> str:
+        devices = f"{self.world_size} device{'s' if self.world_size > 1 else ''}"
+        return f"{self.batch_size} rows x {self.accumulate} accumulated x {devices}"
+
 
 @dataclass(frozen=True)
 class PlannedBatch:

@@ -27,6 +27,7 @@ class Batch:
     step_tokens: int  # supervised tokens of the whole optimizer step, all its batches and ranks
     prompt_lengths: list[int]
     rows: list[int]  # index of each row in its split
+    row_ids: list[str]  # and what its source calls it
     groups: list[str]
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
@@ -62,6 +63,7 @@ def collate(rows: Sequence[TokenRow], step_tokens: int, pad_id: int) -> Batch:
         step_tokens=step_tokens,
         prompt_lengths=[int(np.argmax(row.roles != Role.PROMPT)) for row in rows],
         rows=[row.row for row in rows],
+        row_ids=[row.row_id for row in rows],
         groups=[row.group for row in rows],
     )
 

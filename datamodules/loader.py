@@ -1,5 +1,6 @@
 """The planned batches as a data set, and a training loader that goes on wherever training stands."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 from torch.utils.data import DataLoader, Dataset
@@ -7,7 +8,6 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batching import PlannedBatch
 from datamodules.collate import Batch, collate
 from datamodules.token_rows import TokenRows
-from errors import UserError
 
 
 class PlannedBatches(Dataset[Batch]):
@@ -27,9 +27,9 @@ class PlannedBatches(Dataset[Batch]):
 class PlanLoader:
     """The training loader: this rank's batches by plan, from wherever training stands.
 
-    `done()` is the number of batches that training has processed since its first epoch. Lightning keeps it in every
-    checkpoint and has it back before it asks for an iterator, so a resumed run needs no position of ours: it is the
-    same on every rank, it does not count what workers fetched ahead, and at the end of an epoch it means the next.
+    `done()` is the number of batches that training has processed since its first epoch. A resumed fit has it back
+    before Lightning asks for an iterator: it is the same on every rank, it does not count what workers fetched ahead,
+    and at the end of an epoch it means the next.
     """
 
     def __init__(
@@ -45,13 +45,9 @@ class PlanLoader:
         epoch, start = divmod(self._done(), self._in_epoch)
         return iter(self._batches(epoch, start))
 
-    def state_dict(self) -> dict[str, int]:
-        return {"batches_in_epoch": self._in_epoch}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raises UserError where a position in the checkpoint's epochs would mean another one here."""
-        before = state["batches_in_epoch"]
-        if before != self._in_epoch:
-            problem = f"was saved in epochs of {before:,} batches, and here they have {self._in_epoch:,}"
-            fix = "resume with the same data, data.batch_size, trainer.devices and trainer.accumulate_grad_batches"
-            raise UserError("--ckpt_path", None, f"the checkpoint {problem}", fix)
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """For a worker process: Ctrl-C and a cluster's SIGTERM reach it, too, and the trainer still needs its batches to
+    come to the end of an optimizer step. It ends with the trainer, however that ends."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

@@ -14,7 +14,7 @@ from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluatio
 from datamodules.collate import Batch
 from datamodules.duplicates import Border
 from datamodules.examine import Outcome, Recipe, TooLong
-from datamodules.loader import PlanLoader, PlannedBatches
+from datamodules.loader import PlanLoader, PlannedBatches, leave_signals_to_the_trainer
 from datamodules.prepare import prepare, shortfall
 from datamodules.render import Template
 from datamodules.report import Report
@@ -56,6 +56,8 @@ class MagpieDataModule(LightningDataModule):
         system: System prompt, for templates that have a place for one. null leaves it to the template.
         tags: What opens and closes a thought, for the model; tokens that it has are used, others are added to it.
         source_tags: The same in the data, if it is another pair.
+        new_tokens: Further tokens that the model is to learn, like <step>: they become one token wherever they stand in
+            an instruction or a response, and their rows are trained with those of the tags.
         steps: How thoughts are split into steps; each step gets a think block.
         max_length: Tokens of a whole row.
         too_long: Longer rows are left out and counted (`drop`), lose whole steps from the middle of their reasoning
@@ -89,6 +91,7 @@ class MagpieDataModule(LightningDataModule):
         system: str | None = None,
         tags: Tags = Tags(),  # noqa: B008
         source_tags: Tags | None = None,
+        new_tokens: list[str] = [],  # noqa: B006
         steps: StepSettings = StepSettings(),  # noqa: B008
         max_length: int = 512,
         too_long: TooLong = "drop",
@@ -118,9 +121,8 @@ class MagpieDataModule(LightningDataModule):
             if value < least:
                 raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
         if not 0 < held_out < 1:
-            raise UserError(
-                "data.held_out", held_out, "is not a share between 0 and 1", "give 0.1 for one instruction in ten"
-            )
+            fix = "give 0.1 for one instruction in ten"
+            raise UserError("data.held_out", held_out, "is not a share between 0 and 1", fix)
         if near_duplicates is not None:
             Border(near_duplicates)  # says so if it cannot be
         check_template(template, system)
@@ -148,6 +150,7 @@ class MagpieDataModule(LightningDataModule):
                 )
         self.given, self.columns, self.where, self.untidy = given, columns, where, untidy
         self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
+        self.new_tokens = tuple(new_tokens)
         self.steps, self.max_length, self.too_long, self.near_duplicates = steps, max_length, too_long, near_duplicates
         self.held_out, self.seed = held_out, seed
         self.rows_wanted = rows
@@ -162,7 +165,7 @@ class MagpieDataModule(LightningDataModule):
 
     @property
     def think_tokenizer(self) -> ThinkTokenizer:
-        return ThinkTokenizer.load(self.tokenizer_name, self.tokenizer_revision, self.tags)
+        return ThinkTokenizer.load(self.tokenizer_name, self.tokenizer_revision, self.tags, self.new_tokens)
 
     @property
     def template(self) -> Template:
@@ -238,17 +241,22 @@ class MagpieDataModule(LightningDataModule):
         assert self.trainer is not None
         return Sizes(self.batch_size, self.trainer.accumulate_grad_batches, self.trainer.world_size)
 
+    def batches_per_epoch(self) -> tuple[int, int]:
+        """Of a rank: those in the plan, and those of them that are taken (trainer.limit_train_batches)."""
+        assert self.trainer is not None
+        sizes, limit = self.sizes(), self.trainer.limit_train_batches
+        planned = steps_per_epoch(len(self.splits["train"]), sizes) * sizes.accumulate
+        return planned, min(planned, limit) if isinstance(limit, int) else int(planned * limit)
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch, from the plan."""
-        return steps_per_epoch(len(self.splits["train"]), self.sizes())
+        return -(-self.batches_per_epoch()[1] // self.sizes().accumulate)
 
     def train_dataloader(self) -> "PlanLoader":
         trainer = self.trainer
         assert trainer is not None
         rows, sizes = self.splits["train"], self.sizes()
-        planned = steps_per_epoch(len(rows), sizes) * sizes.accumulate
-        limit = trainer.limit_train_batches
 
         def batches(epoch: int, start: int) -> DataLoader[Batch]:
             plan = plan_epoch(rows.lengths, rows.supervised, sizes, self.seed, epoch)
@@ -257,8 +265,7 @@ class MagpieDataModule(LightningDataModule):
         def done() -> int:
             return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
 
-        in_epoch = min(planned, limit) if isinstance(limit, int) else int(planned * limit)
-        return PlanLoader(planned, in_epoch, batches, done)
+        return PlanLoader(*self.batches_per_epoch(), batches, done)
 
     # Evaluation
 
@@ -283,5 +290,6 @@ class MagpieDataModule(LightningDataModule):
             PlannedBatches(self.splits[split], planned, self.pad_id),
             batch_size=None,
             num_workers=self.num_workers,
+            worker_init_fn=leave_signals_to_the_trainer,
             pin_memory=torch.cuda.is_available(),
         )

@@ -123,8 +123,7 @@ def _write(survey: Survey, folder: Path) -> None:
                 bar.update()
             if not survey.report.read % 500:
                 bar.set_postfix_str(f"{survey.report.read:,} read", refresh=False)
-    for writer in writers.values():
-        writer.close()
+    survey.report.digests = {split: writer.close() for split, writer in writers.items()}
     survey.require_rows()
 
 

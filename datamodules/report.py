@@ -40,6 +40,7 @@ class Report:
     lengths: list[int] = field(default_factory=lambda: _bars(TOKEN_EDGES))
     steps: list[int] = field(default_factory=lambda: _bars(STEP_EDGES))
     role_tokens: dict[str, int] = field(default_factory=dict)  # of rows kept, by the role's name
+    digests: dict[str, str] = field(default_factory=dict)  # of the ids and roles of a split's rows, in their order
 
     def measure(self, outcome: Outcome) -> None:
         """Counts a row whose length is known, kept or not, as it was before anything was cut."""

@@ -1,5 +1,6 @@
 """Prepared rows on disk: token ids and roles in an Arrow file, written in batches and read back memory-mapped."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,16 +53,21 @@ class TokenRowsWriter:
         self._schema = pa.schema(columns | {"ids": pa.list_(pa.int32()), "roles": pa.list_(pa.int8())})
         self._file = pa.ipc.new_file(str(path), self._schema)
         self._rows: list[tuple[Any, ...]] = []
+        self._digest = hashlib.sha256()
 
     def add(self, row_id: str, group: str, supervised: int, ids: np.ndarray, roles: np.ndarray) -> None:
         """One row: ids (T,) int32 and roles (T,) int8, of which `supervised` are learned."""
         self._rows.append((row_id, group, len(ids), supervised, ids, roles))
+        for part in (len(ids).to_bytes(8, "little"), ids.data, roles.data):
+            self._digest.update(part)
         if len(self._rows) == CHUNK:
             self._flush()
 
-    def close(self) -> None:
+    def close(self) -> str:
+        """Ends the file; gives a digest of its rows' ids and roles, in their order."""
         self._flush()
         self._file.close()
+        return self._digest.hexdigest()[:16]
 
     def _flush(self) -> None:
         import pyarrow as pa

@@ -14,7 +14,7 @@ from datamodules.render import Role
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.loss import supervised_cross_entropy
+from lightning_modules.loss import LossSettings, supervised_cross_entropy, target_ranks
 from lightning_modules.think_rows import RowInit, ThinkEmbedding, ThinkHead, start_rows
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ class LoraSettings:
 class LossSums(NamedTuple):
     """Sums over the supervised tokens of a batch; dividing them is left to who knows the whole step or epoch."""
 
-    total: Tensor  # () float32, of all roles; the only one with a gradient
-    losses: Tensor  # (roles,) float64
+    total: Tensor  # () float32, what is minimized; the only one with a gradient
+    losses: Tensor  # (roles,) float64, cross-entropy
     tokens: Tensor  # (roles,) float64
+    tags: (
+        Tensor | None
+    )  # (2, 3) float64; of opening and closing tags their number, probability and rank; not in training
 
 
 class ThinkNet(nn.Module):
@@ -74,10 +77,14 @@ class ThinkNet(nn.Module):
         tokenizer: ThinkTokenizer,
         lora: LoraSettings | None,
         rows_init: RowInit = "subtokens",
+        loss: LossSettings = LossSettings(),  # noqa: B008 (never changed)
     ) -> None:
         super().__init__()
-        ids = tokenizer.new_ids
-        pieces = tokenizer.encode([tokenizer.decode([token_id]) for token_id in ids])
+        ids, pieces = tokenizer.new_ids, tokenizer.pieces
+        self.loss = loss
+        self.role_weights: Tensor | None
+        weights = torch.tensor(loss.weights.by_role())
+        self.register_buffer("role_weights", None if (weights[1:] == 1).all() else weights, persistent=False)
         if len(tokenizer) > base.get_input_embeddings().num_embeddings:
             base.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=ROWS_TO_A_MULTIPLE_OF, mean_resizing=False)
         self.lm: Any = base if lora is None else _with_lora(base, lora)
@@ -128,10 +135,20 @@ class ThinkNet(nn.Module):
         picked = hidden.flatten(0, 1)[batch.predict_from]  # (N, D)
         head: Any = model.get_output_embeddings()
         rows, ids = (head.rows, head.ids) if isinstance(head, ThinkHead) else (None, ())
-        total, losses = supervised_cross_entropy(picked, head.weight, batch.targets, rows, ids)
+        roles, targets = batch.target_roles, batch.targets
+        weights = None if self.role_weights is None else self.role_weights[roles]
+        total, losses = supervised_cross_entropy(
+            picked, head.weight, targets, rows, ids, weights, self.loss.label_smoothing, self.loss.z_loss
+        )
         # (N, roles); summed by a matrix product, which a GPU repeats to the bit
-        by_role = F.one_hot(batch.target_roles, len(Role)).double()
-        return LossSums(total, losses.detach().double() @ by_role, by_role.sum(0))
+        by_role = F.one_hot(roles, len(Role)).double()
+        tags = None
+        if not self.training:
+            at = ((roles == Role.TAG_OPEN) | (roles == Role.TAG_CLOSE)).nonzero()[:, 0]
+            ranks = target_ranks(picked[at], head.weight, targets[at], rows, ids)
+            each = torch.stack([torch.ones_like(losses[at]), (-losses[at]).exp(), ranks.float()], 1).double()
+            tags = by_role[at][:, [Role.TAG_OPEN, Role.TAG_CLOSE]].T @ each
+        return LossSums(total, losses.detach().double() @ by_role, by_role.sum(0), tags)
 
     def generate(self, **inputs: Any) -> Tensor:
         """`transformers.GenerationMixin.generate` of the model as it is now: adapters, rows and all."""

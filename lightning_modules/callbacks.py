@@ -1,21 +1,21 @@
-"""What a run leaves behind while it trains: checkpoints, samples of its answers, its speed, its metrics."""
+"""What a run leaves behind while it trains: what it is made of, samples of its answers, its speed, its metrics."""
 
 import json
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from datamodules.identity import identity
 from errors import UserError
 from lightning_modules.metrics import Answered, from_all_ranks
 from lightning_modules.runs import Run
@@ -25,48 +25,36 @@ SAMPLES = 3  # rows shown at the end and kept in samples.md
 log = logging.getLogger("thinkwright")
 
 
-@dataclass
-class CheckpointSettings:
-    """`checkpoints/best.ckpt` (lowest val/loss) and `checkpoints/last.ckpt` are written at the end of every epoch."""
+class Beginning(Callback):
+    """Has all ranks know the run's folder, and writes there what training began with.
 
-    every_n_steps: int | None = None
-    """Write last.ckpt every so many optimizer steps, too: what a crash can cost at most."""
+    Ranks that torchrun or SLURM started do not know which folder the first one made.
+    """
 
-    def __post_init__(self) -> None:
-        if self.every_n_steps is not None and self.every_n_steps < 1:
-            raise UserError(
-                "checkpoint.every_n_steps", self.every_n_steps, "is below 1", "give a number of steps, or null"
-            )
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.run.folder = Path(trainer.strategy.broadcast(str(self.run.folder)))
 
-def checkpoint_callbacks(run: Run, settings: CheckpointSettings) -> list[Callback]:
-    """Lightning's ModelCheckpoint, each with one fixed file that is replaced as a whole."""
-    fixed: dict[str, Any] = {
-        "dirpath": run.checkpoints,
-        "enable_version_counter": False,
-        "auto_insert_metric_name": False,
-    }
-    callbacks: list[Callback] = [
-        ModelCheckpoint(filename=run.best.stem, monitor="val/loss", mode="min", save_top_k=1, **fixed),
-        ModelCheckpoint(filename=run.last.stem, every_n_epochs=1, save_on_train_epoch_end=True, **fixed),
-    ]
-    if settings.every_n_steps:
-        callbacks.append(ModelCheckpoint(filename=run.last.stem, every_n_train_steps=settings.every_n_steps, **fixed))
-    return callbacks
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.run.update_summary(data=asdict(data.report) | {"identity": identity(data)})
 
 
 class SampleTable(Callback):
     """Adds to samples.md, at each validation, what the model wrote for a few held-out rows."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         answered: list[Answered] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
         if not answered:
             return
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.run.samples.open("a", encoding="utf-8") as file:
             file.write(f"## Step {trainer.global_step}\n\n")
             for row in answered:
                 verdict = "right" if row.matches else "not the reference's answer"
@@ -85,22 +73,29 @@ def _block(text: str) -> str:
 
 
 class Throughput(Callback):
-    """Seconds, optimizer steps and supervised tokens of this fit's training; evaluation not counted."""
+    """Seconds, optimizer steps and supervised tokens of a run's training; evaluation not counted. Of a run that goes on
+    from a checkpoint: of all that led there."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.steps = self.tokens = 0
         self._begun: float | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._seconds_now(), "steps": self.steps, "tokens": self.tokens}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.steps, self.tokens = (state_dict[name] for name in ("seconds", "steps", "tokens"))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begun, self._first_step = time.perf_counter(), trainer.global_step
+        self._begun = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx % trainer.accumulate_grad_batches == 0:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.tokens += batch.step_tokens
-        self.steps = trainer.global_step - self._first_step
+            self.steps += 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause()
@@ -112,10 +107,11 @@ class Throughput(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause()
 
+    def _seconds_now(self) -> float:
+        return self.seconds + (time.perf_counter() - self._begun if self._begun is not None else 0.0)
+
     def _pause(self) -> None:
-        if self._begun is not None:
-            self.seconds += time.perf_counter() - self._begun
-        self._begun = None
+        self.seconds, self._begun = self._seconds_now(), None
 
     def figures(self) -> dict[str, float]:
         """For summary.json."""

@@ -25,30 +25,34 @@ ARCHITECTURE = (
 )  # fmt: skip
 
 
-class CheckedCheckpointIO(CheckpointIO):
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Writes beside the target, flushes to the disk, renames: a kill at any moment leaves the old or the new file."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getbuffer()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.write(MARK + hashlib.sha256(data).digest())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename, too
+    finally:
+        os.close(folder)
+
+
+class CheckedCheckpointIO(CheckpointIO):
+    """Lightning's door to the two functions."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        data = buffer.getbuffer()
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with scratch.open("wb") as file:
-                file.write(data)
-                file.write(MARK + hashlib.sha256(data).digest())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename, too
-        finally:
-            os.close(folder)
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = True
@@ -59,44 +63,41 @@ class CheckedCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether the file is what was written, to the last bit."""
+    return _content(path) is not None
+
+
+def _content(path: Path) -> memoryview | None:
+    """What torch.save wrote, if the digest after it is right."""
+    data = memoryview(path.read_bytes())
+    content, trailer = data[:-TRAILER], bytes(data[-TRAILER:])
+    whole = trailer.startswith(MARK) and hashlib.sha256(content).digest() == trailer[len(MARK) :]
+    return content if whole else None
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU. Raises UserError if it is missing, damaged or not one of ours."""
     fix = "give a file from a run's checkpoints folder"
     if not path.is_file():
         raise UserError("--ckpt_path", path, "does not exist", fix)
-    data = path.read_bytes()
-    content, trailer = data[:-TRAILER], data[-TRAILER:]
-    if not trailer.startswith(MARK) or hashlib.sha256(content).digest() != trailer[len(MARK) :]:
-        raise UserError(
-            "--ckpt_path", path, "is damaged or was not written by this program", f"take another: {_beside(path)}"
-        )
+    content = _content(path)
+    if content is None:
+        problem = "is damaged or was not written by this program"
+        raise UserError("--ckpt_path", path, problem, _way_out(path))
     checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if KEY not in checkpoint:
         raise UserError("--ckpt_path", path, "was not written by this program", fix)
     return checkpoint
 
 
-def _beside(path: Path) -> str:
-    others = [str(other) for other in sorted(path.parent.glob("*.ckpt")) if other != path]
-    return ", ".join(others) or "there is no other beside it, so start anew without --ckpt_path"
-
-
-def settle_progress(checkpoint: dict[str, Any]) -> None:
-    """Makes Lightning's counts in a checkpoint say where training really was; most are left as they are.
-
-    Lightning 2.6 counts an epoch as processed before it saves at the epoch's end, and ends an epoch wherever
-    max_steps stops it. A fit with another max_steps would take the rest of that epoch for done, or a whole epoch for
-    done twice.
-    """
-    loop = checkpoint.get("loops", {}).get("fit_loop")
-    if loop is None or loop["epoch_progress"]["current"]["processed"] != loop["epoch_progress"]["current"]["started"]:
-        return
-    batches = loop["epoch_loop.batch_progress"]
-    whole = batches["is_last_batch"]
-    for count in loop["epoch_progress"].values():
-        count["processed"] = count["completed"] = count["started"] if whole else count["started"] - 1
-    if whole:
-        batches["current"], batches["is_last_batch"] = dict.fromkeys(batches["current"], 0), False
+def _way_out(damaged: Path) -> str:
+    """The newest whole checkpoint beside a damaged one."""
+    others = [other for other in damaged.parent.glob("*.ckpt") if other != damaged]
+    for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        if is_whole(other):
+            return f"the last good one is --ckpt_path {other}"
+    return "no other beside it is whole, so start anew without --ckpt_path"
 
 
 def identity(folder: Path, weights: bool, tokenizer: Any, lora: Any | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """From a prompt to thoughts and an answer: the same for validation, `generate` and, by its settings, the export."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,13 @@ def generate(
     tokenizer: ThinkTokenizer,
     prompts: Sequence[Sequence[int]],
     config: "GenerationConfig",
+    cancelled: Callable[[], bool] = lambda: False,
     **more: Any,
 ) -> list[Generation]:
-    """A Generation for each prompt (ids, with nothing after them), all in one batch, padded on the left."""
+    """A Generation for each prompt (ids, with nothing after them), all in one batch, padded on the left.
+
+    `cancelled` is asked at every token; from then on nothing more is written.
+    """
     device = next(net.parameters()).device
     width = max(map(len, prompts))
     input_ids = torch.full((len(prompts), width), tokenizer.end_id)
@@ -138,6 +142,7 @@ def generate(
             input_ids=input_ids.to(device),
             attention_mask=attention_mask.to(device),
             generation_config=config,
+            stopping_criteria=[lambda ids, scores: torch.full((len(ids),), cancelled(), device=ids.device)],
             **more,
         )
     finally:

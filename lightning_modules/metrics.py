@@ -32,6 +32,19 @@ class RoleLoss(Metric):
         self.losses = self.losses + sums.losses  # not in place: Lightning evaluates in inference mode
         self.tokens = self.tokens + sums.tokens
 
+    def snapshot(self) -> list[dict[str, Tensor]]:
+        """The sums of each rank, for a checkpoint: metrics are not part of a state dict."""
+        return from_all_ranks([{"losses": self.losses.cpu(), "tokens": self.tokens.cpu()}])
+
+    def restore(self, ranks: list[dict[str, Tensor]], rank: int, world_size: int) -> None:
+        """The sums of this rank from a snapshot; where there were more or fewer ranks, all of them on the first."""
+        if len(ranks) == world_size:
+            mine = ranks[rank]
+        else:
+            share = 1.0 if rank == 0 else 0.0
+            mine = {name: share * torch.stack([one[name] for one in ranks]).sum(0) for name in ranks[0]}
+        self.losses, self.tokens = (mine[name].to(self.device) for name in ("losses", "tokens"))
+
     def compute(self) -> dict[str, Tensor]:
         """`loss`, `perplexity` (its exponential), and `loss_{role}` for the roles that occurred; empty for none."""
         if not self.tokens.sum():
@@ -41,6 +54,30 @@ class RoleLoss(Metric):
             f"loss_{role.name.lower()}": self.losses[role] / self.tokens[role] for role in Role if self.tokens[role]
         }
         return {"loss": loss, "perplexity": loss.exp(), **by_role}
+
+
+class TagScores(Metric):
+    """How sure the model is of the tags where they belong: the mean probability that it gives to each tag at its places
+    in the reference, and the tag's mean rank among the vocabulary (1: it is the likeliest token)."""
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(2, 3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, sums: LossSums) -> None:
+        assert sums.tags is not None  # in training ranks are not computed
+        self.sums = self.sums + sums.tags
+
+    def compute(self) -> dict[str, Tensor]:
+        """`tag_prob_open`, `tag_rank_open` and the same of `close`; without those of a tag that did not occur."""
+        scores: dict[str, Tensor] = {}
+        for name, (number, probability, rank) in zip(("open", "close"), self.sums, strict=True):
+            if number:
+                scores |= {f"tag_prob_{name}": probability / number, f"tag_rank_{name}": rank / number}
+        return scores
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class RunSettings:
     """Folder of all runs."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """One run's folder and what is in it."""
 
@@ -43,9 +43,21 @@ class Run:
         """By val/loss."""
         return self.checkpoints / "best.ckpt"
 
+    def numbered(self, step: int) -> Path:
+        """The checkpoint after optimizer step `step`, as long as it is kept."""
+        return self.checkpoints / f"step-{step:07d}.ckpt"
+
+    def all_numbered(self) -> list[Path]:
+        """Those that there are, the newest last."""
+        return sorted(self.checkpoints.glob("step-*.ckpt"))
+
     def best_or_last(self) -> Path:
         """The best; where training ended before the first validation, the last. It may not exist."""
         return self.best if self.best.is_file() or not self.last.is_file() else self.last
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples.md"
 
     @property
     def summary(self) -> Path:
@@ -58,10 +70,9 @@ class Run:
             raise UserError("--run", self.folder, "is not a run: it has no config.yaml", "give a folder runs/NAME/TIME")
         return found[-1]
 
-    def new_config(self) -> Path:
-        """Where the config of this start belongs: a run that is continued keeps the earlier ones."""
-        first = self.folder / "config.yaml"
-        return first if not first.exists() else self.folder / f"config-{datetime.now():{STARTED}}.yaml"
+    def suffix(self) -> str:
+        """What the files of this start are told apart by: a run that is continued keeps the earlier ones."""
+        return f"-{datetime.now():{STARTED}}" if (self.folder / "config.yaml").exists() else ""
 
     def read_summary(self) -> dict[str, Any]:
         """Empty where there is none yet."""

@@ -10,6 +10,7 @@ from lightning_modules.metrics import Answered
 
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 PERCENT = ("think_format", "finished", "answer_match")
+ONE_DECIMAL = ("thoughts", "tag_rank_open", "tag_rank_close")
 LABELS = {
     "loss": "loss per token",
     "perplexity": "perplexity",
@@ -18,6 +19,10 @@ LABELS = {
     "loss_tag_close": "  closing tag",
     "loss_answer": "  answer",
     "loss_end": "  end",
+    "tag_prob_open": "opening tag: probability",
+    "tag_rank_open": "  rank",
+    "tag_prob_close": "closing tag: probability",
+    "tag_rank_close": "  rank",
     "think_format": "well-formed thinking",
     "finished": "answers that end",
     "thoughts": "thoughts per answer",
@@ -78,7 +83,7 @@ def shown(name: str, value: float | None) -> str:
         return "-"
     if name.partition("/")[0] in PERCENT:
         return f"{100 * value:.1f} %"
-    return f"{value:.1f}" if name == "thoughts" else f"{value:.4f}"
+    return f"{value:.1f}" if name in ONE_DECIMAL else f"{value:.4f}"
 
 
 def print_samples(answered: Sequence[Answered]) -> None:

@@ -1,8 +1,11 @@
 """ThinkTuner: the LightningModule. What a step computes, weighs, logs and saves; the net itself is in backbone.py."""
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -14,10 +17,13 @@ from datamodules.thoughts import Tags
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
+from lightning_modules.answering import answer_rows
 from lightning_modules.backbone import Dtype, LoraSettings, LossSums, ThinkNet, load_base
-from lightning_modules.checkpoint import KEY, check_identity, identity, settle_progress
-from lightning_modules.decoding import DecodingSettings, Generation, generate, generation_config, read_ids
-from lightning_modules.metrics import Answered, RoleLoss, from_all_ranks, think_scores
+from lightning_modules.checkpoint import KEY, check_identity, identity
+from lightning_modules.decoding import DecodingSettings, generation_config
+from lightning_modules.loss import LossSettings
+from lightning_modules.metrics import Answered, RoleLoss, TagScores, from_all_ranks, think_scores
+from lightning_modules.nonfinite import Attempt, Gradients, poisoned
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 from lightning_modules.think_rows import RowInit
 
@@ -42,9 +48,11 @@ class ThinkTuner(LightningModule):
         lora: Adapters on a frozen base; null trains all weights.
         from_scratch: Start from random weights of the base's architecture.
         gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
+        loss: What is minimized.
         optim: Optimizer and learning rates.
         evaluation: What validation and test do beside the loss.
         tags: What opens and closes a thought; the same as data.tags.
+        new_tokens: Further tokens that get rows of their own; the same as data.new_tokens.
         think_rows_init: What the rows of tags that the base does not know start from: subtokens, the mean of the rows
             that stood for their text before; mean, that of all rows; random, anything like the other rows.
     """
@@ -57,9 +65,11 @@ class ThinkTuner(LightningModule):
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (read as the default of a nested config, never changed)
         from_scratch: bool = False,
         gradient_checkpointing: bool = False,
+        loss: LossSettings = LossSettings(),  # noqa: B008
         optim: OptimSettings = OptimSettings(),  # noqa: B008
         evaluation: EvalSettings = EvalSettings(),  # noqa: B008
         tags: Tags = Tags(),  # noqa: B008
+        new_tokens: list[str] = [],  # noqa: B006
         think_rows_init: RowInit = "subtokens",
     ) -> None:
         super().__init__()
@@ -73,11 +83,15 @@ class ThinkTuner(LightningModule):
             raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.from_scratch, self.gradient_checkpointing = lora, from_scratch, gradient_checkpointing
-        self.optim, self.evaluation, self.tags, self.think_rows_init = optim, evaluation, tags, think_rows_init
+        self.loss, self.optim, self.evaluation = loss, optim, evaluation
+        self.tags, self.new_tokens, self.think_rows_init = tags, tuple(new_tokens), think_rows_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
         self.train_loss = RoleLoss()
-        self.eval_loss = RoleLoss()
+        self.eval_loss, self.tag_scores = RoleLoss(), TagScores()
         self.answered: list[Answered] = []
+        self.gradients = Gradients()
+        self.seed: int | None = None  # of dropout
+        self.cancelled: Callable[[], bool] = lambda: False  # whether answers under way are still wanted
         self.optimizer_settings: list[dict[str, Any]] = []
         self.net: ThinkNet | None = None
 
@@ -86,13 +100,13 @@ class ThinkTuner(LightningModule):
     def configure_model(self) -> None:
         """Loads the base and places what is trained. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
-            self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags)
+            self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch)
             if self.gradient_checkpointing:
                 # The name changed within transformers 5
                 getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
             settings = self.evaluation.decoding
-            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init)
+            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init, self.loss)
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, settings
             )
@@ -123,6 +137,9 @@ class ThinkTuner(LightningModule):
         be weighed by the tokens of the whole one."""
         if isinstance(schedule := self.lr_schedulers(), LambdaLR):
             restore_settings(schedule, self.optimizer_settings)
+        if self.seed is None:
+            seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
+            self.seed = int(self.trainer.strategy.broadcast(seed))
         batches, accumulate = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
         if batches % accumulate and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             fix = f"give a multiple of trainer.accumulate_grad_batches ({accumulate})"
@@ -133,9 +150,36 @@ class ThinkTuner(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Every supervised token of an optimizer step weighs the same, wherever its batch and rank: the sum is divided
         by the tokens of the whole step; Lightning divides by the accumulated batches, DDP and FSDP by the ranks."""
+        accumulate = self.trainer.accumulate_grad_batches
+        if batch_idx % accumulate == 0:
+            self.gradients.attempts = []
+        seed = self._seed_dropout()
         sums: LossSums = self.net(batch)  # type: ignore[misc]
+        self.gradients.attempts.append(Attempt(batch, seed, sums.total.detach()))
         self.train_loss.update(sums)
-        return sums.total / batch.step_tokens * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return poisoned(sums.total) / batch.step_tokens * accumulate * self.trainer.world_size
+
+    def _seed_dropout(self) -> int:
+        """Dropout follows from (seed, batch, rank) alone, so that a resumed fit drops what it would have dropped."""
+        assert self.seed is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        seed = int(np.random.SeedSequence([self.seed, done, self.global_rank]).generate_state(1, np.uint64)[0])
+        torch.manual_seed(seed)
+        return seed
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """One norm serves the log, clipping, and the check that stops before an update by what is not finite."""
+        norm = self.gradients.norm(optimizer)
+        self.gradients.check(self)
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            self.gradients.clip(optimizer, norm, gradient_clip_val)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Logs train/loss, the mean per token since it was last logged, every log_every_n_steps optimizer steps."""
@@ -144,6 +188,7 @@ class ThinkTuner(LightningModule):
             return
         figures = {f"train/{name}": float(value) for name, value in self.train_loss.compute().items()}
         self.train_loss.reset()
+        figures |= {f"train/{name}": value for name, value in self.gradients.figures().items()}
         figures["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.loggers:
             logger.log_metrics(figures, step=step)
@@ -152,7 +197,9 @@ class ThinkTuner(LightningModule):
     # Evaluation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.eval_loss.update(self.net(batch))  # type: ignore[misc]
+        sums: LossSums = self.net(batch)  # type: ignore[misc]
+        self.eval_loss.update(sums)
+        self.tag_scores.update(sums)
         wanted = [k for k, row in enumerate(batch.rows) if row < self.evaluation.rows]
         if self._any_rank(bool(wanted)):
             self.answered += self._answer(batch, wanted)
@@ -166,9 +213,11 @@ class ThinkTuner(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.answered = []
+        for metric in (self.eval_loss, self.tag_scores):  # of a validation that was broken off
+            metric.reset()
 
     def on_test_epoch_start(self) -> None:
-        self.answered = []
+        self.on_validation_epoch_start()
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -177,27 +226,9 @@ class ThinkTuner(LightningModule):
         self._log_evaluation("test")
 
     def _answer(self, batch: Batch, wanted: list[int]) -> list[Answered]:
-        """What the model writes for some rows of a batch, beside what the data has there."""
         assert self.net is not None
-        ids = batch.input_ids.tolist()
-        # A rank that has no row left still takes part where ranks generate together
-        prompts = [ids[k][: batch.prompt_lengths[k]] for k in wanted] or [[self.tokenizer.end_id]]
-        written = generate(
-            self.net, self.tokenizer, prompts, self.generation_config, synced_gpus=self.device_mesh is not None
-        )
-        return [
-            Answered(
-                batch.rows[k],
-                batch.groups[k],
-                self.tokenizer.decode(prompt),
-                mine,
-                self._reference(ids[k][len(prompt) :]),
-            )
-            for k, prompt, mine in zip(wanted, prompts, written, strict=False)
-        ]
-
-    def _reference(self, ids: list[int]) -> Generation:
-        return read_ids(ids, self.tokenizer, [self.tokenizer.end_id])
+        sharded = self.device_mesh is not None
+        return answer_rows(self.net, self.tokenizer, self.generation_config, batch, wanted, self.cancelled, sharded)
 
     def _any_rank(self, mine: bool) -> bool:
         """Sharded ranks must generate together or not at all; others need not ask."""
@@ -206,8 +237,8 @@ class ThinkTuner(LightningModule):
         return bool(self.trainer.strategy.reduce(torch.tensor(float(mine), device=self.device), reduce_op="sum") > 0)
 
     def _log_evaluation(self, stage: str) -> None:
-        figures = {f"{stage}/{name}": float(value) for name, value in self.eval_loss.compute().items()}
-        self.eval_loss.reset()
+        computed = self.eval_loss.compute() | self.tag_scores.compute()
+        figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
         self.answered = sorted(from_all_ranks(self.answered), key=lambda row: row.row)
         figures |= {f"{stage}/{name}": value for name, value in think_scores(self.answered).items()}
         for logger in self.loggers:  # self.log would write them one optimizer step too early
@@ -234,13 +265,17 @@ class ThinkTuner(LightningModule):
         return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {"base": self.name, "revision": self.revision, "identity": self.identity()}
+        ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
+        ours |= {"base": self.name, "revision": self.revision, "identity": self.identity(), "seed": self.seed}
+        ours |= {"train_loss": self.train_loss.snapshot(), "skipped_steps": self.gradients.skipped}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        settle_progress(checkpoint)
         saved = checkpoint[KEY]
         check_identity(saved["identity"], saved["base"], self.identity())
         # Sharding strategies take state_dict out before they call this
         if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained()):
             fix = "use the model settings that it was trained with"
             raise UserError("--ckpt_path", None, "the checkpoint holds other trained tensors than this model", fix)
+        self.seed, self.gradients.skipped = saved["seed"], saved["skipped_steps"]
+        ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        self.train_loss.restore(saved["train_loss"], self.global_rank if ranks > 1 else 0, ranks)

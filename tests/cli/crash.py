@@ -1,16 +1,67 @@
-"""A callback that breaks training, for the tests of resuming."""
+"""Callbacks that break training, for the tests of resuming and of ending."""
 
+import os
+import signal
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class CrashAfter(Callback):
-    """Raises once `step` optimizer steps are done and saved."""
+    """Raises in the optimizer step after `step`, on all ranks or on one."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, rank: int | None = None) -> None:
+        self.step, self.rank = step, rank
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
+            raise RuntimeError("crashed on purpose")
+
+
+class KillAt(Callback):
+    """Ends the process as kill -9 does, at a micro-batch counted from the first of the run."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SignalInValidation(Callback):
+    """Sends itself a signal in the validation that follows optimizer step `step`, or in training once it is done."""
+
+    def __init__(self, step: int, signum: int = signal.SIGTERM, rank: int = 0) -> None:
+        self.step, self.signum, self.rank = step, signum, rank
+
+    def _send(self, trainer: Trainer) -> None:
+        if trainer.global_step == self.step and trainer.state.fn == "fit" and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.signum)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._send(trainer)
+
+
+class SignalAfter(SignalInValidation):
+    """The same in the middle of the optimizer step after `step`."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        return
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self._send(trainer)
+
+
+class BreakWeights(Callback):
+    """Before optimizer step `step` + 1 sets a trained tensor to NaN, on one rank."""
+
+    def __init__(self, step: int, rank: int = 0) -> None:
+        self.step, self.rank = step, rank
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("crashed on purpose")
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            parameter = next(p for p in pl_module.parameters() if p.requires_grad)
+            with torch.no_grad():
+                parameter.view(-1)[0] = float("nan")

@@ -36,7 +36,7 @@ def test_help_and_version_and_mistakes_need_no_library() -> None:
 def test_the_table_of_commands_is_the_program() -> None:
     from lightning.pytorch.cli import LightningCLI
 
-    assert set(COMMANDS) == {*LightningCLI.subcommands(), "preview", "generate", "export"}
+    assert set(COMMANDS) == {*LightningCLI.subcommands(), "preview", "generate", "export", "replay"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -46,13 +46,6 @@ def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int) -
         assert rows(data(tmp_path, done=done, num_workers=workers).train_dataloader()) == rest
 
 
-def test_a_checkpoint_of_other_epochs_is_refused(tmp_path: Any) -> None:
-    state = data(tmp_path).train_dataloader().state_dict()
-    data(tmp_path).train_dataloader().load_state_dict(state)
-    with pytest.raises(UserError, match=r"saved in epochs of 10 batches, and here they have 20"):
-        data(tmp_path, batch_size=2).train_dataloader().load_state_dict(state)
-
-
 def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -> None:
     for workers in (0, 2):
         loader: DataLoader[Any] = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()

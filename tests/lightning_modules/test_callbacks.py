@@ -6,14 +6,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from lightning_modules.callbacks import (
-    CheckpointSettings,
-    MetricsCsv,
-    SampleTable,
-    Throughput,
-    WayOn,
-    checkpoint_callbacks,
-)
+from lightning_modules.callbacks import MetricsCsv, SampleTable, Throughput, WayOn
 from lightning_modules.decoding import Generation
 from lightning_modules.metrics import Answered
 from lightning_modules.runs import Run
@@ -38,7 +31,7 @@ def test_metrics_survive_a_kill_between_two_steps_of_their_own_keeping(tmp_path:
 def test_samples_are_added_and_nothing_in_them_ends_their_block(tmp_path: Path) -> None:
     written = Generation("<think>a</think>\n```\n# b", ("a",), "b", True, True)
     rows = [Answered(i, "g", "Ask\n", written, written) for i in range(5)]
-    table = SampleTable(tmp_path / "samples.md")
+    table = SampleTable(Run(tmp_path))
     for step in (0, 7):
         table.on_validation_end(SimpleNamespace(global_step=step), SimpleNamespace(answered=rows))  # type: ignore[arg-type]
     text = (tmp_path / "samples.md").read_text()
@@ -61,20 +54,12 @@ def test_throughput_counts_training_and_not_evaluation(monkeypatch: pytest.Monke
     callback.on_validation_start(trainer, trainer)
     callback.on_validation_end(trainer, trainer)
     callback.on_train_end(trainer, trainer)
-    assert callback.figures() == {
+    resumed = Throughput()
+    resumed.load_state_dict(callback.state_dict())
+    assert resumed.figures() == callback.figures() == {
         "train_seconds": 15.0, "optimizer_steps": 2, "supervised_tokens_trained": 180,
         "supervised_tokens_per_second": 12.0,
     }  # fmt: skip
-
-
-def test_what_is_saved_when(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    assert len(checkpoint_callbacks(run, CheckpointSettings())) == 2
-    best, last, steps = checkpoint_callbacks(run, CheckpointSettings(every_n_steps=5))
-    assert (best.monitor, last.monitor, steps.monitor) == ("val/loss", None, None)  # type: ignore[attr-defined]
-    assert len({callback.state_key for callback in (best, last, steps)}) == 3
-    with pytest.raises(UserError, match=r"checkpoint\.every_n_steps"):
-        CheckpointSettings(every_n_steps=0)
 
 
 def test_who_is_stopped_is_told_the_way_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,9 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from datamodules.render import Role
+from errors import UserError
 from lightning_modules import loss as module
-from lightning_modules.loss import supervised_cross_entropy
+from lightning_modules.loss import LossSettings, RoleWeights, supervised_cross_entropy, target_ranks
 
 N, D, V = 37, 16, 101
 IDS = (7, 90)
@@ -88,3 +92,62 @@ def test_under_autocast_the_softmax_stays_in_float32() -> None:
         _, per_token = supervised_cross_entropy(hidden, weight, targets, rows, IDS)
     assert per_token.dtype == torch.float32
     torch.testing.assert_close(per_token, reference(hidden, weight, targets, rows), rtol=2e-2, atol=8e-2)
+
+
+@pytest.mark.parametrize("with_rows", [True, False])
+@pytest.mark.parametrize(
+    ("smoothing", "z_loss", "weighted"), [(0.1, 0.0, False), (0.0, 1e-2, False), (0.0, 0.0, True), (0.1, 1e-2, True)]
+)
+def test_smoothing_z_loss_and_weights_are_what_torch_makes_of_full_logits(
+    with_rows: bool, smoothing: float, z_loss: float, weighted: bool
+) -> None:
+    hidden, weight, targets, rows = inputs()
+    weight.requires_grad_()
+    token_weights = torch.rand(N) * 2 if weighted else None
+    beside = (rows, IDS) if with_rows else (None, ())
+    ours, per_token = supervised_cross_entropy(
+        hidden, weight, targets, beside[0], beside[1], token_weights, smoothing, z_loss
+    )
+    matrix = weight.clone()
+    if with_rows:
+        matrix[list(IDS)] = rows
+    logits = F.linear(hidden, matrix)
+    each = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    each = each + z_loss * logits.logsumexp(-1).square()
+    theirs = (each * token_weights if token_weights is not None else each).sum()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    # What is reported is plain cross-entropy all the same
+    torch.testing.assert_close(per_token, reference(hidden, weight, targets, rows if with_rows else None))
+    parts = [hidden, weight, *([rows] if with_rows else [])]
+    for mine, right in zip(torch.autograd.grad(ours, parts), torch.autograd.grad(theirs, parts), strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-5)
+
+
+def test_ranks_are_places_among_all_logits() -> None:
+    hidden, weight, targets, rows = inputs()
+    matrix = weight.clone()
+    matrix[list(IDS)] = rows.detach()
+    order = F.linear(hidden.detach(), matrix).argsort(-1, descending=True)
+    places = (order == targets[:, None]).int().argmax(-1) + 1
+    assert torch.equal(target_ranks(hidden, weight, targets, rows, IDS), places)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"z_loss": -1.0}, "z_loss"),
+        ({"weights": RoleWeights(tag=-1.0)}, "weights.tag"),
+        ({"weights": RoleWeights(0, 0, 0, 0)}, "weights: are all 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=rf"model\.loss\.{key}"):
+        LossSettings(**settings)
+
+
+def test_every_supervised_role_has_its_weight() -> None:
+    weights = RoleWeights(thought=1.0, tag=2.0, answer=3.0, end=4.0).by_role()
+    assert {role.name: weights[role] for role in Role} == {
+        "PROMPT": 0.0, "TAG_OPEN": 2.0, "THOUGHT": 1.0, "TAG_CLOSE": 2.0, "ANSWER": 3.0, "END": 4.0,
+    }  # fmt: skip

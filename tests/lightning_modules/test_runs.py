@@ -58,8 +58,9 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_continued_run_keeps_its_first_config_and_reads_its_newest(tmp_path: Path) -> None:
     run = make(tmp_path, "demo", "2026-01-01_00-00-00")
     os.utime(run.folder / "config.yaml", (1, 1))
-    second = run.new_config()
-    assert second.name != "config.yaml"
+    assert Run(tmp_path).suffix() == ""
+    assert run.suffix().startswith("-20")
+    second = run.folder / f"config{run.suffix()}.yaml"
     second.touch()
     assert run.config() == second
 

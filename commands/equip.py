@@ -1,0 +1,79 @@
+"""What a Trainer is given beside its own settings: callbacks, loggers and plugins, by command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from lightning_modules.callbacks import (
+    Beginning,
+    MetricsCsv,
+    SampleTable,
+    TensorBoard,
+    Throughput,
+    WayOn,
+    WritePredictions,
+)
+from lightning_modules.checkpoint import CheckedCheckpointIO
+from lightning_modules.precision import ShardedHalfPrecision
+from lightning_modules.runs import Run
+from lightning_modules.saving import CheckpointSettings, SaveCheckpoints
+from lightning_modules.stopping import Lifeline, Signals
+
+
+@dataclass
+class Equipment:
+    """Arguments for a Trainer; those that the user chose come first."""
+
+    callbacks: list[Callback]
+    loggers: list[Any]
+    plugins: list[Any]
+    precision: str | None
+
+
+def equip_fit(
+    chosen: Any,
+    run: Run,
+    checkpoints: CheckpointSettings,
+    signals: Signals,
+    lifeline: Lifeline,
+    throughput: Throughput,
+    saved: dict[str, Any] | None,
+) -> Equipment:
+    """For `fit`; `saved` is our part of the checkpoint that it goes on from."""
+    equipment = equip(chosen, run, lifeline)
+    equipment.callbacks += [
+        SampleTable(run), throughput, WayOn(run), SaveCheckpoints(run, checkpoints, signals, saved),
+    ]  # fmt: skip
+    if chosen.logger is not False:
+        own = as_list(chosen.logger) if chosen.logger is not True else []
+        equipment.loggers = [MetricsCsv(run.folder), TensorBoard(run.folder), *own]
+    return equipment
+
+
+def equip_predict(chosen: Any, run: Run, lifeline: Lifeline) -> Equipment:
+    """For `predict`."""
+    equipment = equip(chosen, run, lifeline)
+    equipment.callbacks.append(WritePredictions(run))
+    return equipment
+
+
+def equip(chosen: Any, run: Run, lifeline: Lifeline) -> Equipment:
+    """For any command. `chosen` is the config's `trainer`, its classes built."""
+    plugins, precision = [*as_list(chosen.plugins), CheckedCheckpointIO()], chosen.precision
+    if "ModelParallel" in type(chosen.strategy).__name__ and precision == "16-mixed":
+        plugins, precision = [*plugins, ShardedHalfPrecision()], None
+    return Equipment([*as_list(chosen.callbacks), lifeline, Beginning(run)], [], plugins, precision)
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Lightning's own handlers broadcast from within a signal handler, which hangs; `stopping.Signals` stands for them.
+
+    Private to Lightning, so a test sends the signals to a real run (tests/cli/test_processes.py).
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+
+def as_list(given: Any) -> Sequence[Any]:
+    return [] if given is None else given if isinstance(given, list) else [given]

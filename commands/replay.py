@@ -1,0 +1,115 @@
+"""replay: a step that was not finite once more, row by row, to see what broke it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from commands.generate import device
+from commands.load import load_run
+from commands.parsing import Complaint, Parser, explain
+from datamodules.collate import Batch
+from errors import UserError
+from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.think_tuner import ThinkTuner
+
+SHOWN = 8  # tensors whose gradient is not finite, by name
+HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """One row of the step by itself."""
+
+    row_id: str
+    tokens: int  # supervised
+    loss: float  # mean per supervised token
+
+
+def run(args: Sequence[str]) -> int:
+    parser = Parser(
+        prog="cli.py replay",
+        description="Compute the step again that ended a fit since it was not finite, row by row; nothing is trained.",
+    )
+    parser.add_argument("file", type=str, help="runs/NAME/TIME/nonfinite/step-N-rank-R.replay")
+    parser.add_argument(
+        "--precision", type=str | None, default=None, help="32-true, bf16-mixed or 16-mixed; else that of the run."
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1.")
+    try:
+        given = parser.parse_args(list(args))
+    except Complaint as complaint:
+        raise explain(complaint, ["replay", *args]) from complaint
+    file = Path(given.file).expanduser()
+    if file.suffix != ".replay" or not file.is_file():
+        raise UserError(
+            "file", given.file, "is not a file that fit wrote for replay", "give a run's nonfinite/*.replay"
+        )
+    content = read_checkpoint(file)
+    if not content["state_dict"]:  # sharded ranks left theirs to the first
+        content["state_dict"] = read_checkpoint(file.with_name(file.name.split("-rank-")[0] + "-rank-0.replay"))[
+            "state_dict"
+        ]
+    loaded = load_run(None, str(file), "", content)
+    precision = given.precision or loaded.config["trainer"]["precision"]
+    if precision not in (*HALF, "32-true"):
+        raise UserError("--precision", precision, "is not one that trains", f"give 32-true or {' or '.join(HALF)}")
+    tuner = loaded.tuner.to(device(given.device))
+    context = torch.autocast(tuner.device.type, HALF[precision]) if precision in HALF else nullcontext()
+    print(f"{file}: {len(content['batches'])} micro-batches, computed in {precision} on {tuner.device}")
+    for k, (batch, seed) in enumerate(zip(batches(content, tuner.device), content["seeds"], strict=True)):
+        show(k, tuner, batch, seed, context)
+    return 0
+
+
+def batches(content: dict[str, Any], to: torch.device) -> Iterator[Batch]:
+    return (Batch(**one).to(to) for one in content["batches"])
+
+
+def show(k: int, tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> None:
+    """Prints the losses of a micro-batch's rows, and what is not finite in its gradient."""
+    total, gradients = step(tuner, batch, seed, context)
+    print(f"\nmicro-batch {k + 1}: loss {total / max(1, len(batch.targets)):.4f} per token")
+    for row in row_losses(tuner, batch, seed, context):
+        mark = "" if row.loss - row.loss == 0 else "   <- not finite"
+        print(f"  {row.row_id:<24} {row.tokens:>6} tokens  {row.loss:>10.4f}{mark}")
+    broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    largest = max((float(gradient.abs().max()), name) for name, gradient in gradients.items())
+    print(f"  gradient: {len(broken)} of {len(gradients)} tensors not finite; largest {largest[0]:.3g}, {largest[1]}")
+    for name in broken[:SHOWN]:
+        print(f"    {name}")
+
+
+def step(
+    tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """The summed loss of a micro-batch and the gradient of each trained tensor, with the dropout that it had."""
+    assert tuner.net is not None
+    tuner.net.train()
+    torch.manual_seed(seed)
+    trained = tuner.trained()
+    with context:
+        total = tuner.net(batch).total
+    return float(total), dict(zip(trained, torch.autograd.grad(total, list(trained.values())), strict=True))
+
+
+def row_losses(tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> Iterator[RowLoss]:
+    """Each row alone, as far as it goes: dropout falls otherwise than in the whole batch."""
+    assert tuner.net is not None
+    width = batch.input_ids.shape[1]
+    for k, row_id in enumerate(batch.row_ids):
+        mine = (batch.predict_from // width == k).nonzero()[:, 0]
+        kept: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+        kept |= {
+            "input_ids": batch.input_ids[k : k + 1],
+            "predict_from": batch.predict_from[mine] - k * width,
+            "targets": batch.targets[mine],
+            "target_roles": batch.target_roles[mine],
+        }
+        torch.manual_seed(seed)
+        with torch.no_grad(), context:
+            total = float(tuner.net(Batch(**kept)).total)
+        yield RowLoss(row_id, len(mine), total / max(1, len(mine)))

@@ -1,0 +1,42 @@
+"""Held-out rows answered by the model as it is, beside what the data has there."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from datamodules.collate import Batch
+from datamodules.tokenize import ThinkTokenizer
+from lightning_modules.backbone import ThinkNet
+from lightning_modules.decoding import generate, read_ids
+from lightning_modules.metrics import Answered
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+
+def answer_rows(
+    net: ThinkNet,
+    tokenizer: ThinkTokenizer,
+    config: "GenerationConfig",
+    batch: Batch,
+    wanted: Sequence[int],
+    cancelled: Callable[[], bool],
+    sharded: bool,
+) -> list[Answered]:
+    """What the model writes for some rows of a batch, by their place in it; nothing that counts once `cancelled()`.
+
+    Sharded ranks must all call it or none: one that has no row left answers an empty prompt with the others.
+    """
+    ids = batch.input_ids.tolist()
+    prompts = [ids[k][: batch.prompt_lengths[k]] for k in wanted] or [[tokenizer.end_id]]
+    more: dict[str, Any] = {"synced_gpus": True} if sharded else {}
+    written = generate(net, tokenizer, prompts, config, cancelled, **more)
+    return [
+        Answered(
+            batch.rows[k],
+            batch.groups[k],
+            tokenizer.decode(prompt),
+            mine,
+            read_ids(ids[k][len(prompt) :], tokenizer, [tokenizer.end_id]),
+        )
+        for k, prompt, mine in zip(wanted, prompts, written, strict=False)
+    ]

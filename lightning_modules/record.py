@@ -1,0 +1,60 @@
+"""With what a run was made, so that it can be made again: command, versions, machine, and the state of the code."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hub import CHECKOUT
+
+PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "peft", "datasets", "torchmetrics", "bitsandbytes")
+LARGEST_PATCH = 2**20  # bytes; larger ones are most likely not code
+
+
+def environment(command: Sequence[str]) -> dict[str, Any]:
+    """Of this process and machine. Packages and git that are not there are null."""
+    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    changed = _git("status", "--porcelain")
+    return {
+        "command": list(command),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "gpus": gpus, "cuda": torch.version.cuda},
+        "git": {
+            "commit": (_git("rev-parse", "HEAD") or "").strip() or None,
+            "changed": None if changed is None else [line[3:] for line in changed.splitlines()],
+        },
+    }
+
+
+def write_record(folder: Path, suffix: str, command: Sequence[str]) -> None:
+    """`environment{suffix}.json`, and `uncommitted{suffix}.patch` where tracked files differ from the commit."""
+    found = environment(command)
+    (folder / f"environment{suffix}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    patch = _git("diff", "HEAD")
+    if patch and len(patch) <= LARGEST_PATCH:
+        (folder / f"uncommitted{suffix}.patch").write_text(patch, encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*args: str) -> str | None:
+    """What git says of the checkout; None where there is no git or no repository."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", CHECKOUT, *args], capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout if asked.returncode == 0 else None
