@@ -55,8 +55,8 @@ def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(there, dict):
             inner = next(name for name in {**there, **value} if there.get(name) != value.get(name))
             key, value, there = f"{key}.{inner}", value.get(inner), there.get(inner)
-        there = json.dumps(there, ensure_ascii=False)
+        value, there = (one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in (value, there))
         fix = f"set {key} to {there}, or train anew without --ckpt_path"
-        raise UserError(key, json.dumps(value, ensure_ascii=False), f"differs from the checkpoint's, {there}", fix)
+        raise UserError(key, value, f"differs from the checkpoint's, {there}", fix)
     names, fix = ", ".join(now["data.source"]), "give the rows as they were, or train anew without --ckpt_path"
     raise UserError("data.source", names, "holds other rows than when the checkpoint was written", fix)

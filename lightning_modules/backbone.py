@@ -83,8 +83,9 @@ class ThinkNet(nn.Module):
         ids, pieces = tokenizer.new_ids, tokenizer.pieces
         self.loss = loss
         self.role_weights: Tensor | None
-        weights = torch.tensor(loss.weights.by_role())
-        self.register_buffer("role_weights", None if (weights[1:] == 1).all() else weights, persistent=False)
+        weights = loss.weights.by_role()
+        plain = all(weights[role] == 1 for role in Role if role != Role.PROMPT)
+        self.register_buffer("role_weights", None if plain else torch.tensor(weights), persistent=False)
         if len(tokenizer) > base.get_input_embeddings().num_embeddings:
             base.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=ROWS_TO_A_MULTIPLE_OF, mean_resizing=False)
         self.lm: Any = base if lora is None else _with_lora(base, lora)

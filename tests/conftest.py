@@ -24,6 +24,14 @@ TINY = ROOT / "assets" / "tiny-qwen"
 TEMPLATE = Template((Segment(Role.PROMPT, "### Instruction: "), None, Segment(Role.PROMPT, "\n### Response: ")))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` need one."""
+    import torch
+
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real R1 traces, the real Qwen tokenizer and a small hub, kept beside the checkout where we develop."""

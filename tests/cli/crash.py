@@ -1,7 +1,8 @@
-"""Callbacks that break training, for the tests of resuming and of ending."""
+"""Callbacks that break training, for the tests of resuming and of ending. They leave a file `broken` where they run."""
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ class CrashAfter(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
+            Path("broken").touch()
             raise RuntimeError("crashed on purpose")
 
 
@@ -27,6 +29,7 @@ class KillAt(Callback):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.total_batch_idx == self.batch:
+            Path("broken").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -38,6 +41,7 @@ class SignalInValidation(Callback):
 
     def _send(self, trainer: Trainer) -> None:
         if trainer.global_step == self.step and trainer.state.fn == "fit" and trainer.global_rank == self.rank:
+            Path("broken").touch()
             os.kill(os.getpid(), self.signum)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,5 +67,6 @@ class BreakWeights(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             parameter = next(p for p in pl_module.parameters() if p.requires_grad)
+            Path("broken").touch()
             with torch.no_grad():
                 parameter.view(-1)[0] = float("nan")

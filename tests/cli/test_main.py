@@ -47,6 +47,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         "preview": ["--html", "--data.source"],
         "generate": ["--prompt", "--ckpt_path"],
         "export": ["--to", "--ckpt_path"],
+        "replay": ["--precision", "--device"],
     }.get(command, ["--model.lora", "--data.source", "--ckpt_path"])
     assert all(flag in text for flag in expected)
 

@@ -1,12 +1,15 @@
 """The program as a process: signals, several ranks, and a kill at any moment."""
 
+import csv
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from lightning_modules.checkpoint import read_checkpoint
 from tests.cli.conftest import DEMO, SHORT
 from tests.conftest import ROOT
 
+PATH = {"PYTHONPATH": str(ROOT)}  # for the callbacks of tests/cli/crash.py
 FSDP = str(ROOT / "configs" / "strategy" / "fsdp.yaml")
 
 
@@ -36,7 +40,7 @@ def only_run(folder: Path) -> Path:
 @contextmanager
 def begun(args: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A fit under way, from its first checkpoint on; it does not outlive the test."""
-    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         while not list(folder.glob("runs/demo/*/checkpoints/last.ckpt")):
             assert process.poll() is None, process.communicate()
@@ -47,46 +51,134 @@ def begun(args: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+def breaking(callback: str, **arguments: Any) -> list[str]:
+    """Options that have one of the callbacks of tests/cli/crash.py break the run."""
+    given = [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
+    return [f"--trainer.callbacks+=tests.cli.crash.{callback}", *given]
+
+
+def run(args: list[str], folder: Path) -> tuple[int, str, float]:
+    """Runs it to its end, which must be the end of all its processes; gives the exit code, what it said, and how many
+    seconds after it was broken (tests/cli/crash.py) that was."""
+    with (folder / "said").open("w+") as said:
+        process = subprocess.Popen(
+            args, cwd=folder, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | PATH
+        )
+        try:
+            code = process.wait(timeout=240)
+            ended = time.time()
+            until = ended + 10
+            while time.time() < until and _alive(process.pid):
+                time.sleep(0.2)
+            assert not _alive(process.pid), "a rank outlived the run"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        said.seek(0)
+        text = said.read()
+    broken = folder / "broken"
+    return code, text, ended - broken.stat().st_mtime if broken.exists() else 0.0
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def trained(run: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+    return tensors
+
+
+def losses(run: Path) -> dict[int, str]:
+    """By step; of a step that was done twice, the later."""
+    rows = csv.DictReader((run / "metrics.csv").open())
+    return {int(row["step"]): row["train/loss"] for row in rows if row["train/loss"]}
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_training_with_its_code_and_the_way_on(sent: int, code: int, in_tmp: Path, cache: Path) -> None:
+def test_a_signal_from_outside_ends_training_with_its_code_and_the_way_on(
+    sent: int, code: int, in_tmp: Path, cache: Path
+) -> None:
     long = ("--trainer.max_epochs", "500", "--checkpoint.every_n_steps", "1", "--model.evaluation.rows", "0")
-    args = fit(*long, "--data.cache_dir", str(cache))
+    # Workers get the signal, too, where a terminal or a cluster sends it
+    args = fit(*long, "--data.cache_dir", str(cache), "--data.num_workers", "2")
     with begun(args, in_tmp) as process:
-        process.send_signal(sent)
+        os.killpg(process.pid, sent)
         _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
-    last = only_run(in_tmp) / "checkpoints" / "last.ckpt"
+    assert "stopping after this optimizer step and saving" in err
     assert "goes on" in err
-    assert read_checkpoint(last)["global_step"] >= 1
+    assert read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")["global_step"] >= 1
 
 
-def test_a_kill_leaves_a_whole_checkpoint_and_the_run_goes_on_to_the_same_end(in_tmp: Path, cache: Path) -> None:
-    more = (
-        "--checkpoint.every_n_steps",
-        "1",
-        "--model.evaluation.rows",
-        "0",
-        "--data.train_rows",
-        "320",
-        "--data.cache_dir",
-        str(cache),
+# 10 optimizer steps of 2 batches a rank in two epochs; the last step of each has fewer rows
+UNEVEN = (
+    "--data.train_rows", "150", "--data.val_rows", "17", "--model.evaluation.rows", "0", "--model.lora.dropout", "0.1",
+    "--data.batch_size", "8",
+)  # fmt: skip
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_kill_minus_nine_at_any_batch_costs_nothing_but_time(ranks: int, in_tmp: Path, cache: Path) -> None:
+    settings = [*UNEVEN, "--data.cache_dir", str(cache), "--data.num_workers", str(2 * (ranks == 1))]
+    settings += TWO if ranks == 2 else ["--trainer.accumulate_grad_batches", "4"]
+    batch = random.SystemRandom().randrange(8 * ranks, 17)  # told by the assertion where it fails
+    assert run(fit(*settings, "--run.name", "whole"), in_tmp)[0] == 0
+    every = ["--checkpoint.every_n_steps", "3"]
+    code, said, _ = run(fit(*settings, *every, *breaking("KillAt", batch=batch)), in_tmp)
+    assert code == -signal.SIGKILL, said
+    assert 0 < read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")["global_step"] <= batch // 2
+    code, said, _ = run(fit(*settings, *every, "--ckpt_path", "last"), in_tmp)
+    assert code == 0, said
+    (whole,), mine = (in_tmp / "runs" / "whole").iterdir(), only_run(in_tmp)
+    assert losses(mine) == losses(whole), batch
+    assert all(torch.equal(trained(mine)[name], tensor) for name, tensor in trained(whole).items()), batch
+
+
+def test_an_error_on_one_rank_ends_all_with_that_error(in_tmp: Path, cache: Path) -> None:
+    code, said, seconds = run(
+        fit(*UNEVEN, *TWO, "--data.cache_dir", str(cache), *breaking("CrashAfter", step=2, rank=1)), in_tmp
     )
-    assert subprocess.run(fit(*more, "--run.name", "whole"), capture_output=True, check=False).returncode == 0
-    with begun(fit(*more), in_tmp) as process:
-        time.sleep(0.2)
-        process.kill()
-    run = only_run(in_tmp)
-    stopped_at = read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"]
-    assert 1 <= stopped_at < 20
-    resumed = subprocess.run(fit(*more, "--ckpt_path", "last"), capture_output=True, text=True, check=False)
-    assert resumed.returncode == 0, resumed.stderr
-    (whole,) = (in_tmp / "runs" / "whole").iterdir()
-    one, two = (read_checkpoint(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (whole, run))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert code == 1, said
+    assert "RuntimeError: crashed on purpose" in said
+    assert "rank 0 ends, since rank 1 did: RuntimeError: crashed on purpose" in said
+    assert seconds < 60
 
 
-FEW_ANSWERS = ("--model.evaluation.rows", "4")
+def test_sigterm_to_any_rank_saves_and_ends_all(in_tmp: Path, cache: Path) -> None:
+    """Lightning alone would hang for half an hour where it is not the first rank."""
+    settings = [*UNEVEN, *TWO, "--data.cache_dir", str(cache)]
+    code, said, seconds = run(fit(*settings, *breaking("SignalAfter", step=3, rank=1)), in_tmp)
+    assert code == 143, said
+    assert seconds < 60
+    assert said.count("goes on") == 1
+    assert read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+def test_a_step_that_is_not_finite_ends_all_ranks_and_can_be_replayed(in_tmp: Path, cache: Path) -> None:
+    settings = [*UNEVEN, *TWO, "--data.cache_dir", str(cache), "--checkpoint.every_n_steps", "1"]
+    code, said, seconds = run(fit(*settings, *breaking("BreakWeights", step=3, rank=1)), in_tmp)
+    assert code == 2, said
+    assert seconds < 60
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "optimizer step 4' is not finite (rank 1: loss nan of rows " in line
+    folder = only_run(in_tmp)
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert all(tensor.isfinite().all() for tensor in trained(folder).values())
+    files = sorted((folder / "nonfinite").iterdir())
+    assert [file.name for file in files] == ["step-4-rank-0.replay", "step-4-rank-1.replay"]
+    code, said, _ = run(command("replay", str(files[1])), in_tmp)
+    assert code == 0, said
+    assert "not finite" in said
+
+
+FEW_ANSWERS = ("--model.evaluation.rows", "4", "--data.train_rows", "70", "--data.val_rows", "17")
 
 
 @pytest.fixture(scope="module")

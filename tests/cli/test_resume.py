@@ -170,7 +170,7 @@ def test_a_run_of_other_rows_is_refused_with_the_difference(
     for setting, value, words in [
         ("--data.train_rows", "96", "data.train_rows: '96' differs from the checkpoint's, 64"),
         ("--data.seed", "3", "data.seed: '3' differs from the checkpoint's, 0"),
-        ("--data.steps.split", "none", 'data.steps.split: \'"none"\' differs from the checkpoint\'s, "sentence"'),
+        ("--data.steps.split", "none", "data.steps.split: 'none' differs from the checkpoint's, sentence"),
         ("--data.new_tokens", "[<step>]", "has another tokenizer"),
     ]:
         capsys.readouterr()

@@ -172,7 +172,6 @@ def test_half_precision_trains_and_keeps_what_is_trained_in_float32(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
 def test_a_gpu_trains_in_each_precision(precision: str, in_tmp: Path, fit: Callable[..., int]) -> None:
     dtype = {"16-mixed": "float16", "bf16-mixed": "bfloat16", "32-true": "float32"}[precision]

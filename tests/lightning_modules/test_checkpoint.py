@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import torch
 
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
-from lightning_modules.backbone import LoraSettings
+from lightning_modules.backbone import LoraSettings, ThinkNet
 from lightning_modules.checkpoint import (
     KEY,
     CheckedCheckpointIO,
@@ -15,7 +16,9 @@ from lightning_modules.checkpoint import (
     identity,
     read_checkpoint,
     weights_digest,
+    write_checkpoint,
 )
+from lightning_modules.optim import OptimSettings, build_optimizer
 from tests.conftest import TINY
 
 CONTENT: dict[str, Any] = {"state_dict": {"rows": torch.arange(4.0)}, KEY: {"base": "b"}, "step": 3}
@@ -49,14 +52,20 @@ def test_a_write_that_breaks_off_leaves_the_old_file(saved: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
-def test_damage_is_seen_and_the_other_checkpoints_are_offered(saved: Path, damage: str) -> None:
-    shutil.copy(saved, saved.with_name("best.ckpt"))
+def test_damage_is_seen_and_the_newest_whole_checkpoint_is_offered(saved: Path, damage: str) -> None:
+    for age, name in enumerate(["step-2.ckpt", "best.ckpt", "step-1.ckpt"]):
+        shutil.copy(saved, saved.with_name(name))
+        os.utime(saved.with_name(name), (1000 - age, 1000 - age))
+    saved.with_name("step-2.ckpt").write_bytes(saved.read_bytes()[:-1])  # the newest is damaged, too
     data = bytearray(saved.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
     damaged = {"truncated": data[:-100], "flipped": data, "foreign": b"hello" * 100, "empty": b""}[damage]
     saved.write_bytes(bytes(damaged))
-    with pytest.raises(UserError, match=r"last\.ckpt' is damaged or was not written by this program.*best\.ckpt"):
+    offered = (
+        r"last\.ckpt' is damaged or was not written by this program\. The last good one is --ckpt_path .*best\.ckpt"
+    )
+    with pytest.raises(UserError, match=offered):
         read_checkpoint(saved)
 
 
@@ -90,3 +99,30 @@ def test_other_weights_of_the_same_shape_are_seen(tmp_path: Path) -> None:
     data[len(data) // 2 + 5] ^= 1
     (copy / "model.safetensors").write_bytes(data)
     assert weights_digest(copy) != weights_digest(TINY)
+
+
+def test_where_no_other_is_whole_it_says_so(saved: Path) -> None:
+    saved.write_bytes(b"")
+    with pytest.raises(UserError, match="No other beside it is whole, so start anew"):
+        read_checkpoint(saved)
+
+
+def test_qwen_of_1_8_billion_weights_makes_a_checkpoint_of_at_most_40_megabytes(tmp_path: Path) -> None:
+    """With optimizer state: rank 8 on q, k, v, o, and the rows of both tags in embedding and head."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = AutoConfig.for_model(
+        "qwen2", vocab_size=151_936, hidden_size=2048, intermediate_size=5504, num_hidden_layers=24,
+        num_attention_heads=16, num_key_value_heads=16, tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        net = ThinkNet(AutoModelForCausalLM.from_config(shape), ThinkTokenizer.load(str(TINY)), LoraSettings())
+    trained = {name: torch.nn.Parameter(torch.zeros(p.shape)) for name, p in net.named_parameters() if p.requires_grad}
+    assert sum(p.numel() for p in trained.values()) == 24 * 4 * 2 * 8 * 2048 + 2 * 2 * 2048
+    optimizer = build_optimizer(trained.items(), OptimSettings())
+    for parameter in trained.values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    content = {"state_dict": {name: p.detach() for name, p in trained.items()}, KEY: {}}
+    write_checkpoint(content | {"optimizer_states": [optimizer.state_dict()]}, tmp_path / "last.ckpt")
+    assert (tmp_path / "last.ckpt").stat().st_size <= 40e6

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from datamodules.magpie import MagpieDataModule
+from datamodules.render import Role
+from datamodules.steps import StepSettings
 from errors import UserError
 from lightning_modules.backbone import LoraSettings
+from lightning_modules.loss import LossSettings, RoleWeights
 from lightning_modules.optim import OptimSettings
 from lightning_modules.think_tuner import EvalSettings, ThinkTuner
 from tests.conftest import TINY
@@ -18,21 +21,25 @@ from tests.conftest import TINY
 LORA = LoraSettings(rank=4, target_modules="all-linear")
 
 
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu", "devices": 1, "max_epochs": 1, "logger": False, "enable_checkpointing": False,
+    "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+}  # fmt: skip
+
+
+def rows(folder: Path, batch_size: int, **settings: Any) -> MagpieDataModule:
+    few: dict[str, Any] = {"train_rows": 32, "val_rows": 4, "num_workers": 0, "cache_dir": str(folder / "cache")}
+    return MagpieDataModule(batch_size=batch_size, **few | settings)
+
+
 def fit(folder: Path, batch_size: int, accumulate: int, **trainer: Any) -> ThinkTuner:
     """Two optimizer steps of 16 rows with plain SGD, whose step is the gradient itself."""
     torch.manual_seed(0)
-    data = MagpieDataModule(
-        train_rows=32, val_rows=4, batch_size=batch_size, num_workers=0, cache_dir=str(folder / "cache")
-    )
     tuner = ThinkTuner(lora=LORA, evaluation=EvalSettings(rows=0))
     plain = {"optimizer": lambda: torch.optim.SGD(tuner.trained().values(), lr=1.0)}
     tuner.configure_optimizers = plain["optimizer"]  # type: ignore[method-assign, assignment]
-    settings: dict[str, Any] = {
-        "accelerator": "cpu", "devices": 1, "max_epochs": 1, "accumulate_grad_batches": accumulate, "logger": False,
-        "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
-        "limit_val_batches": 0, "num_sanity_val_steps": 0,
-    }  # fmt: skip
-    Trainer(**settings | trainer).fit(tuner, data)
+    settings = QUIET | {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}
+    Trainer(**settings | trainer).fit(tuner, rows(folder, batch_size))
     return tuner
 
 
@@ -46,6 +53,91 @@ def test_accumulated_batches_are_one_big_batch(batch_size: int, accumulate: int,
         moved = (whole[name] - start[name]).abs().max()
         assert (parts[name] - whole[name]).abs().max() <= 1e-4 * moved + 1e-7, name
     assert any((whole[name] - start[name]).abs().max() > 1e-3 for name in whole)
+
+
+PRECISIONS = [
+    ("32-true", "float32", "cpu"),
+    ("bf16-mixed", "float32", "cpu"),
+    ("bf16-mixed", "bfloat16", "cpu"),
+    *(
+        pytest.param(precision, dtype, "cuda", marks=pytest.mark.gpu)
+        for precision, dtype in (("16-mixed", "float16"), ("16-mixed", "float32"), ("bf16-mixed", "bfloat16"))
+    ),
+]
+
+
+@pytest.mark.parametrize(("precision", "dtype", "accelerator"), PRECISIONS)
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+def test_each_precision_learns_and_keeps_what_is_trained_in_float32(
+    precision: str, dtype: Any, accelerator: str, tmp_path: Path
+) -> None:
+    """Trained tensors, the optimizer's state and the metrics, whatever the base and the products are in."""
+    torch.manual_seed(0)
+    data, losses = rows(tmp_path, 16, train_rows=16 * 12), []
+    tuner = ThinkTuner(lora=LORA, dtype=dtype, optim=OptimSettings(lr=3e-3), evaluation=EvalSettings(rows=0))
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            losses.append(tuner.gradients.attempts[-1].loss.item() / len(tuner.gradients.attempts[-1].batch.targets))
+
+    trainer = Trainer(**QUIET | {"accelerator": accelerator, "callbacks": [Losses()]}, precision=precision)  # type: ignore[arg-type]
+    trainer.fit(tuner, data)
+    assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
+    held = {p.dtype for p in tuner.parameters() if not p.requires_grad}
+    assert held == {getattr(torch, dtype)}
+    assert {p.dtype for p in tuner.trained().values()} == {torch.float32}
+    (optimizer,) = trainer.optimizers
+    assert {v.dtype for state in optimizer.state.values() for v in state.values()} == {torch.float32}
+    assert tuner.eval_loss.losses.dtype == tuner.tag_scores.sums.dtype == torch.float64
+
+
+@pytest.mark.parametrize("val_batch_size", [1, 3, 50])
+def test_what_validation_says_does_not_depend_on_its_batches(val_batch_size: int, tmp_path: Path) -> None:
+    """A mean of batch means would differ in the third digit."""
+    figures = []
+    for size in (7, val_batch_size):
+        torch.manual_seed(0)
+        tuner = ThinkTuner(lora=LORA, evaluation=EvalSettings(rows=0))
+        trainer = Trainer(**QUIET)
+        trainer.validate(tuner, rows(tmp_path, 4, val_rows=11, val_batch_size=size), verbose=False)
+        figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    assert figures[0].keys() == figures[1].keys() >= {
+        "val/loss", "val/perplexity", "val/loss_thought", "val/loss_answer", "val/loss_tag_open", "val/loss_tag_close",
+        "val/loss_end", "val/tag_prob_open", "val/tag_rank_close",
+    }  # fmt: skip
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)  # up to rounding
+
+
+def test_the_tags_are_learned(tmp_path: Path) -> None:
+    """Before training they are tokens that nothing ever led to; after some steps they are likely at their places."""
+    torch.manual_seed(0)
+    data = rows(tmp_path, 16, train_rows=16 * 60, val_rows=20, steps=StepSettings(split="sentence"))
+    optim = OptimSettings(lr=5e-3, think_rows_lr=2e-2)
+    tuner = ThinkTuner(lora=LoraSettings(32, 64, target_modules="all-linear"), optim=optim, evaluation=EvalSettings(0))
+    trainer = Trainer(**QUIET)
+    trainer.validate(tuner, data, verbose=False)
+    before = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    trainer.fit(tuner, data)
+    after = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for tag in ("open", "close"):
+        assert before[f"val/tag_prob_{tag}"] < 0.01
+        assert before[f"val/tag_rank_{tag}"] > 10
+        assert after[f"val/tag_prob_{tag}"] > 0.5
+        assert after[f"val/tag_rank_{tag}"] < 3
+
+
+def test_a_role_that_weighs_nothing_is_not_learned(make_batch: Any) -> None:
+    weightless = LossSettings(weights=RoleWeights(thought=0.0))
+    totals = []
+    for settings in (LossSettings(), weightless):
+        tuner = ThinkTuner(lora=LORA, loss=settings)
+        torch.manual_seed(0)
+        tuner.configure_model()
+        assert tuner.net is not None
+        sums = tuner.net(make_batch(0, 3))
+        totals.append((sums.total.item(), sums.losses.tolist()))
+    assert totals[0][1] == totals[1][1]  # what is reported is the same
+    assert totals[0][0] - totals[1][0] == pytest.approx(totals[0][1][Role.THOUGHT], rel=1e-5)
 
 
 def test_a_step_that_would_be_cut_short_is_refused(tmp_path: Path) -> None:
