@@ -7,6 +7,7 @@ python cli.py generate --prompt "Solve x + 5 = 12"
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from commands.preflight import require_config_files
@@ -79,10 +80,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    if code == 2:
-        # Threads of a download that broke off may go on, and they abort an interpreter that shuts down in order
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code:
+        # Threads of a download that broke off would abort an interpreter that shuts down in order, and worker
+        # processes that outlived an error would be waited for; they end by themselves once this one is gone
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)

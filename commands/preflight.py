@@ -57,9 +57,6 @@ def check_hardware(trainer: Any, dtype: str, gpus: int) -> None:
     if isinstance(sharded, int) and count_devices(devices) not in (0, sharded):
         key = "trainer.strategy.init_args.data_parallel_size"
         raise UserError(key, sharded, f"is not the number of devices, {devices}", f"set it to {devices}")
-    if "ModelParallel" in str(strategy) and precision.startswith("16"):
-        problem = "has no gradient scaler for this strategy in Lightning"
-        raise UserError("trainer.precision", precision, problem, "set trainer.precision bf16-mixed")
 
 
 def count_devices(devices: Any) -> int:

@@ -54,7 +54,7 @@ def run(args: Sequence[str]) -> int:
             "state_dict"
         ]
     loaded = load_run(None, str(file), "", content)
-    precision = given.precision or loaded.config["trainer"]["precision"]
+    precision = given.precision or loaded.config["trainer"]["precision"] or "32-true"
     if precision not in (*HALF, "32-true"):
         raise UserError("--precision", precision, "is not one that trains", f"give 32-true or {' or '.join(HALF)}")
     tuner = loaded.tuner.to(device(given.device))

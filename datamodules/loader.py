@@ -9,6 +9,8 @@ from datamodules.batching import PlannedBatch
 from datamodules.collate import Batch, collate
 from datamodules.token_rows import TokenRows
 
+PATIENCE = 120  # seconds that a worker lives on after SIGTERM
+
 
 class PlannedBatches(Dataset[Batch]):
     """Item i is the i-th planned batch."""
@@ -48,6 +50,8 @@ class PlanLoader:
 
 def leave_signals_to_the_trainer(worker: int) -> None:
     """For a worker process: Ctrl-C and a cluster's SIGTERM reach it, too, and the trainer still needs its batches to
-    come to the end of an optimizer step. It ends with the trainer, however that ends."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+    come to the end of an optimizer step. It ends with the trainer, however that ends; or in a while, should nobody ask
+    it to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))

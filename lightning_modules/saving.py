@@ -140,7 +140,13 @@ class SaveCheckpoints(Checkpoint):
             trainer.save_checkpoint(self.run.best)
 
     def write_last(self, trainer: Trainer, numbered: bool) -> None:
-        """last.ckpt; with `numbered` also under the name of its step, of which the newest few stay."""
+        """last.ckpt; with `numbered` also under the name of its step, of which the newest few stay.
+
+        Nothing as long as nothing was updated: a gradient scaler may leave out the first steps, and Lightning cannot go
+        on from a sharded optimizer without state.
+        """
+        if not trainer.optimizers[0].state:
+            return
         trainer.save_checkpoint(self.run.last)
         self._written, self._since = trainer.global_step, self.clock()
         if numbered and self.settings.keep and trainer.is_global_zero:

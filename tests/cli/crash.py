@@ -36,7 +36,7 @@ class KillAt(Callback):
 class SignalInValidation(Callback):
     """Sends itself a signal in the validation that follows optimizer step `step`, or in training once it is done."""
 
-    def __init__(self, step: int, signum: int = signal.SIGTERM, rank: int = 0) -> None:
+    def __init__(self, step: int, signum: int = 15, rank: int = 0) -> None:
         self.step, self.signum, self.rank = step, signum, rank
 
     def _send(self, trainer: Trainer) -> None:

@@ -31,7 +31,6 @@ RECIPE = {"accelerator": "gpu", "devices": 4, "precision": "16-mixed", "strategy
         (0, {"dtype": "float16"}, r"model\.dtype: 'float16' is slow or not supported on a CPU.*cpu\.yaml"),
         (4, RECIPE | {"strategy": "fsdp"}, r"trainer\.strategy: 'fsdp'.*configs/strategy/fsdp\.yaml"),
         (2, {"devices": 2, "strategy": SHARDED}, r"data_parallel_size: '4' is not the number of devices, 2"),
-        (4, RECIPE | {"strategy": {"class_path": "ModelParallelStrategy"}}, r"no gradient scaler.*bf16-mixed"),
     ],
 )
 def test_what_the_machine_cannot_do_is_said_with_the_overlay_that_helps(

@@ -18,6 +18,7 @@ class FakeTrainer(SimpleNamespace):
         super().__init__(
             global_step=0, current_epoch=0, accumulate_grad_batches=2, world_size=1, is_global_zero=True,
             callback_metrics={}, sanity_checking=False, state=SimpleNamespace(fn="fit"),
+            optimizers=[SimpleNamespace(state={"a parameter": "its moments"})],
         )  # fmt: skip
         self.written: list[tuple[str, int]] = []
 
@@ -59,6 +60,13 @@ def test_every_n_steps_and_the_newest_few_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == ["last.ckpt", "step-0000006.ckpt", "step-0000009.ckpt"]
     assert Run(tmp_path).numbered(6).read_text() == "6"
     assert Run(tmp_path).last.stat().st_ino == Run(tmp_path).numbered(9).stat().st_ino  # no second copy on disk
+
+
+def test_nothing_is_written_before_anything_was_updated(tmp_path: Path) -> None:
+    callback, trainer, _, _ = saver(tmp_path, every_n_steps=1)
+    trainer.optimizers[0].state.clear()
+    train(callback, trainer, 3)
+    assert trainer.written == []
 
 
 def test_keep_0_leaves_only_last(tmp_path: Path) -> None:
