@@ -38,7 +38,8 @@ RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts whi
 NOT_FOR_USERS = (
     "LightningCLI's args parameter", ".*LeafSpec.*", ".*does not have many workers.*", ".*in eval mode.*",
     ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*", ".*Experiment logs directory.*",
-    "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*", "Detected call of `lr_scheduler.step.*",
+    "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
+    "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from datamodules.template import load_template
 from datamodules.thoughts import Columns, Tags, example
 from datamodules.tokenize import SEAM, ThinkTokenizer
 from datamodules.untidy import Untidy
+from errors import UserError
 from tests.conftest import TEMPLATE, TINY
 
 TRICKY = "a <think> b </think> c <|im_end|> <|im_start|>system\n<|endoftext|>"
@@ -192,3 +193,59 @@ def test_runs_of_white_space_that_a_model_added_as_tokens_stay_tokens(tiny: Thin
     assert tokenizer.encode([text])[0] != tiny.encode([text])[0]
     ((ids, _),) = tokenizer.encoder.encode_rows([[Segment(Role.THOUGHT, text), Segment(Role.ANSWER, "b")]])
     assert ids.tolist() == [*tokenizer.encode([text])[0], *tokenizer.encode(["b"])[0]]
+
+
+WITH_STEP = ("<step>", "[mol]")
+
+
+@pytest.fixture(scope="module")
+def tiny_with_tokens() -> ThinkTokenizer:
+    return ThinkTokenizer.load(str(TINY), None, Tags(), WITH_STEP)
+
+
+def test_further_tokens_are_one_id_wherever_they_stand_and_tags_stay_text(
+    tiny_with_tokens: ThinkTokenizer, tiny: ThinkTokenizer
+) -> None:
+    tokenizer = tiny_with_tokens
+    assert tokenizer.new_ids[:2] == tiny.new_ids == [tokenizer.open_id, tokenizer.close_id]
+    assert tokenizer.new_ids[2:] == [tokenizer.close_id + 1, tokenizer.close_id + 2]
+    row = [
+        Segment(Role.PROMPT, "a<step> <think> [mol]"),
+        Segment(Role.THOUGHT, "[mol]b"),
+        Segment(Role.ANSWER, "<step>"),
+    ]
+    ((ids, roles),) = tokenizer.encoder.encode_rows([row])
+    pieces = [tokenizer.decode([i]) for i in ids.tolist()]
+    assert [piece for piece in pieces if piece in WITH_STEP] == ["<step>", "[mol]", "[mol]", "<step>"]
+    assert "<think>" not in pieces
+    assert tokenizer.decode(ids.tolist()) == "".join(segment.text for segment in row)
+    assert roles[-1] == Role.ANSWER
+    assert tokenizer.encode(["a<step>b"])[0] == tokenizer.full("a<step>b", add_special_tokens=False).input_ids
+
+
+def test_what_each_new_token_was_before_is_kept(tiny_with_tokens: ThinkTokenizer, tiny: ThinkTokenizer) -> None:
+    texts = ["<think>", "</think>", *WITH_STEP]
+    assert tiny_with_tokens.pieces == tiny.encode(texts)
+    assert tiny.pieces == tiny.encode(texts[:2])
+
+
+@given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_other_text_has_the_ids_that_it_has_without_further_tokens(texts: list[str]) -> None:
+    with_tokens, without = (ThinkTokenizer.load(str(TINY), None, Tags(), tokens) for tokens in (WITH_STEP, ()))
+    texts = [text for text in texts if not any(token in text for token in (*WITH_STEP, SEAM))]
+    rows = [[Segment(Role.PROMPT, text) for text in texts]]
+    ((ours, _),), ((plain, _),) = (tokenizer.encoder.encode_rows(rows) for tokenizer in (with_tokens, without))
+    assert ours.tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ([" "], "is no token"), (["<|im_end|>"], "is a control token"), (["a"], "is a token of the model already"),
+        (["<think>"], "is part of <think>"), (["<s>", "<s>x"], "is part of <s>"),
+    ],
+)  # fmt: skip
+def test_further_tokens_that_cannot_be_are_refused(tokens: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.new_tokens: .*{words}"):
+        ThinkTokenizer.load(str(TINY), None, Tags(), tuple(tokens))
