@@ -90,6 +90,13 @@ def _innermost(error: BaseException) -> str:
     return message
 
 
+def missing_package(error: BaseException | None) -> ModuleNotFoundError | None:
+    """The import that failed behind an error, if that is what it comes from."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _in_full(key: str, args: Sequence[str]) -> str:
     """jsonargparse leaves out the group of a key inside an optional group; what the user gave has it in full."""
     given = [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from commands.equip import Equipment, equip, equip_fit, equip_predict, leave_signals_alone
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Complaint, Parser, explain, missing_package
 from commands.preflight import check_hardware, config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.tokenize import ThinkTokenizer
@@ -65,6 +65,11 @@ def run(args: Sequence[str]) -> int:
         raise UserError(
             "trainer", None, " ".join(str(error).split()).rstrip("."), "change the trainer settings"
         ) from error
+    except (ModuleNotFoundError, ValueError) as error:  # jsonargparse wraps what a class named in the config raises
+        if (missing := missing_package(error)) is None:
+            raise
+        problem = f"asks for a package that is not installed ({' '.join(str(missing).split())})"
+        raise UserError("trainer", None, problem, "pip install it, or leave that class out") from error
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     return 0

@@ -12,6 +12,7 @@ import yaml
 
 from cli import main
 from lightning_modules.checkpoint import KEY, read_checkpoint
+from tests.conftest import ROOT
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -180,3 +181,23 @@ def test_a_gpu_trains_in_each_precision(precision: str, in_tmp: Path, fit: Calla
     (run,) = (in_tmp / "runs" / "demo").iterdir()
     content = summary(run)
     assert content["after"]["loss"] < content["before"]["loss"]
+
+
+def test_weights_and_biases_by_config(in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    short = ("--trainer.max_steps", "1", "--model.evaluation.rows", "0")
+    assert fit("--config", str(ROOT / "configs" / "logger" / "wandb.yaml"), *short) == 0
+    assert list((in_tmp / "runs" / "wandb").glob("offline-run-*/*.wandb"))
+    (run,) = (in_tmp / "runs" / "demo").iterdir()
+    assert (run / "metrics.csv").is_file()  # beside it, not in its place
+
+
+def test_a_logger_whose_package_is_missing_is_named(
+    in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.__init__", missing)
+    assert fit("--trainer.logger.class_path", "lightning.pytorch.loggers.WandbLogger") == 2
+    assert "No module named 'wandb'" in capsys.readouterr().err
