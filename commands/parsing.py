@@ -19,6 +19,9 @@ UNKNOWN = re.compile(
 WRONG_VALUE = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s*(?P<problem>.*?)\.? Got value: (?P<value>.*)", re.DOTALL)
 
 
+Groups = dict[str, tuple[str, ...] | None]  # of a config, and the keys that matter of each; None for all
+
+
 class Complaint(Exception):
     """What a parser has to say, and the parser that says it."""
 
@@ -88,6 +91,42 @@ def _innermost(error: BaseException) -> str:
         message = str(link) if isinstance(link, Complaint) else message
         link = link.__cause__ or link.__context__
     return message
+
+
+def only_what_matters(args: Sequence[str], matters: Groups) -> list[str]:
+    """The arguments of a command that takes configs of fit, which have more than it has a use for. A parser reads
+    a config from its text as well as from a file, so the files are given as what is left of them."""
+    texts = {name: what_matters(name, matters) for name in config_files(args)}
+    return [
+        texts.get(arg, arg) if before in ("-c", "--config") else _of_file(arg, texts)
+        for before, arg in zip(["", *args], args, strict=False)
+    ]
+
+
+def _of_file(arg: str, texts: dict[str, str]) -> str:
+    option, equals, name = arg.partition("=")
+    return f"{option}={texts[name]}" if option == "--config" and equals else arg
+
+
+def what_matters(name: str, matters: Groups) -> str:
+    """The YAML of a config file without the other groups and keys."""
+    try:
+        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = f"is not YAML ({' '.join(str(error).split())})"
+        raise UserError("--config", name, problem, "mend the file") from error
+    if not isinstance(content, dict):
+        raise UserError("--config", name, "holds no settings", "write them as in configs/demo.yaml")
+    for key in content:
+        if key not in matters and (near := did_you_mean(str(key), matters)):
+            raise UserError(str(key), None, "there is no such setting", f"did you mean {near}?")
+    kept = {}
+    for group, keys in matters.items():
+        found = content.get(group) or {}
+        if not isinstance(found, dict):
+            raise UserError(group, found, "is not a group of settings", "write them as in configs/demo.yaml")
+        kept[group] = {key: value for key, value in found.items() if keys is None or key in keys}
+    return yaml.safe_dump(kept, allow_unicode=True)
 
 
 def missing_package(error: BaseException | None) -> ModuleNotFoundError | None:

@@ -9,26 +9,22 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
 from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # it is exported
 from rich.console import Console
 from tqdm import tqdm
 
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Complaint, Groups, Parser, explain, only_what_matters
 from commands.preflight import config_files
 from datamodules import preview
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import Row
 from datamodules.preview_page import page
 from datamodules.render import Role
-from errors import UserError, did_you_mean
+from errors import UserError
 from lightning_modules.runs import RunSettings, find_runs
 
 A_LOOK = 2_000  # rows: seconds
-MATTERS: dict[str, tuple[str, ...] | None] = {
-    "data": None,
-    "model": ("name", "revision"),
-}  # groups of a config, and the keys of them
+MATTERS: Groups = {"data": None, "model": ("name", "revision")}
 ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, preview.LABELS, strict=True))
 
 
@@ -120,42 +116,10 @@ def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
         args = ["--config", str(newest.config()), *args]
         print(f"config {newest.config()}", file=sys.stderr)
     try:
-        # A parser reads a config from its text as well as from a file
-        texts = {name: what_matters(name) for name in config_files(args)}
-        in_place = [
-            texts.get(arg, arg) if before in ("-c", "--config") else _of_file(arg, texts)
-            for before, arg in zip(["", *args], args, strict=False)
-        ]
-        given = parser.parse_args(in_place)
+        given = parser.parse_args(only_what_matters(args, MATTERS))
         return given, parser.instantiate_classes(given).data
     except Complaint as complaint:
         raise explain(complaint, ["preview", *args]) from complaint
-
-
-def _of_file(arg: str, texts: dict[str, str]) -> str:
-    option, equals, name = arg.partition("=")
-    return f"{option}={texts[name]}" if option == "--config" and equals else arg
-
-
-def what_matters(name: str) -> str:
-    """The YAML of a config file without what has nothing to do with data."""
-    try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = f"is not YAML ({' '.join(str(error).split())})"
-        raise UserError("--config", name, problem, "mend the file") from error
-    if not isinstance(content, dict):
-        raise UserError("--config", name, "holds no settings", "write them as in configs/demo.yaml")
-    for key in content:
-        if key not in MATTERS and (near := did_you_mean(str(key), MATTERS)):
-            raise UserError(str(key), None, "there is no such setting", f"did you mean {near}?")
-    kept = {}
-    for group, keys in MATTERS.items():
-        found = content.get(group) or {}
-        if not isinstance(found, dict):
-            raise UserError(group, found, "is not a group of settings", "write them as in configs/demo.yaml")
-        kept[group] = {key: value for key, value in found.items() if keys is None or key in keys}
-    return yaml.safe_dump(kept, allow_unicode=True)
 
 
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[Row]:
