@@ -14,7 +14,7 @@ from datamodules.render import Template
 from datamodules.template import load_template
 from datamodules.thoughts import Tags
 from errors import UserError
-from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.checkpoint import KEY, read_checkpoint
 from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -26,6 +26,7 @@ class Loaded:
     tuner: ThinkTuner
     template: Template
     held_in: torch.dtype  # what the run's config holds the base in
+    quantize: str | None  # and to what it quantizes it
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -67,8 +68,10 @@ def load_run(run: str | None, ckpt_path: str | None, root: str, **model: Any) ->
         ) from error
     built = parser.instantiate_classes(parsed)
     tuner: ThinkTuner = built.model
+    tuner.lora_start = content[KEY].get("lora_start")
     tuner.configure_model()
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"], strict=False)
     template = load_template(built.data.template_setting, built.data.system, tuner.tokenizer)
-    return Loaded(found, checkpoint, tuner, template, getattr(torch, config["model"]["dtype"]))
+    held_in, quantize = getattr(torch, config["model"]["dtype"]), config["model"].get("quantize")
+    return Loaded(found, checkpoint, tuner, template, held_in, quantize)

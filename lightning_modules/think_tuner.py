@@ -14,11 +14,13 @@ from datamodules.thoughts import Tags
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.backbone import Dtype, LoraSettings, LossSums, ThinkNet, load_base
+from lightning_modules.backbone import Dtype, LossSums, ThinkNet, load_base
 from lightning_modules.checkpoint import KEY, check_identity, identity, settle_progress
 from lightning_modules.decoding import DecodingSettings, Generation, generate, generation_config, read_ids
+from lightning_modules.lora import LoraSettings, Start
 from lightning_modules.metrics import Answered, RoleLoss, from_all_ranks, think_scores
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+from lightning_modules.quantize import Quantize, check_quantize
 from lightning_modules.think_rows import RowInit
 
 
@@ -40,6 +42,8 @@ class ThinkTuner(LightningModule):
         revision: Commit, tag or branch of the hub model; null takes the newest.
         dtype: What the base's weights are held in. What is trained is float32 in any case.
         lora: Adapters on a frozen base; null trains all weights.
+        quantize: Hold the frozen base's linear layers in 4 bits a weight (nf4, by bitsandbytes); dtype is then what
+            they compute in, and what the other weights are held in.
         from_scratch: Start from random weights of the base's architecture.
         gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
         optim: Optimizer and learning rates.
@@ -55,6 +59,7 @@ class ThinkTuner(LightningModule):
         revision: str | None = None,
         dtype: Dtype = "float32",
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (read as the default of a nested config, never changed)
+        quantize: Quantize | None = None,
         from_scratch: bool = False,
         gradient_checkpointing: bool = False,
         optim: OptimSettings = OptimSettings(),  # noqa: B008
@@ -71,8 +76,10 @@ class ThinkTuner(LightningModule):
         if from_scratch and lora is not None:
             problem = "would leave random weights frozen under adapters"
             raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
+        check_quantize(quantize, lora, from_scratch)
         self.name, self.revision, self.dtype_name = name, revision, dtype
-        self.lora, self.from_scratch, self.gradient_checkpointing = lora, from_scratch, gradient_checkpointing
+        self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
+        self.gradient_checkpointing = gradient_checkpointing
         self.optim, self.evaluation, self.tags, self.think_rows_init = optim, evaluation, tags, think_rows_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
         self.train_loss = RoleLoss()
@@ -80,6 +87,8 @@ class ThinkTuner(LightningModule):
         self.answered: list[Answered] = []
         self.optimizer_settings: list[dict[str, Any]] = []
         self.net: ThinkNet | None = None
+        # Of the checkpoint that will be loaded, set before configure_model; else what configure_model finds
+        self.lora_start: Start | None = None
 
     # Building
 
@@ -87,12 +96,13 @@ class ThinkTuner(LightningModule):
         """Loads the base and places what is trained. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags)
-            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch)
+            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
             if self.gradient_checkpointing:
                 # The name changed within transformers 5
                 getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
             settings = self.evaluation.decoding
-            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init)
+            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init, self.lora_start)
+            self.lora_start = self.net.lora_start
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, settings
             )
@@ -234,7 +244,10 @@ class ThinkTuner(LightningModule):
         return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {"base": self.name, "revision": self.revision, "identity": self.identity()}
+        known = self.identity() | {"quantize": self.quantize}
+        checkpoint[KEY] = {"base": self.name, "revision": self.revision, "identity": known}
+        if self.lora_start is not None:
+            checkpoint[KEY]["lora_start"] = self.lora_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         settle_progress(checkpoint)

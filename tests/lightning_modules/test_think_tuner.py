@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 from datamodules.magpie import MagpieDataModule
 from errors import UserError
-from lightning_modules.backbone import LoraSettings
+from lightning_modules.lora import LoraSettings
 from lightning_modules.optim import OptimSettings
 from lightning_modules.think_tuner import EvalSettings, ThinkTuner
 from tests.conftest import TINY
