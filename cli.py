@@ -20,6 +20,7 @@ COMMANDS = {
     "test": "the same on held-out rows that validation never saw",
     "predict": "answer those rows and write predictions.jsonl",
     "preview": "look at the data as the model sees it, with what is left out and why",
+    "estimate": "what a device would hold of a config's model, before anything is loaded",
     "generate": "ask a run's model",
     "export": "write a run's model as a folder that transformers opens",
     "replay": "compute again, row by row, a step that ended a fit since it was not finite",
@@ -62,11 +63,13 @@ def main(args: Sequence[str] | None = None) -> int:
             from commands.export import run
         elif command == "preview":
             from commands.preview import run
+        elif command == "estimate":
+            from commands.estimate import run
         elif command == "replay":
             from commands.replay import run
         else:
             from commands.trainer import run
-        return run(rest if command in ("generate", "export", "preview", "replay") else args)
+        return run(rest if command in ("generate", "export", "preview", "estimate", "replay") else args)
     except UserError as error:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
             raise

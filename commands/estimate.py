@@ -11,7 +11,7 @@ from rich.table import Table
 from commands.parsing import Complaint, Groups, Parser, explain, only_what_matters
 from commands.preflight import count_devices
 from errors import UserError
-from lightning_modules.memory import Held, held
+from lightning_modules.memory import Held, held, shapes_of
 from lightning_modules.think_tuner import ThinkTuner
 
 MATTERS: Groups = {
@@ -61,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     sharded = "ModelParallel" in str(given.trainer.strategy)
     if not sharded and "fsdp" in str(given.trainer.strategy):
         raise UserError("trainer.strategy", "fsdp", "is not used here", "add --config configs/strategy/fsdp.yaml")
-    net = tuner.shapes()
+    net = shapes_of(tuner)
     counts = sorted({1, 2, 4, 8, devices} if sharded else {devices})
     nf4 = tuner.quantize == "nf4"
     show(tuner, sharded, {count: held(net, count, sharded, nf4) for count in counts})
@@ -71,8 +71,8 @@ def run(args: Sequence[str]) -> int:
 def show(tuner: ThinkTuner, sharded: bool, columns: dict[int, Held]) -> None:
     """One column for each number of devices."""
     how = "FSDP2" if sharded else "each device holds all"
-    title = f"{tuner.name}, MB a device ({how}); activations not counted"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", title_justify="left")
+    print(f"{tuner.name}, MB a device ({how}); activations not counted")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for devices in columns:
         table.add_column(f"{devices} device{'s' if devices > 1 else ''}", justify="right")

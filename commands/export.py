@@ -27,13 +27,17 @@ def run(args: Sequence[str]) -> int:
     except Complaint as complaint:
         raise explain(complaint, ["export", *args]) from complaint
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    # Merged in float32 whatever the base is held in; rounded once, at the end
-    overrides: dict[str, Any] = {} if given.adapter else {"dtype": "float32"}
-    loaded = load_run(given.run, given.ckpt_path, given.root, **overrides)
+    # Merged in float32 whatever the base is held in; rounded once, at the end. Never into layers of 4 bits: they would
+    # stay that, and round what is merged to them
+    whole: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})
+    loaded = load_run(given.run, given.ckpt_path, given.root, **whole)
     folder = Path(given.to).expanduser() if given.to else loaded.run.folder / ("adapter" if given.adapter else "export")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("--to", folder, "exists and is not empty", "give a new folder")
-    card = Card(loaded.tuner.name, loaded.tuner.revision, loaded.run.read_summary().get("after", {}), loaded.checkpoint)
+    figures = loaded.run.read_summary().get("after", {})
+    card = Card(
+        loaded.tuner.name, loaded.tuner.revision, figures, loaded.checkpoint, loaded.config["model"].get("quantize")
+    )
     if given.adapter:
         export_adapter(loaded.tuner, loaded.template, folder, card)
     else:

@@ -13,7 +13,7 @@ from datamodules.render import Template
 from datamodules.template import load_template
 from datamodules.thoughts import Tags
 from errors import UserError
-from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.checkpoint import KEY, read_checkpoint
 from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -74,6 +74,7 @@ def load_run(
         ) from error
     built = parser.instantiate_classes(parsed)
     tuner: ThinkTuner = built.model
+    tuner.lora_start = content[KEY].get("lora_start")
     tuner.configure_model()
     tuner.on_load_checkpoint(content)
     tuner.load_state_dict(content["state_dict"], strict=False)

@@ -16,7 +16,10 @@ from errors import UserError, did_you_mean
 UNKNOWN = re.compile(
     r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
 )
-WRONG_VALUE = re.compile(r"Parser key \"(?P<key>[\w.]+)\":\s*(?P<problem>.*?)\.? Got value: (?P<value>.*)", re.DOTALL)
+WRONG_VALUE = re.compile(
+    r"Parser key \"(?P<key>[\w.]+)\":\s*(?P<problem>.*?)\.?\s+(Got|Given value type:.*?Given) value: (?P<value>.*)",
+    re.DOTALL,
+)
 
 
 Groups = dict[str, tuple[str, ...] | None]  # of a config, and the keys that matter of each; None for all
@@ -70,6 +73,7 @@ def explain(complaint: Complaint, args: Sequence[str]) -> UserError:
         )
     if wrong := WRONG_VALUE.search(message):
         expected = re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(wrong["problem"].split()))
+        expected = re.sub(r".*Errors: - ", "", expected).replace(" - Expected a", " or a").replace("NoneType", "null")
         return UserError(_in_full(wrong["key"], args), wrong["value"].strip(), "is not what it can be", expected)
     for name in config_files(args):
         try:

@@ -31,8 +31,9 @@ def require_config_files(args: Sequence[str]) -> None:
             raise UserError("--config", name, "does not exist", f"did you mean {near}?" if near else known)
 
 
-def check_hardware(trainer: Any, dtype: str, gpus: int) -> None:
-    """Raises UserError for a `trainer` and a `model.dtype` that this machine, with so many GPUs, cannot run."""
+def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = None) -> None:
+    """Raises UserError for a `trainer`, a `model.dtype` and a `model.quantize` that do not go together, or that this
+    machine, with so many GPUs, cannot run."""
     devices, precision, strategy = trainer.devices, str(trainer.precision), trainer.strategy
     wants_gpu = trainer.accelerator in ("gpu", "cuda")
     on_gpu = wants_gpu or (trainer.accelerator == "auto" and gpus > 0)
@@ -50,6 +51,9 @@ def check_hardware(trainer: Any, dtype: str, gpus: int) -> None:
         raise UserError("trainer.precision", precision, "needs a GPU", CPU)
     if dtype == "float16" and not on_gpu:
         raise UserError("model.dtype", dtype, "is slow or not supported on a CPU", CPU)
+    if quantize and any(name in str(strategy) for name in ("fsdp", "FSDP", "ModelParallel")):
+        fix = "set trainer.strategy ddp, which holds a 4-bit base on each device, or model.quantize null"
+        raise UserError("model.quantize", quantize, "is for bases that are not sharded", fix)
     if isinstance(strategy, str) and strategy.startswith("fsdp"):
         problem = "cannot hold a half-precision base beside float32 adapters"
         raise UserError("trainer.strategy", strategy, problem, FSDP)

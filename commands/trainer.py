@@ -144,7 +144,8 @@ class ThinkCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         self.settings = self.config[self.command]
-        check_hardware(self.settings.trainer, self.settings.model.dtype, torch.cuda.device_count())
+        model = self.settings.model
+        check_hardware(self.settings.trainer, model.dtype, torch.cuda.device_count(), model.quantize)
         given, root, name = self.settings.ckpt_path, self.settings.run.root, self.settings.run.name
         if self.command == "fit":
             self.checkpoint = find_checkpoint(given, root, name) if given else None
@@ -184,7 +185,11 @@ class ThinkCLI(LightningCLI):
         if self.checkpoint is not None:
             tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags, model.new_tokens)
             self.saved = saved = read_checkpoint(self.checkpoint)[KEY]
-            check_identity(saved["identity"], saved["base"], identity(folder, False, tokenizer, model.lora))
+            known = identity(folder, False, tokenizer, model.lora)
+            if self.command == "fit":  # elsewhere adapters of a 4-bit base may be tried on the whole one
+                known["quantize"] = model.quantize
+            check_identity(saved["identity"], saved["base"], known)
+            model.lora_start = saved.get("lora_start")
 
     def run_folder(self) -> Run:
         """The folder of the run: a fit from a checkpoint goes on in that checkpoint's, any other fit gets a new one."""

@@ -1,8 +1,6 @@
 """The net: a causal LM from a folder or the hub, the think rows beside it, LoRA in it, and its own loss."""
 
 import sys
-import warnings
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +12,9 @@ from datamodules.render import Role
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
+from lightning_modules.lora import LoraSettings, Start, add_lora
 from lightning_modules.loss import LossSettings, supervised_cross_entropy, target_ranks
+from lightning_modules.quantize import Quantize, compute_as_in_training, quantization
 from lightning_modules.think_rows import RowInit, ThinkEmbedding, ThinkHead, start_rows
 
 if TYPE_CHECKING:
@@ -23,34 +23,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 ROWS_TO_A_MULTIPLE_OF = 64  # of a matrix that must grow; keeps the tensor cores' tiles full
-
-
-@dataclass
-class LoraSettings:
-    """Low-rank adapters (arXiv 2106.09685), by peft."""
-
-    rank: int = 8
-    """Rank of the adapters."""
-    alpha: float = 16.0
-    """Adapters are scaled by alpha / rank, with rslora by alpha / sqrt(rank)."""
-    dropout: float = 0.0
-    """Share of an adapter's inputs that is dropped in training."""
-    target_modules: list[str] | Literal["all-linear"] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
-    )
-    """Names of the linear layers that get an adapter; all-linear for every one but the head."""
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank), which lets high ranks learn (arXiv 2312.03732)."""
-
-    def check(self) -> None:
-        """Raises UserError for values that cannot be. Not at construction: for an optional group jsonargparse takes an
-        error there for "this is not the type"."""
-        if self.rank < 1:
-            raise UserError(
-                "model.lora.rank", self.rank, "is below 1", "give 1 or more, or model.lora null to train all weights"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError("model.lora.dropout", self.dropout, "is not a share below 1", "give 0.0 for no dropout")
 
 
 class LossSums(NamedTuple):
@@ -68,7 +40,8 @@ class ThinkNet(nn.Module):
     """Batch -> LossSums. All that is trained lives in here, and no weight is read outside a forward: so it shards.
 
     With LoRA the base is frozen and the rows of new tags are trained beside its matrices; without, everything is
-    trained and the rows are in the matrices themselves.
+    trained and the rows are in the matrices themselves. `lora_start` is what the adapters took out of the base
+    when they were new: to be given where a checkpoint will be loaded, None where there was nothing.
     """
 
     def __init__(
@@ -78,6 +51,7 @@ class ThinkNet(nn.Module):
         lora: LoraSettings | None,
         rows_init: RowInit = "subtokens",
         loss: LossSettings = LossSettings(),  # noqa: B008 (never changed)
+        lora_start: Start | None = None,
     ) -> None:
         super().__init__()
         ids, pieces = tokenizer.new_ids, tokenizer.pieces
@@ -86,9 +60,14 @@ class ThinkNet(nn.Module):
         weights = loss.weights.by_role()
         plain = all(weights[role] == 1 for role in Role if role != Role.PROMPT)
         self.register_buffer("role_weights", None if plain else torch.tensor(weights), persistent=False)
-        if len(tokenizer) > base.get_input_embeddings().num_embeddings:
+        rows = base.get_input_embeddings().num_embeddings
+        if len(tokenizer) > rows:
             base.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=ROWS_TO_A_MULTIPLE_OF, mean_resizing=False)
-        self.lm: Any = base if lora is None else _with_lora(base, lora)
+            with torch.no_grad():  # random ones, which no checkpoint holds, would be others where it is loaded
+                base.get_input_embeddings().weight[rows:] = 0
+                base.get_output_embeddings().weight[rows:] = 0
+        self.lm: Any
+        self.lm, self.lora_start = (base, None) if lora is None else add_lora(base, lora, lora_start)
         embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
         if getattr(head, "bias", None) is not None or getattr(base.config, "final_logit_softcapping", None):
             problem = "has an output head with a bias or soft-capping"
@@ -157,8 +136,12 @@ class ThinkNet(nn.Module):
         return written
 
 
-def load_base(name: str, revision: str | None, dtype: Dtype, from_scratch: bool = False) -> "PreTrainedModel":
-    """The base model on the CPU, in `dtype`; with `from_scratch` random weights of its architecture.
+def load_base(
+    name: str, revision: str | None, dtype: Dtype, from_scratch: bool = False, quantize: Quantize | None = None
+) -> "PreTrainedModel":
+    """The base model in `dtype`; with `from_scratch` random weights of its architecture.
+
+    With `quantize` the linear layers but the head hold 4 bits a weight, and compute in `dtype`.
 
     Raises UserError if there is no such model, or its files cannot be read as one.
     """
@@ -171,36 +154,14 @@ def load_base(name: str, revision: str | None, dtype: Dtype, from_scratch: bool 
     try:
         if from_scratch:
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype))
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        if quantize is None:
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        config = quantization(quantize, getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), quantization_config=config)
+        compute_as_in_training(model)
+        return model
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError: by what is broken
         problem = f"cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(
             "model.name", name, problem, "give a decoder-only transformers model with its weights"
-        ) from error
-
-
-def _with_lora(base: "PreTrainedModel", lora: LoraSettings) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        use_rslora=lora.rslora,
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*")  # a name that changed within transformers 5
-            return get_peft_model(base, config)  # adapters are float32 whatever the base is in
-    except ValueError as error:
-        names = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear)}
-        )
-        raise UserError(
-            "model.lora.target_modules",
-            lora.target_modules,
-            "matches no layer of the model",
-            f"choose from {', '.join(names)}",
         ) from error

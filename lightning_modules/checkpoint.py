@@ -105,9 +105,7 @@ def identity(folder: Path, weights: bool, tokenizer: Any, lora: Any | None) -> d
     config = json.loads((folder / "config.json").read_text())
     known = {key: config.get(key) for key in ARCHITECTURE}
     known["tokens"] = tokenizer.fingerprint
-    known["lora.rank"] = lora.rank if lora else None
-    target = lora.target_modules if lora else None
-    known["lora.target_modules"] = sorted(target) if isinstance(target, list) else target
+    known |= lora.identity() if lora else {"lora.rank": None}
     if weights:
         known["weights"] = weights_digest(folder)
     return known
@@ -129,16 +127,20 @@ def weights_digest(folder: Path) -> str:
 
 def check_identity(saved: dict[str, Any], name: str, current: dict[str, Any]) -> None:
     """Raises UserError naming the first difference between a checkpoint's model (called `name`) and the current one."""
-    for key, value in current.items():
-        there = saved.get(key)
+    for key in [*current, *(key for key in saved if key.startswith("lora.") and key not in current)]:
+        value, there = current.get(key), saved.get(key)
         if there == value:
             continue
-        if key.startswith("lora."):
+        if key.startswith("lora.") or key == "quantize":
+            fix = f"set model.{key} to {there}"
+            if there is None:
+                setting = f"model.{key.partition('.')[0]}"
+                fix = f"leave model.{key} out" if key.startswith("lora.peft.") else f"set {setting} null"
             raise UserError(
                 f"model.{key}",
                 value,
                 f"differs from the checkpoint's, {there}",
-                f"set model.{key} to {there}, or train anew without --ckpt_path",
+                f"{fix}, or train anew without --ckpt_path",
             )
         what = {"weights": "has other weights", "tokens": "has another tokenizer"}.get(
             key, f"has {key} {value}, the checkpoint's model {there}"

@@ -13,7 +13,9 @@ import torch
 
 from datamodules.render import Template
 from errors import UserError
+from hub import model_folder
 from lightning_modules.backbone import ThinkNet
+from lightning_modules.lora import as_plain
 from lightning_modules.summary import label, ordered, shown
 from lightning_modules.think_rows import ThinkEmbedding, ThinkHead
 from lightning_modules.think_tuner import ThinkTuner
@@ -27,6 +29,7 @@ class Card:
     revision: str | None
     figures: Mapping[str, float]
     checkpoint: Path
+    quantize: str | None = None  # what the base was held in while it was trained
 
 
 def chat_template(template: Template, own: str | None) -> str:
@@ -92,7 +95,8 @@ def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Car
 
 
 def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Card) -> None:
-    """Writes a peft adapter: LoRA matrices, and the think rows under peft's `trainable_token_indices`."""
+    """Writes a peft adapter for the base as it is: LoRA matrices, and the think rows under peft's
+    `trainable_token_indices`."""
     assert tuner.net is not None
     if tuner.lora is None:
         raise UserError("--adapter", None, "the run trained all weights and has no adapter", "export without --adapter")
@@ -104,6 +108,8 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
         net.lm.save_pretrained(to, save_embedding_layers=False)
         weights, config = to / "adapter_model.safetensors", to / "adapter_config.json"
         tensors, settings = load_file(weights), json.loads(config.read_text())
+        if net.lora_start is not None:
+            as_plain(tensors, settings, net.lora_start)
         model: Any = net.causal_lm
         trained = {"embed_tokens": model.get_input_embeddings()}
         if not model.config.tie_word_embeddings:
@@ -117,7 +123,9 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
         config.write_text(json.dumps(settings, indent=2))
         save_file(tensors, weights, metadata={"format": "pt"})
         _write_tokenizer(tuner, template, to)
-        (to / "README.md").write_text(_card(card, "adapter"), encoding="utf-8")
+        base = json.loads((model_folder(tuner.name, tuner.revision) / "config.json").read_text())
+        grown = net.vocabulary if net.vocabulary > base.get("vocab_size", net.vocabulary) else None
+        (to / "README.md").write_text(_card(card, "adapter", grown), encoding="utf-8")
 
     _whole(folder, write)
 
@@ -142,12 +150,24 @@ def _whole(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _card(card: Card, kind: str) -> str:
+def _card(card: Card, kind: str, grown: int | None = None) -> str:
+    """The model card; `grown` is the number of rows that an adapter's base needs, where it has too few."""
     rows = "\n".join(
         f"| {label(name, card.figures).strip()} | {shown(name, card.figures[name])} |"
         for name in ordered(set(card.figures))
     )
     revision = f" at {card.revision}" if card.revision else ""
+    notes = ""
+    if card.quantize:
+        notes = f"""
+The adapter was trained against the base in 4 bits a weight ({card.quantize}). On the base as it is, which is what
+{"it was merged into" if kind == "merged" else "this folder names"}, it says nearly the same, not exactly.
+"""
+    if grown is not None:
+        notes += f"""
+The base has no rows for the tags, so pipeline cannot open this folder. Load the base, call
+`base.resize_token_embeddings({grown}, mean_resizing=False)`, then `PeftModel.from_pretrained(base, "THIS FOLDER")`.
+"""
     return f"""---
 base_model: {card.base}
 library_name: {"transformers" if kind == "merged" else "peft"}
@@ -156,7 +176,7 @@ pipeline_tag: text-generation
 
 {card.base}{revision}, trained to think in `<think>` blocks before it answers: {kind} weights of
 `{card.checkpoint.name}`.
-
+{notes}
 ```python
 from transformers import pipeline
 

@@ -4,16 +4,19 @@ Activations are not counted: they follow from the rows of a batch and their leng
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from datamodules.tokenize import ThinkTokenizer
+from hub import model_folder
 from lightning_modules.backbone import ThinkNet
+from lightning_modules.think_tuner import ThinkTuner
 
 MOMENTS = 2  # AdamW's running means of the gradient and of its square, as large as the tensor
-# Of NormalFloat4 with double quantization: 4 bits a weight, 8 bits for the scale of each 64, and 32 for that of each 256
-# of those (arXiv 2305.14314, section 3)
+# Of NormalFloat4 with double quantization: 4 bits a weight, 8 bits for the scale of each 64, 32 bits for that of each
+# 256 of those (arXiv 2305.14314, section 3)
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
@@ -29,7 +32,18 @@ class Held:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, field.name) for field in fields(self))
+        return self.frozen + self.trained + self.gradients + self.moments + self.gathered
+
+
+def shapes_of(tuner: ThinkTuner) -> ThinkNet:
+    """The net that a tuner would build, on `meta`: without memory for its weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens)
+    config = AutoConfig.from_pretrained(model_folder(tuner.name, tuner.revision))
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, tuner.dtype_name))
+        return ThinkNet(base, tokenizer, tuner.lora and tuner.lora.plain())
 
 
 def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> Held:
@@ -40,10 +54,8 @@ def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = Fal
 
     def size(parameters: Iterable[nn.Parameter], parts: int = parts) -> float:
         """Each tensor is cut along its first dimension; the first device has no smaller part than the others."""
-        return sum(
-            -(-len(p) // parts) * (p.numel() / len(p)) * (NF4_BYTES if p in quantized else p.element_size())
-            for p in parameters
-        )
+        widths = {p: NF4_BYTES if p in quantized else p.element_size() for p in parameters}
+        return float(sum(-(-len(p) // parts) * (p.numel() / len(p)) * width for p, width in widths.items()))
 
     everything = set(net.parameters())
     trained = {p for p in everything if p.requires_grad}

@@ -18,13 +18,15 @@ from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.answering import answer_rows
-from lightning_modules.backbone import Dtype, LoraSettings, LossSums, ThinkNet, load_base
+from lightning_modules.backbone import Dtype, LossSums, ThinkNet, load_base
 from lightning_modules.checkpoint import KEY, check_identity, identity
 from lightning_modules.decoding import DecodingSettings, generation_config
+from lightning_modules.lora import LoraSettings, Start
 from lightning_modules.loss import LossSettings
 from lightning_modules.metrics import Answered, RoleLoss, TagScores, from_all_ranks, think_scores
 from lightning_modules.nonfinite import Attempt, Gradients, poisoned
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+from lightning_modules.quantize import Quantize, check_quantize
 from lightning_modules.think_rows import RowInit
 
 
@@ -46,6 +48,8 @@ class ThinkTuner(LightningModule):
         revision: Commit, tag or branch of the hub model; null takes the newest.
         dtype: What the base's weights are held in. What is trained is float32 in any case.
         lora: Adapters on a frozen base; null trains all weights.
+        quantize: Hold the frozen base's linear layers in 4 bits a weight (nf4, by bitsandbytes); dtype is then what
+            they compute in, and what the other weights are held in.
         from_scratch: Start from random weights of the base's architecture.
         gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
         loss: What is minimized.
@@ -63,6 +67,7 @@ class ThinkTuner(LightningModule):
         revision: str | None = None,
         dtype: Dtype = "float32",
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (read as the default of a nested config, never changed)
+        quantize: Quantize | None = None,
         from_scratch: bool = False,
         gradient_checkpointing: bool = False,
         loss: LossSettings = LossSettings(),  # noqa: B008
@@ -81,10 +86,12 @@ class ThinkTuner(LightningModule):
         if from_scratch and lora is not None:
             problem = "would leave random weights frozen under adapters"
             raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
+        check_quantize(quantize, lora, from_scratch)
         self.name, self.revision, self.dtype_name = name, revision, dtype
-        self.lora, self.from_scratch, self.gradient_checkpointing = lora, from_scratch, gradient_checkpointing
-        self.loss, self.optim, self.evaluation = loss, optim, evaluation
-        self.tags, self.new_tokens, self.think_rows_init = tags, tuple(new_tokens), think_rows_init
+        self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
+        self.gradient_checkpointing, self.loss, self.optim = gradient_checkpointing, loss, optim
+        self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
+        self.think_rows_init = think_rows_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
         self.train_loss = RoleLoss()
         self.eval_loss, self.tag_scores = RoleLoss(), TagScores()
@@ -94,6 +101,8 @@ class ThinkTuner(LightningModule):
         self.cancelled: Callable[[], bool] = lambda: False  # whether answers under way are still wanted
         self.optimizer_settings: list[dict[str, Any]] = []
         self.net: ThinkNet | None = None
+        # Of the checkpoint that will be loaded, set before configure_model; else what configure_model finds
+        self.lora_start: Start | None = None
 
     # Building
 
@@ -101,12 +110,13 @@ class ThinkTuner(LightningModule):
         """Loads the base and places what is trained. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
-            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch)
+            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
             if self.gradient_checkpointing:
                 # The name changed within transformers 5
                 getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
             settings = self.evaluation.decoding
-            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init, self.loss)
+            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init, self.loss, self.lora_start)
+            self.lora_start = self.net.lora_start
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, settings
             )
@@ -265,9 +275,12 @@ class ThinkTuner(LightningModule):
         return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        known = self.identity() | {"quantize": self.quantize}
         ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
-        ours |= {"base": self.name, "revision": self.revision, "identity": self.identity(), "seed": self.seed}
+        ours |= {"base": self.name, "revision": self.revision, "identity": known, "seed": self.seed}
         ours |= {"train_loss": self.train_loss.snapshot(), "skipped_steps": self.gradients.skipped}
+        if self.lora_start is not None:
+            ours["lora_start"] = self.lora_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint[KEY]

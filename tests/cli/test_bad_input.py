@@ -76,6 +76,19 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--model.lora", "null", "--model.dtype", "bfloat16"), ["model.dtype", "'bfloat16'", "float32"]),
         (("--model.dtype", "float16"), ["model.dtype", "'float16'", "configs/hardware/cpu.yaml"]),
         (("--model.from_scratch", "true"), ["model.from_scratch", "model.lora null"]),
+        (("--model.lora.peft.use_dorra", "true"), ["model.lora.peft.use_dorra", "Did you mean use_dora?"]),
+        (("--model.lora.peft", "[use_dora]"), ["model.lora.peft", "Expected a dict"]),
+        (("--model.quantize", "int8"), ["model.quantize", "'int8'", "nf4"]),
+        (("--model.quantize", "nf4", "--model.lora", "null"), ["model.quantize", "Set model.lora"]),
+        (("--model.quantize", "nf4", "--model.from_scratch", "true", "--model.lora", "null"), ["model.quantize"]),
+        (
+            ("--model.quantize", "nf4", "--model.lora.peft.init_lora_weights", "olora"),
+            ["model.quantize", "'olora'", "model.quantize null"],
+        ),
+        (
+            ("--model.quantize", "nf4", "--trainer.strategy", "lightning.pytorch.strategies.ModelParallelStrategy"),
+            ["model.quantize", "trainer.strategy ddp"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )  # fmt: skip

@@ -36,7 +36,7 @@ def test_help_and_version_and_mistakes_need_no_library() -> None:
 def test_the_table_of_commands_is_the_program() -> None:
     from lightning.pytorch.cli import LightningCLI
 
-    assert set(COMMANDS) == {*LightningCLI.subcommands(), "preview", "generate", "export", "replay"}
+    assert set(COMMANDS) == {*LightningCLI.subcommands(), "preview", "estimate", "generate", "export", "replay"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,6 +46,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     expected = {
         "preview": ["--html", "--data.source"],
         "generate": ["--prompt", "--ckpt_path"],
+        "estimate": ["--model.lora", "--trainer.devices"],
         "export": ["--to", "--ckpt_path"],
         "replay": ["--precision", "--device"],
     }.get(command, ["--model.lora", "--data.source", "--ckpt_path"])

@@ -90,6 +90,29 @@ def test_a_signal_saves_first_and_nothing_is_lost(
     same_end(run, uninterrupted)
 
 
+VARIANTS = {
+    "dora": ("--model.lora.peft.use_dora", "true", "--model.gradient_checkpointing", "true"),
+    "pissa": ("--model.lora.peft.init_lora_weights", "pissa_niter_2", "--model.dtype", "bfloat16"),
+    "nf4": ("--model.quantize", "nf4"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_so_does_a_run_with_other_adapters(variant: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
+    """A start that is drawn at random comes from the checkpoint, not from the seed."""
+    less = (*QUIET, *variant, "--trainer.max_epochs", "1")
+    assert fit(*less, "--run.name", "whole") == 0
+    crash = "--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=3"
+    with pytest.raises(RuntimeError, match="crashed on purpose"):
+        fit(*less, *crash, "--checkpoint.every_n_steps", "1")
+    assert fit(*less, "--checkpoint.every_n_steps", "1", "--ckpt_path", "last", "--seed_everything", "5") == 0
+    (whole,), (run,) = ((in_tmp / "runs" / name).iterdir() for name in ("whole", "demo"))
+    assert logged(run) == logged(whole)
+    mine, uninterrupted = weights(run), weights(whole)
+    assert mine.keys() == uninterrupted.keys()
+    assert all(torch.equal(mine[name], uninterrupted[name]) for name in mine)
+
+
 @pytest.mark.parametrize("steps", [4, 5], ids=["in an epoch", "at its end"])
 def test_more_steps_continue_too(steps: int, in_tmp: Path, fit: Fit) -> None:
     """The rate is level here: with a schedule, more steps would mean another one from the beginning."""

@@ -9,8 +9,8 @@ from errors import UserError
 DEFAULTS = {"accelerator": "auto", "devices": "auto", "precision": "32-true", "strategy": "auto"}
 
 
-def check(gpus: int, dtype: str = "float32", **trainer: Any) -> None:
-    check_hardware(SimpleNamespace(**DEFAULTS | trainer), dtype, gpus)
+def check(gpus: int, dtype: str = "float32", quantize: str | None = None, **trainer: Any) -> None:
+    check_hardware(SimpleNamespace(**DEFAULTS | trainer), dtype, gpus, quantize)
 
 
 SHARDED = SimpleNamespace(class_path="ModelParallelStrategy", init_args=SimpleNamespace(data_parallel_size=4))
@@ -31,6 +31,12 @@ RECIPE = {"accelerator": "gpu", "devices": 4, "precision": "16-mixed", "strategy
         (0, {"dtype": "float16"}, r"model\.dtype: 'float16' is slow or not supported on a CPU.*cpu\.yaml"),
         (4, RECIPE | {"strategy": "fsdp"}, r"trainer\.strategy: 'fsdp'.*configs/strategy/fsdp\.yaml"),
         (2, {"devices": 2, "strategy": SHARDED}, r"data_parallel_size: '4' is not the number of devices, 2"),
+        (
+            4,
+            RECIPE | {"strategy": "fsdp", "quantize": "nf4"},
+            r"model\.quantize: 'nf4' is for .* not sharded",
+        ),
+        (4, {"devices": 4, "strategy": SHARDED, "quantize": "nf4"}, r"model\.quantize: 'nf4'.*trainer\.strategy ddp"),
     ],
 )
 def test_what_the_machine_cannot_do_is_said_with_the_overlay_that_helps(
@@ -44,6 +50,7 @@ def test_what_the_machine_cannot_do_is_said_with_the_overlay_that_helps(
     ("gpus", "trainer"),
     [
         (4, RECIPE),
+        (4, RECIPE | {"quantize": "nf4"}),
         (0, {}),
         (8, RECIPE),
         (1, {"precision": "16-mixed"}),

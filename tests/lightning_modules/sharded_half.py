@@ -5,6 +5,7 @@ python tests/lightning_modules/sharded_half.py FOLDER
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from datamodules.magpie import MagpieDataModule
-from lightning_modules.backbone import LoraSettings
 from lightning_modules.checkpoint import CheckedCheckpointIO
+from lightning_modules.lora import LoraSettings
+from lightning_modules.memory import held, on_this_device, shapes_of
 from lightning_modules.optim import OptimSettings
 from lightning_modules.precision import ShardedHalfPrecision
 from lightning_modules.think_tuner import EvalSettings, ThinkTuner
@@ -31,6 +33,7 @@ class Course(Callback):
 
     def on_train_end(self, trainer: Any, tuner: Any) -> None:
         trainer.save_checkpoint(self.saved)
+        self.held = asdict(on_this_device(tuner.net, trainer.optimizers[0]))
 
     def on_train_batch_end(self, trainer: Any, tuner: Any, *_: Any) -> None:
         attempt = tuner.gradients.attempts[-1]
@@ -70,6 +73,8 @@ def main(folder: Path) -> None:
     trainer, tuner, course = train(folder, 1, saved, None)
     _, _, more = train(folder, 2, folder / "more.ckpt", saved)
     facts = {
+        "held": course.held,
+        "estimated": asdict(held(shapes_of(tuner), 2, sharded=True)),
         "course": course.seen,
         "more": more.seen,
         "trained": sorted({str(p.dtype) for p in tuner.parameters() if p.requires_grad}),

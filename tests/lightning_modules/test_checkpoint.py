@@ -8,7 +8,7 @@ import torch
 
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
-from lightning_modules.backbone import LoraSettings, ThinkNet
+from lightning_modules.backbone import ThinkNet
 from lightning_modules.checkpoint import (
     KEY,
     CheckedCheckpointIO,
@@ -18,6 +18,7 @@ from lightning_modules.checkpoint import (
     weights_digest,
     write_checkpoint,
 )
+from lightning_modules.lora import LoraSettings
 from lightning_modules.optim import OptimSettings, build_optimizer
 from tests.conftest import TINY
 
@@ -91,6 +92,34 @@ def test_identity_tells_models_apart(tmp_path: Path, tiny_tokenizer: ThinkTokeni
         UserError, match=r"it has num_hidden_layers 5, the checkpoint's model 4\. Set model.name to tiny"
     ):
         check_identity(mine, "tiny", identity(copy, False, tiny_tokenizer, LoraSettings()))
+
+
+@pytest.mark.parametrize(
+    ("saved", "current", "message"),
+    [
+        (LoraSettings(), LoraSettings(alpha=8), r"model\.lora\.alpha: '8' differs from the checkpoint's, 16\.0\. Set"),
+        (LoraSettings(), LoraSettings(rslora=True), r"Set model\.lora\.rslora to False"),
+        (LoraSettings(), LoraSettings(peft={"use_dora": True}), r"Leave model\.lora\.peft\.use_dora out"),
+        (LoraSettings(peft={"use_dora": True}), LoraSettings(), r"Set model\.lora\.peft\.use_dora to True"),
+        (None, LoraSettings(), r"Set model\.lora null"),
+        (LoraSettings(), None, r"Set model\.lora\.rank to 8"),
+    ],
+)
+def test_other_adapters_are_refused_by_the_setting_that_differs(
+    saved: LoraSettings | None, current: LoraSettings | None, message: str, tiny_tokenizer: ThinkTokenizer
+) -> None:
+    known = identity(TINY, False, tiny_tokenizer, current)
+    with pytest.raises(UserError, match=message):
+        check_identity(identity(TINY, False, tiny_tokenizer, saved), "tiny", known)
+
+
+def test_adapters_of_a_four_bit_base_go_on_there_only(tiny_tokenizer: ThinkTokenizer) -> None:
+    mine = identity(TINY, False, tiny_tokenizer, LoraSettings())
+    check_identity(mine | {"quantize": "nf4"}, "tiny", mine)  # to be looked at, they may be put on the whole base
+    with pytest.raises(UserError, match=r"model\.quantize: differs from the checkpoint's, nf4\. Set .* to nf4"):
+        check_identity(mine | {"quantize": "nf4"}, "tiny", mine | {"quantize": None})
+    with pytest.raises(UserError, match=r"model\.quantize: 'nf4' differs.* Set model\.quantize null"):
+        check_identity(mine | {"quantize": None}, "tiny", mine | {"quantize": "nf4"})
 
 
 def test_other_weights_of_the_same_shape_are_seen(tmp_path: Path) -> None:

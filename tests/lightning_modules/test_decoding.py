@@ -5,8 +5,9 @@ import torch
 
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
-from lightning_modules.backbone import LoraSettings, ThinkNet
+from lightning_modules.backbone import ThinkNet
 from lightning_modules.decoding import DecodingSettings, generate, generation_config, read_ids
+from lightning_modules.lora import LoraSettings
 from tests.conftest import random_lm
 
 

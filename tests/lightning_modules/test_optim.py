@@ -5,8 +5,12 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
+from lightning_modules.backbone import ThinkNet
+from lightning_modules.lora import LoraSettings
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+from tests.conftest import random_lm
 
 
 def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
@@ -17,6 +21,25 @@ def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
     groups = build_optimizer(parameters, OptimSettings(lr=1e-3, think_rows_lr=1e-2, weight_decay=0.1)).param_groups
     assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(3, 2)], [(3,)], [(2, 4)]]
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.0)]
+
+
+@pytest.mark.parametrize("lora", [LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}), None])
+def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: ThinkTokenizer) -> None:
+    """Not on DoRA's magnitudes, the rows of tags, biases and norms."""
+    net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
+    groups = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1)).param_groups
+    names = {id(p): name for name, p in net.named_parameters()}
+    decaying = {names[id(p)] for group in groups for p in group["params"] if group["weight_decay"]}
+    others = {names[id(p)] for group in groups for p in group["params"] if not group["weight_decay"]}
+    assert decaying | others == {name for name, p in net.named_parameters() if p.requires_grad}
+    if lora is None:
+        assert {name.rsplit(".", 1)[-1] for name in decaying} == {"weight"}
+        assert not any("norm" in name for name in decaying)
+        assert all("norm" in name or name.endswith(".bias") for name in others)
+    else:
+        assert all("lora_A" in name or "lora_B" in name for name in decaying)
+        assert all("lora_magnitude_vector" in name or name.endswith(".rows") for name in others)
+        assert any("lora_magnitude_vector" in name for name in others)
 
 
 def test_the_rows_take_the_common_rate_by_default() -> None:

@@ -12,7 +12,7 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.render import Role
 from datamodules.steps import StepSettings
 from errors import UserError
-from lightning_modules.backbone import LoraSettings
+from lightning_modules.lora import LoraSettings
 from lightning_modules.loss import LossSettings, RoleWeights
 from lightning_modules.optim import OptimSettings
 from lightning_modules.think_tuner import EvalSettings, ThinkTuner
