@@ -18,8 +18,8 @@ from lightning_modules.callbacks import (
 from lightning_modules.checkpoint import CheckedCheckpointIO
 from lightning_modules.precision import ShardedHalfPrecision
 from lightning_modules.runs import Run
-from lightning_modules.saving import CheckpointSettings, SaveCheckpoints
-from lightning_modules.stopping import Lifeline, Signals
+from lightning_modules.saving import SaveCheckpoints
+from lightning_modules.stopping import Lifeline
 
 
 @dataclass
@@ -35,16 +35,15 @@ class Equipment:
 def equip_fit(
     chosen: Any,
     run: Run,
-    checkpoints: CheckpointSettings,
-    signals: Signals,
     lifeline: Lifeline,
+    beginning: Beginning,
     throughput: Throughput,
-    saved: dict[str, Any] | None,
+    checkpoints: SaveCheckpoints,
 ) -> Equipment:
-    """For `fit`; `saved` is our part of the checkpoint that it goes on from."""
-    equipment = equip(chosen, run, lifeline)
+    """For `fit`."""
+    equipment = equip(chosen, run, lifeline, beginning)
     equipment.callbacks += [
-        SampleTable(run), throughput, WayOn(run), SaveCheckpoints(run, checkpoints, signals, saved),
+        SampleTable(run), throughput, WayOn(run), checkpoints,
     ]  # fmt: skip
     if chosen.logger is not False:
         own = as_list(chosen.logger) if chosen.logger is not True else []
@@ -59,12 +58,12 @@ def equip_predict(chosen: Any, run: Run, lifeline: Lifeline) -> Equipment:
     return equipment
 
 
-def equip(chosen: Any, run: Run, lifeline: Lifeline) -> Equipment:
+def equip(chosen: Any, run: Run, lifeline: Lifeline, beginning: Beginning | None = None) -> Equipment:
     """For any command. `chosen` is the config's `trainer`, its classes built."""
     plugins, precision = [*as_list(chosen.plugins), CheckedCheckpointIO()], chosen.precision
     if "ModelParallel" in type(chosen.strategy).__name__ and precision == "16-mixed":
         plugins, precision = [*plugins, ShardedHalfPrecision()], None
-    return Equipment([*as_list(chosen.callbacks), lifeline, Beginning(run)], [], plugins, precision)
+    return Equipment([*as_list(chosen.callbacks), lifeline, beginning or Beginning(run)], [], plugins, precision)
 
 
 def leave_signals_alone(trainer: Trainer) -> None:

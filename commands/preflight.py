@@ -12,6 +12,7 @@ from errors import UserError, did_you_mean
 
 CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
+NOT_FROM_HERE = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 FSDP = "add --config configs/strategy/fsdp.yaml"
 
 
@@ -54,6 +55,9 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
     if quantize and any(name in str(strategy) for name in ("fsdp", "FSDP", "ModelParallel")):
         fix = "set trainer.strategy ddp, which holds a 4-bit base on each device, or model.quantize null"
         raise UserError("model.quantize", quantize, "is for bases that are not sharded", fix)
+    if isinstance(strategy, str) and strategy.startswith(NOT_FROM_HERE):
+        problem = "is for notebooks: its processes share what a command line has begun"
+        raise UserError("trainer.strategy", strategy, problem, "set trainer.strategy ddp")
     if isinstance(strategy, str) and strategy.startswith("fsdp"):
         problem = "cannot hold a half-precision base beside float32 adapters"
         raise UserError("trainer.strategy", strategy, problem, FSDP)

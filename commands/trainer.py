@@ -24,11 +24,11 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.callbacks import Throughput
+from lightning_modules.callbacks import Beginning, Throughput
 from lightning_modules.checkpoint import KEY, check_identity, identity, read_checkpoint
 from lightning_modules.record import write_record
 from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.saving import CheckpointSettings
+from lightning_modules.saving import CheckpointSettings, SaveCheckpoints
 from lightning_modules.stopping import Lifeline, Signals, Stopped
 from lightning_modules.summary import print_samples, print_table, stage_figures
 from lightning_modules.think_tuner import ThinkTuner
@@ -161,6 +161,8 @@ class ThinkCLI(LightningCLI):
         """Checks that what is named exists, then makes or finds the run's folder and attaches what writes into it."""
         self.check_what_is_named()
         self.run = self.run_folder()
+        if self.command == "fit" and self.checkpoint is None:
+            self.keep_start()
         self.model.gradients.run, self.model.cancelled = self.run, lambda: bool(self.signals.received)
         given = self.equipment(self.config_init[self.command].trainer)
         if self.command != "fit":
@@ -174,7 +176,9 @@ class ThinkCLI(LightningCLI):
     def equipment(self, chosen: Any) -> Equipment:
         if self.command == "fit":
             self.throughput, checkpoints = Throughput(), self.config_init.fit.checkpoint
-            return equip_fit(chosen, self.run, checkpoints, self.signals, self.lifeline, self.throughput, self.saved)
+            own = SaveCheckpoints(self.run, checkpoints, self.signals, self.saved)
+            start = Beginning(self.run, self.keep_start if self.checkpoint else None)
+            return equip_fit(chosen, self.run, self.lifeline, start, self.throughput, own)
         return (equip_predict if self.command == "predict" else equip)(chosen, self.run, self.lifeline)
 
     def check_what_is_named(self) -> None:
@@ -203,13 +207,17 @@ class ThinkCLI(LightningCLI):
             found = new_run(RunSettings(self.settings.run.name, self.settings.run.root))
             log.info(f"run {found.folder}")
         os.environ[RUN_FOLDER] = str(found.folder)
-        if self.command == "fit" and _rank() == 0:
-            config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.command]
-            config["ckpt_path"] = None  # a fact of this start, not a setting of the run
-            suffix, text = found.suffix(), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-            (found.folder / f"config{suffix}.yaml").write_text(text)
-            write_record(found.folder, suffix, ["python", "cli.py", *self.args])
         return found
+
+    @rank_zero_only
+    def keep_start(self) -> None:
+        """Writes with what settings and on what machine training begins. Of a run that goes on only once nothing can be
+        refused any more: its newest config is what the other commands go by."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.command]
+        config["ckpt_path"] = None  # a fact of this start, not a setting of the run
+        suffix, text = self.run.suffix(), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        (self.run.folder / f"config{suffix}.yaml").write_text(text)
+        write_record(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     # Around Lightning's own
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -28,17 +29,20 @@ log = logging.getLogger("thinkwright")
 class Beginning(Callback):
     """Has all ranks know the run's folder, and writes there what training began with.
 
-    Ranks that torchrun or SLURM started do not know which folder the first one made.
+    Ranks that torchrun or SLURM started do not know which folder the first one made. `keep` writes what is only to be
+    written once nothing can be refused any more.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, keep: Callable[[], None] | None = None) -> None:
+        self.run, self.keep = run, keep
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.run.folder = Path(trainer.strategy.broadcast(str(self.run.folder)))
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.keep is not None:
+            self.keep()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.run.update_summary(data=asdict(data.report) | {"identity": identity(data)})
 

@@ -1,6 +1,7 @@
 """A run that was interrupted ends where the uninterrupted one does, to the last bit."""
 
 import csv
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -189,7 +190,8 @@ def test_steps_of_another_size_begin_the_epoch_anew_and_say_so(
 def test_a_run_of_other_rows_is_refused_with_the_difference(
     trained: Path, in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = ("--ckpt_path", str(only_run(trained) / "checkpoints" / "last.ckpt"))
+    run = Path(shutil.copytree(only_run(trained), in_tmp / "runs" / "demo" / "kept"))
+    checkpoint = ("--ckpt_path", str(run / "checkpoints" / "last.ckpt"))
     for setting, value, words in [
         ("--data.train_rows", "96", "data.train_rows: '96' differs from the checkpoint's, 64"),
         ("--data.seed", "3", "data.seed: '3' differs from the checkpoint's, 0"),
@@ -199,4 +201,5 @@ def test_a_run_of_other_rows_is_refused_with_the_difference(
         capsys.readouterr()
         assert fit(*checkpoint, setting, value) == 2, setting
         assert words in capsys.readouterr().err
-    assert not (in_tmp / "runs").exists()
+    assert only_run(in_tmp) == run
+    assert len(list(run.glob("config*.yaml"))) == 1  # others go by the newest

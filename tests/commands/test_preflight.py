@@ -30,6 +30,7 @@ RECIPE = {"accelerator": "gpu", "devices": 4, "precision": "16-mixed", "strategy
         (4, {"precision": "bf16-true"}, r"trainer\.precision: 'bf16-true' would hold"),
         (0, {"dtype": "float16"}, r"model\.dtype: 'float16' is slow or not supported on a CPU.*cpu\.yaml"),
         (4, RECIPE | {"strategy": "fsdp"}, r"trainer\.strategy: 'fsdp'.*configs/strategy/fsdp\.yaml"),
+        (2, {"devices": 2, "strategy": "ddp_spawn"}, r"trainer\.strategy: 'ddp_spawn' is for notebooks.*ddp"),
         (2, {"devices": 2, "strategy": SHARDED}, r"data_parallel_size: '4' is not the number of devices, 2"),
         (
             4,
