@@ -55,6 +55,7 @@ def test_single_and_multi_differ_in_the_think_setting_and_the_name_only(capsys: 
 
 @pytest.mark.parametrize(("overlays", "rows"), [
     (["hardware/one_gpu.yaml"], 64), (["hardware/cpu.yaml"], 64), (["strategy/fsdp.yaml"], 64),
+    (["memory/qlora.yaml"], 64), (["recipe/strong.yaml", "memory/qlora.yaml"], 32),
     (["recipe/strong.yaml"], 32),
     (["recipe/strong.yaml", "hardware/one_gpu.yaml"], 32), (["hardware/one_gpu.yaml", "recipe/strong.yaml"], 32),
 ])  # fmt: skip
@@ -70,6 +71,13 @@ def test_strong_is_what_the_evidence_says(capsys: pytest.CaptureFixture[str]) ->
     assert (lora["rank"], lora["rslora"], lora["target_modules"]) == (64, True, "all-linear")
     assert (optim["lr"], optim["schedule"], config["data"]["max_length"]) == (1e-4, "cosine", 4096)
     assert optim["warmup_share"] > 0
+
+
+def test_qlora_changes_what_the_base_is_held_in_and_nothing_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, four_bit = parse(capsys, "multi_think.yaml"), parse(capsys, "multi_think.yaml", "memory/qlora.yaml")
+    assert (four_bit["model"].pop("quantize"), four_bit["model"].pop("gradient_checkpointing")) == ("nf4", True)
+    assert (plain["model"].pop("quantize"), plain["model"].pop("gradient_checkpointing")) == (None, False)
+    assert four_bit == plain
 
 
 def test_the_mix_is_four_to_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,14 +22,13 @@ VARIANTS: dict[str, LoraSettings | None] = {
     "full": None,
     "plain": LoraSettings(rank=4),
     "dora": LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}),
-    "pissa": LoraSettings(rank=4, target_modules="all-linear", peft={"init_lora_weights": "pissa"}),
+    # Drawn at random, so that another start would show
+    "pissa": LoraSettings(rank=4, target_modules="all-linear", peft={"init_lora_weights": "pissa_niter_2"}),
 }
 PATTERNS = {"rank_pattern": {"q_proj": 6, r"layers\.1\..*k_proj": 2}, "alpha_pattern": {"o_proj": 3.5}}
 RARER: dict[str, LoraSettings | None] = {
     "rslora with patterns": LoraSettings(rank=4, rslora=True, peft=dict(PATTERNS)),
-    "pissa, rslora and patterns": LoraSettings(
-        rank=4, rslora=True, peft={"init_lora_weights": "pissa_niter_2", **PATTERNS}
-    ),
+    "pissa, rslora and patterns": LoraSettings(rank=4, rslora=True, peft={"init_lora_weights": "pissa", **PATTERNS}),
     "olora with patterns": LoraSettings(rank=4, peft={"init_lora_weights": "olora", **PATTERNS}),
     "pissa and dora": LoraSettings(rank=4, peft={"init_lora_weights": "pissa", "use_dora": True}),
     "bias": LoraSettings(rank=4, target_modules=["q_proj"], peft={"lora_bias": True}),

@@ -39,7 +39,9 @@ def folder(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_linear_layers_take_four_bits_and_the_rest_stays(dtype: Any, folder: str) -> None:
+def test_linear_layers_take_four_bits_and_the_rest_stays(
+    dtype: Any, folder: str, tiny_tokenizer: ThinkTokenizer
+) -> None:
     base = load_base(folder, None, dtype, quantize="nf4")
     kept = {name: p for name, p in base.named_parameters() if p.dtype != torch.uint8}
     assert {p.dtype for p in kept.values()} == {getattr(torch, dtype)}
@@ -47,6 +49,8 @@ def test_linear_layers_take_four_bits_and_the_rest_stays(dtype: Any, folder: str
     held = sum(p.numel() for p in base.parameters() if p.dtype == torch.uint8)
     weights = sum(p.numel() for name, p in random_lm("qwen2").named_parameters() if p.ndim > 1 and name not in kept)
     assert held == weights / 2
+    net = ThinkNet(base, tiny_tokenizer, DORA)
+    assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
 
 
 @pytest.mark.parametrize("lora", [LORA, DORA], ids=["plain", "dora"])
