@@ -1,14 +1,19 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from datamodules.render import Role
+from datamodules.thoughts import Tags
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from lightning_modules.backbone import ThinkNet, load_base
 from lightning_modules.lora import LoraSettings
+from lightning_modules.loss import LossSettings, RoleWeights
 from tests.conftest import KINDS, TINY, random_lm
 
 MakeBatch = Callable[..., Any]
@@ -44,6 +49,45 @@ def test_loss_and_gradients_are_transformers_own(
     torch.testing.assert_close(sums.total, theirs, rtol=1e-5, atol=1e-5)
     for ours, right in zip(mine, torch.autograd.grad(theirs, trained), strict=True):
         torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
+@pytest.mark.parametrize("role", [role for role in Role if role != Role.PROMPT], ids=lambda role: role.name.lower())
+def test_each_role_is_weighed_smoothed_and_held_as_full_logits_would_be(
+    kind: str, role: Role, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    """Every setting of the loss at once, by transformers' logits and torch's own cross-entropy."""
+    weights = RoleWeights(thought=0.5, tag=3.0, answer=2.0, end=0.0)
+    settings = LossSettings(weights, label_smoothing=0.1, z_loss=1e-2)
+    net = ThinkNet(random_lm(kind), tiny_tokenizer, LORA, loss=settings)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    for p in trained:
+        torch.manual_seed(p.numel())
+        torch.nn.init.normal_(p, std=0.05)
+    batch = make_batch(0, 3, 9)
+    only = (batch.target_roles == role).nonzero()[:, 0]  # a batch in which nothing else is supervised
+    kept = replace(
+        batch, predict_from=batch.predict_from[only], targets=batch.targets[only], target_roles=batch.target_roles[only]
+    )
+    mine = net(kept).total
+    logits = net.causal_lm(input_ids=batch.input_ids, use_cache=False).logits.flatten(0, 1)[kept.predict_from]
+    each = F.cross_entropy(logits, kept.targets, label_smoothing=0.1, reduction="sum")
+    theirs = weights.by_role()[role] * (each + 1e-2 * logits.logsumexp(-1).square().sum())
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    for ours, right in zip(torch.autograd.grad(mine, trained), torch.autograd.grad(theirs, trained), strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
+def test_further_tokens_have_rows_of_their_own(kind: str, make_batch: MakeBatch) -> None:
+    tokenizer = ThinkTokenizer.load(str(TINY), None, Tags(), ("<step>", "[mol]"))
+    net = ThinkNet(random_lm(kind), tokenizer, LORA)
+    rows = [p for name, p in net.named_parameters() if name.endswith(".rows")]
+    assert [tuple(p.shape) for p in rows] == [(4, 32)] * (1 if kind == "qwen2-tied" else 2)
+    batch = make_batch(0)
+    batch.input_ids[0, 3] = tokenizer.new_ids[2]
+    net(batch).total.backward()
+    assert all(p.grad is not None and p.grad[2].any() for p in rows)
 
 
 def test_sums_by_role_add_up(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
