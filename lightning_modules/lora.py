@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from errors import UserError, did_you_mean
@@ -182,6 +183,11 @@ def add_lora(base: "PreTrainedModel", lora: LoraSettings, start: Start | None = 
         problem = "matches no layer of the model"
         raise UserError("model.lora.target_modules", lora.target_modules, problem, f"choose from {names}") from error
     _check_layers(lm, lora)
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    shared: list[Start | None] = [None]
+    if start is None and lora.changes_base and ranks > 1 and dist.get_rank() > 0:
+        dist.broadcast_object_list(shared)  # one decomposition for all ranks: they may come out otherwise
+        (start,) = shared
     if start is not None:
         _take_out(lm, start)
     elif lora.changes_base:
@@ -189,6 +195,8 @@ def add_lora(base: "PreTrainedModel", lora: LoraSettings, start: Start | None = 
         for _, layer in _layers(lm):
             layer.olora_init("default") if init == "olora" else layer.pissa_init("default", init)
         start = {name: matrix.detach().float().cpu().clone() for name, matrix in _matrices(lm)}
+        if ranks > 1:
+            dist.broadcast_object_list([start])
     return lm, start
 
 

@@ -193,7 +193,6 @@ FEW_ANSWERS = ("--model.evaluation.rows", "4", "--data.train_rows", "70", "--dat
 
 PLAIN: tuple[str, ...] = ()
 PISSA = ("--model.lora.peft.init_lora_weights", "pissa_niter_2", "--model.lora.peft.use_dora", "true")
-NF4 = ("--model.quantize", "nf4")
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +211,8 @@ def one_process(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Callab
 
 @pytest.mark.parametrize(
     ("strategy", "settings"),
-    [("ddp", PLAIN), ("fsdp", PLAIN), ("fsdp", PISSA), ("ddp", NF4)],
-    ids=["ddp", "fsdp", "fsdp pissa dora", "ddp nf4"],
+    [("ddp", PLAIN), ("fsdp", PLAIN), ("fsdp", PISSA)],
+    ids=["ddp", "fsdp", "fsdp pissa dora"],
 )
 def test_two_processes_train_what_one_trains(
     strategy: str, settings: tuple[str, ...], one_process: Callable[..., Path], in_tmp: Path, cache: Path

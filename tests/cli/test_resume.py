@@ -57,8 +57,7 @@ def broken(fit: Fit, callback: str, **arguments: Any) -> int:
     return fit(*QUIET, f"--trainer.callbacks+=tests.cli.crash.{callback}", *given, "--checkpoint.every_n_steps", "1")
 
 
-@pytest.mark.parametrize("stop_after", [2, 5, 7], ids=lambda steps: f"after step {steps} of 10")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("stop_after", "workers"), [(2, 0), (5, 2), (7, 0), (7, 2)])
 def test_resuming_gives_the_run_that_would_have_been(
     stop_after: int, workers: int, uninterrupted: Path, in_tmp: Path, fit: Fit
 ) -> None:

@@ -53,7 +53,7 @@ def train(folder: Path, epochs: int, saved: Path, resume: Path | None) -> tuple[
         dtype="float16", lora=LoraSettings(4), optim=OptimSettings(lr=5e-3), evaluation=EvalSettings(rows=0)
     )
     data = MagpieDataModule(
-        train_rows=256, val_rows=4, batch_size=8, num_workers=0, num_proc=1, cache_dir=str(folder / "cache")
+        train_rows=192, val_rows=4, batch_size=8, num_workers=0, num_proc=1, cache_dir=str(folder / "cache")
     )
     trainer = Trainer(
         accelerator="cpu", devices=2, max_epochs=epochs, logger=False, enable_checkpointing=False,
