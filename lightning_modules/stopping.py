@@ -125,7 +125,10 @@ class Lifeline(Callback):
             return
         code = exception.exit_code if isinstance(exception, Stopped) else 2 if isinstance(exception, UserError) else 1
         text = f"{type(exception).__name__}: {exception}" if code == 1 else str(exception)
-        first = self._store.compare_set("failed", "", f"{self._rank} {code} {text}").decode()
+        try:
+            first = self._store.compare_set("failed", "", f"{self._rank} {code} {text}").decode()
+        except RuntimeError:  # the first rank is gone, and its store with it
+            return
         time.sleep(GRACE)
         self.told = not first.startswith(f"{self._rank} ")
 
