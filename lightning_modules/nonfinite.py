@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -14,9 +15,6 @@ from errors import UserError
 from lightning_modules.checkpoint import write_checkpoint
 from lightning_modules.metrics import from_all_ranks
 from lightning_modules.runs import Run
-
-if TYPE_CHECKING:
-    from lightning_modules.think_tuner import ThinkTuner
 
 LEAST_SCALE = 1.0  # of a gradient scaler; an overflow at a higher one is its way of finding a lower one
 NAMED = 8  # rows in the message
@@ -62,22 +60,32 @@ class Gradients:
     def clip(self, optimizer: torch.optim.Optimizer, norm: Tensor, limit: float) -> None:
         clip_grads_with_norm_(_parameters(optimizer), limit, norm)
 
-    def check(self, tuner: "ThinkTuner") -> None:
+    def check(self, tuner: LightningModule) -> None:
         """Raises NotFinite, on all ranks, unless the norm is finite or a gradient scaler is about to find its scale."""
         if self._norm - self._norm == 0:  # neither infinite nor NaN
             return
         step, rank = tuner.trainer.global_step, tuner.global_rank
-        found = [line for line in from_all_ranks([describe(self.attempts, rank)]) if line]
+        described = from_all_ranks([describe(self.attempts, rank)])
+        found = {rank: line for rank, line in enumerate(described) if line}
         scaler = getattr(tuner.trainer.precision_plugin, "scaler", None)
         if not found and scaler is not None and scaler.get_scale() > LEAST_SCALE:
             self.skipped += 1
             return
-        file = self.run.folder / "nonfinite" / f"step-{step + 1}-rank-{rank}.replay" if self.run else None
-        if file is not None:
+        look = ""
+        if self.run is not None:
+            folder = self.run.folder / "nonfinite"
             content: dict[str, Any] = {"state_dict": tuner.trainer.strategy.lightning_module_state_dict()}
             tuner.on_save_checkpoint(content)
-            write_replay(file, self.attempts, content)
-        raise not_finite(step, found, self._norm, file)
+            write_replay(folder / replay_name(step, rank), self.attempts, content)
+            look = f"look with python cli.py replay {folder / replay_name(step, next(iter(found), 0))}; "
+        what = "; ".join(found.values()) or f"gradient norm {self._norm}, losses finite"
+        fix = "nothing was updated and checkpoints are as they were: lower model.optim.lr or repair the rows, and go on"
+        raise NotFinite(
+            "training",
+            f"optimizer step {step + 1}",
+            f"is not finite ({what})",
+            f"{look}{fix} with --ckpt_path last",
+        )
 
     def figures(self) -> dict[str, float]:
         """For the log: the norm before clipping, and the steps left out so far if there were any."""
@@ -88,12 +96,15 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def replay_name(step: int, rank: int) -> str:
+    return f"step-{step + 1}-rank-{rank}.replay"
+
+
 def write_replay(path: Path, attempts: Sequence[Attempt], content: dict[str, Any]) -> None:
     """What `python cli.py replay` reads: a checkpoint's content, and the micro-batches of the broken step. It lies in a
     folder of the run, as checkpoints do, so that the run is found from the file."""
-    batches = [
-        {field.name: getattr(attempt.batch.to("cpu"), field.name) for field in fields(Batch)} for attempt in attempts
-    ]
+    on_cpu = [attempt.batch.to("cpu") for attempt in attempts]
+    batches = [{field.name: getattr(batch, field.name) for field in fields(Batch)} for batch in on_cpu]
     write_checkpoint(content | {"batches": batches, "seeds": [attempt.seed for attempt in attempts]}, path)
 
 
@@ -105,12 +116,3 @@ def describe(attempts: Sequence[Attempt], rank: int) -> str | None:
     rows = [row_id for attempt in bad for row_id in attempt.batch.row_ids]
     named = ", ".join(rows[:NAMED]) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
     return f"rank {rank}: loss {float(bad[0].loss)} of rows {named}"
-
-
-def not_finite(step: int, found: Sequence[str], norm: float, file: Path | None) -> NotFinite:
-    """`found`: what `describe` says of each rank; empty where only the gradient is not finite."""
-    what = "; ".join(found) if found else f"gradient norm {norm}, losses finite"
-    fix = f"look with python cli.py replay {file}; " if file else ""
-    fix += "nothing was updated and checkpoints are as they were: lower model.optim.lr or repair the rows, and go on"
-    fix += " with --ckpt_path last"
-    return NotFinite("training", f"optimizer step {step + 1}", f"is not finite ({what})", fix)

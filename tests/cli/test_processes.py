@@ -183,6 +183,7 @@ def test_a_step_that_is_not_finite_ends_all_ranks_and_can_be_replayed(in_tmp: Pa
     assert all(tensor.isfinite().all() for tensor in trained(folder).values())
     files = sorted((folder / "nonfinite").iterdir())
     assert [file.name for file in files] == ["step-4-rank-0.replay", "step-4-rank-1.replay"]
+    assert f"python cli.py replay {files[1].relative_to(in_tmp)};" in line
     code, said, _ = run(command("replay", str(files[1])), in_tmp)
     assert code == 0, said
     assert "not finite" in said
