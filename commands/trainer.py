@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from commands.equip import Equipment, equip, equip_fit, equip_predict, leave_signals_alone
 from commands.parsing import Complaint, Parser, explain, missing_package
-from commands.preflight import check_hardware, config_files
+from commands.preflight import check_hardware, check_launch, config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
@@ -146,6 +146,7 @@ class ThinkCLI(LightningCLI):
         self.settings = self.config[self.command]
         model = self.settings.model
         check_hardware(self.settings.trainer, model.dtype, torch.cuda.device_count(), model.quantize)
+        check_launch(self.settings.trainer, torch.cuda.device_count(), os.environ)
         given, root, name = self.settings.ckpt_path, self.settings.run.root, self.settings.run.name
         if self.command == "fit":
             self.checkpoint = find_checkpoint(given, root, name) if given else None

@@ -37,7 +37,12 @@ class Beginning(Callback):
         self.run, self.keep = run, keep
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.run.folder = Path(trainer.strategy.broadcast(str(self.run.folder)))
+        """Raises UserError on a machine that does not see the folder: it could not load the best checkpoint."""
+        folder, made = trainer.strategy.broadcast((str(self.run.folder), self.run.folder.is_dir()))
+        self.run.folder = Path(folder)
+        if made and not self.run.folder.is_dir():
+            problem = "is not seen by all machines"
+            raise UserError("run.root", folder, problem, "give a folder on a file system that they share")
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

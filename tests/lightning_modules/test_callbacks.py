@@ -6,10 +6,21 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from lightning_modules.callbacks import MetricsCsv, SampleTable, Throughput, WayOn
+from lightning_modules.callbacks import Beginning, MetricsCsv, SampleTable, Throughput, WayOn
 from lightning_modules.decoding import Generation
 from lightning_modules.metrics import Answered
 from lightning_modules.runs import Run
+
+
+def test_a_machine_that_does_not_see_the_runs_folder_says_so_before_training(tmp_path: Path) -> None:
+    """It would measure other weights than the first, which alone finds the best checkpoint."""
+    run, there = Run(tmp_path / "runs"), tmp_path / "there"
+    first: Any = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: (str(there), True)))
+    with pytest.raises(UserError, match=r"run\.root: .*there' is not seen by all machines"):
+        Beginning(run).setup(first, first, "fit")
+    there.mkdir()
+    Beginning(run).setup(first, first, "fit")
+    assert run.folder == there
 
 
 def test_metrics_of_a_continued_run_are_added_to_what_was_there(tmp_path: Path) -> None:

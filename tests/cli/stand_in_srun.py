@@ -1,0 +1,53 @@
+"""Stands for srun where there is no SLURM: a task for each of the job's nodes, all of them on this machine.
+
+Of the variables that SLURM 22.05 gives to a task it adds those that Lightning and we read. Like srun with
+--kill-on-bad-exit=1 it ends all tasks when one fails. SIGTERM, which the stand-in for scancel sends, goes to every
+process of every task, as scancel's does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import takewhile
+
+SECONDS = 150  # no test waits longer
+
+
+def srun(args: list[str]) -> int:
+    """Runs the command after the options, which are all --name=value; returns the highest exit code."""
+    options = list(takewhile(lambda arg: arg.startswith("--"), args))
+    (output,) = (option.partition("=")[2] for option in options if option.startswith("--output="))
+    tasks = []
+    for rank in range(int(os.environ["SLURM_NNODES"])):
+        place = {"SLURM_STEP_ID": "0", "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"}
+        with open(output.replace("%t", str(rank)), "ab") as log:
+            tasks.append(
+                subprocess.Popen(
+                    args[len(options) :], stdout=log, stderr=log, env=os.environ | place, start_new_session=True
+                )
+            )
+    signal.signal(signal.SIGTERM, lambda *_: to_all(tasks, signal.SIGTERM))
+    until, failed = time.monotonic() + SECONDS, False
+    try:
+        while None in (codes := [task.poll() for task in tasks]) and time.monotonic() < until:
+            if any(codes) and not failed:
+                failed = True
+                to_all(tasks, signal.SIGTERM)
+            time.sleep(0.05)
+    finally:
+        to_all(tasks, signal.SIGKILL)
+    ended = [task.wait() for task in tasks]
+    return max(128 - code if code < 0 else code for code in ended)
+
+
+def to_all(tasks: list["subprocess.Popen[bytes]"], signum: int) -> None:
+    for task in tasks:
+        with suppress(ProcessLookupError):
+            os.killpg(task.pid, signum)
+
+
+if __name__ == "__main__":
+    sys.exit(srun(sys.argv[1:]))
