@@ -172,47 +172,6 @@ def test_half_precision_trains_and_keeps_what_is_trained_in_float32(
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("settings", [
-    ("--model.quantize", "nf4"), ("--model.lora.peft.use_dora", "true"),
-    ("--model.lora.peft.init_lora_weights", "pissa"),
-], ids=["nf4", "dora", "pissa"])  # fmt: skip
-def test_a_gpu_trains_each_kind_of_adapter_and_goes_on(
-    settings: tuple[str, ...], in_tmp: Path, fit: Callable[..., int]
-) -> None:
-    on_gpu = (*settings, "--trainer.accelerator", "gpu", "--trainer.precision", "bf16-mixed")
-    assert fit(*on_gpu, "--model.dtype", "bfloat16") == 0
-    assert fit(*on_gpu, "--model.dtype", "bfloat16", "--trainer.max_epochs", "3", "--ckpt_path", "last") == 0
-    (run,) = (in_tmp / "runs" / "demo").iterdir()
-    content = summary(run)
-    assert content["after"]["loss"] < content["before"]["loss"]
-    assert main(["export", "--to", "merged"]) == 0
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
-def test_a_gpu_trains_with_fsdp_and_goes_on(precision: str, in_tmp: Path, fit: Callable[..., int]) -> None:
-    dtype = {"16-mixed": "float16", "bf16-mixed": "bfloat16"}[precision]
-    fsdp = ("--config", str(ROOT / "configs" / "strategy" / "fsdp.yaml"), "--trainer.accelerator", "gpu")
-    one = (*fsdp, "--trainer.strategy.init_args.data_parallel_size", "1", "--trainer.precision", precision)
-    assert fit(*one, "--model.dtype", dtype) == 0
-    assert fit(*one, "--model.dtype", dtype, "--trainer.max_epochs", "3", "--ckpt_path", "last") == 0
-    (run,) = (in_tmp / "runs" / "demo").iterdir()
-    content = summary(run)
-    assert content["after"]["loss"] < content["before"]["loss"]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
-def test_a_gpu_trains_in_each_precision(precision: str, in_tmp: Path, fit: Callable[..., int]) -> None:
-    dtype = {"16-mixed": "float16", "bf16-mixed": "bfloat16", "32-true": "float32"}[precision]
-    on_gpu = ("--trainer.accelerator", "gpu", "--trainer.precision", precision, "--model.dtype", dtype)
-    assert fit(*on_gpu) == 0
-    (run,) = (in_tmp / "runs" / "demo").iterdir()
-    content = summary(run)
-    assert content["after"]["loss"] < content["before"]["loss"]
-
-
 def test_weights_and_biases_by_config(in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     short = ("--trainer.max_steps", "1", "--model.evaluation.rows", "0")
