@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,15 @@ def step(
 def row_losses(tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> Iterator[RowLoss]:
     """Each row alone, as far as it goes: dropout falls otherwise than in the whole batch."""
     assert tuner.net is not None
-    width = batch.input_ids.shape[1]
-    for k, row_id in enumerate(batch.row_ids):
-        mine = (batch.predict_from // width == k).nonzero()[:, 0]
-        kept: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    kept: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    for row_id, (start, end) in zip(batch.row_ids, pairwise(batch.starts.tolist()), strict=False):
+        mine = ((batch.predict_from >= start) & (batch.predict_from < end)).nonzero()[:, 0]
         kept |= {
-            "input_ids": batch.input_ids[k : k + 1],
-            "predict_from": batch.predict_from[mine] - k * width,
+            "input_ids": batch.input_ids[:, start:end],
+            "position_ids": batch.position_ids[:, start:end],
+            "starts": batch.starts.new_tensor([0, end - start]),
+            "lengths": [end - start],
+            "predict_from": batch.predict_from[mine] - start,
             "targets": batch.targets[mine],
             "target_roles": batch.target_roles[mine],
         }

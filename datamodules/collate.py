@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,23 @@ from datamodules.token_rows import TokenRow
 
 @dataclass
 class Batch:
-    """B rows padded on the right to T tokens; N of all positions have a supervised token next.
+    """Rows one after another in one sequence of T tokens, without padding; N of all positions have a supervised token
+    next.
 
-    There is no attention mask: attention is causal and padding is on the right, so no real position sees padding. The
-    places where a loss is due come as indices, made here, since finding them on a GPU would make the host wait.
+        input_ids     p p < t > a e p p < t e     two rows, of 7 and 5 tokens
+        position_ids  0 1 2 3 4 5 6 0 1 2 3 4
+        starts        0             7         12
+
+    So what is computed is what the rows hold, whatever their lengths. Attention is causal and does not leave a row
+    (lightning_modules/attention.py). The places where a loss is due come as indices, made here, since finding them on a
+    GPU would make the host wait.
     """
 
-    input_ids: Tensor  # (B, T) int64
-    predict_from: Tensor  # (N,) int64, index into the B * T positions; the token after it is the target
+    input_ids: Tensor  # (1, T) int64
+    position_ids: Tensor  # (1, T) int64, from 0 in each row
+    starts: Tensor  # (rows + 1,) int32, where each row begins, and T
+    lengths: list[int]  # the same on the host: tokens of each row
+    predict_from: Tensor  # (N,) int64, index into the T positions; the token after it is the target
     targets: Tensor  # (N,) int64
     target_roles: Tensor  # (N,) int64, a Role
     step_tokens: int  # supervised tokens of the whole optimizer step, all its batches and ranks
@@ -40,23 +50,27 @@ class Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 
+    def token_ids(self) -> list[list[int]]:
+        """The token ids of each row."""
+        ids = self.input_ids[0].tolist()
+        return [ids[start:end] for start, end in pairwise(self.starts.tolist())]
+
 
 def collate(rows: Sequence[TokenRow], step_tokens: int, pad_id: int) -> Batch:
-    """The Batch of these rows; without rows, one row of padding with nothing supervised.
-
-    Which id pads does not matter to the result: padded positions are neither attended to nor supervised.
-    """
-    width = max((len(row.ids) for row in rows), default=1)
-    input_ids = np.full((max(len(rows), 1), width), pad_id, dtype=np.int64)
+    """The Batch of these rows; without rows, one token with nothing supervised, which is `pad_id`."""
+    lengths = [len(row.ids) for row in rows] or [1]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
     predict_from, targets, roles = [], [], []
-    for k, row in enumerate(rows):
-        input_ids[k, : len(row.ids)] = row.ids
+    for start, row in zip(starts.tolist(), rows, strict=False):
         due = np.flatnonzero(row.roles[1:] != Role.PROMPT)  # the first token has nothing before it to predict it from
-        predict_from.append(due + k * width)
+        predict_from.append(due + start)
         targets.append(row.ids[due + 1])
         roles.append(row.roles[due + 1])
     return Batch(
-        input_ids=torch.from_numpy(input_ids),
+        input_ids=_long([row.ids for row in rows] or [np.array([pad_id])])[None],
+        position_ids=_long([np.arange(length) for length in lengths])[None],
+        starts=torch.from_numpy(starts.astype(np.int32)),
+        lengths=lengths,
         predict_from=_long(predict_from),
         targets=_long(targets),
         target_roles=_long(roles),

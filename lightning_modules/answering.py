@@ -26,7 +26,7 @@ def answer_rows(
 
     Sharded ranks must all call it or none: one that has no row left answers an empty prompt with the others.
     """
-    ids = batch.input_ids.tolist()
+    ids = batch.token_ids()
     prompts = [ids[k][: batch.prompt_lengths[k]] for k in wanted] or [[tokenizer.end_id]]
     more: dict[str, Any] = {"synced_gpus": True} if sharded else {}
     written = generate(net, tokenizer, prompts, config, cancelled, **more)

@@ -12,6 +12,7 @@ from datamodules.render import Role
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
+from lightning_modules.attention import NO_MASK, Bounds, use_within_rows
 from lightning_modules.lora import LoraSettings, Start, add_lora
 from lightning_modules.loss import LossSettings, supervised_cross_entropy, target_ranks
 from lightning_modules.quantize import Quantize, compute_as_in_training, quantization
@@ -66,6 +67,7 @@ class ThinkNet(nn.Module):
             with torch.no_grad():  # random ones, which no checkpoint holds, would be others where it is loaded
                 base.get_input_embeddings().weight[rows:] = 0
                 base.get_output_embeddings().weight[rows:] = 0
+        use_within_rows(base)
         self.lm: Any
         self.lm, self.lora_start = (base, None) if lora is None else add_lora(base, lora, lora_start)
         embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
@@ -111,8 +113,14 @@ class ThinkNet(nn.Module):
 
     def forward(self, batch: Batch) -> LossSums:
         model = self.causal_lm
-        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state  # (B, T, D)
-        picked = hidden.flatten(0, 1)[batch.predict_from]  # (N, D)
+        hidden = model.base_model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=NO_MASK,
+            use_cache=False,
+            bounds=Bounds.of(batch),
+        ).last_hidden_state  # (1, T, D)
+        picked = hidden[0, batch.predict_from]  # (N, D)
         head: Any = model.get_output_embeddings()
         rows, ids = (head.rows, head.ids) if isinstance(head, ThinkHead) else (None, ())
         roles, targets = batch.target_roles, batch.targets

@@ -21,7 +21,10 @@ def test_targets_are_the_supervised_tokens_and_stand_one_after_where_they_are_pr
         7,
         pad_id=0,
     )
-    assert batch.input_ids.tolist() == [[5, 6, 1, 7, 2, 8, 9], [5, 6, 8, 9, 0, 0, 0]]
+    assert batch.input_ids.tolist() == [[5, 6, 1, 7, 2, 8, 9, 5, 6, 8, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]]
+    assert (batch.starts.tolist(), batch.lengths, batch.starts.dtype) == ([0, 7, 11], [7, 4], torch.int32)
+    assert batch.token_ids() == [[5, 6, 1, 7, 2, 8, 9], [5, 6, 8, 9]]
     assert batch.targets.tolist() == [1, 7, 2, 8, 9, 8, 9]
     assert batch.target_roles.tolist() == [OPEN, THOUGHT, CLOSE, ANSWER, END, ANSWER, END]
     flat = batch.input_ids.flatten()
@@ -32,6 +35,7 @@ def test_targets_are_the_supervised_tokens_and_stand_one_after_where_they_are_pr
 def test_a_batch_without_rows_has_shape_and_no_targets() -> None:
     batch = collate([], 9, pad_id=3)
     assert batch.input_ids.tolist() == [[3]]
+    assert (batch.position_ids.tolist(), batch.starts.tolist(), batch.lengths) == ([[0]], [0, 1], [1])
     assert batch.targets.shape == batch.predict_from.shape == (0,)
     assert batch.targets.dtype == torch.int64
 

@@ -1,5 +1,6 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,11 +29,18 @@ def net_of(kind: str, tokenizer: ThinkTokenizer, lora: LoraSettings | None = LOR
     return ThinkNet(random_lm(kind, vocabulary), tokenizer, lora)
 
 
-def labels_of(batch: Any) -> torch.Tensor:
-    """The same targets as transformers wants them: at their own place, -100 elsewhere."""
-    labels = torch.full_like(batch.input_ids, -100).flatten()
-    labels[batch.predict_from + 1] = batch.targets
-    return labels.view_as(batch.input_ids)
+def labelled_rows(batch: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Each row with labels as transformers wants them: targets at their own place, -100 elsewhere."""
+    labels = torch.full_like(batch.input_ids, -100)
+    labels[0, batch.predict_from + 1] = batch.targets
+    for start, end in pairwise(batch.starts.tolist()):
+        yield batch.input_ids[:, start:end], labels[:, start:end]
+
+
+def logits_of(lm: Any, batch: Any) -> torch.Tensor:
+    """(T, V) transformers' own logits, of each row by itself."""
+    rows = [lm(input_ids=torch.tensor([ids]), use_cache=False).logits[0] for ids in batch.token_ids()]
+    return torch.cat(rows)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,7 +54,10 @@ def test_loss_and_gradients_are_transformers_own(
         torch.manual_seed(p.numel())
         torch.nn.init.normal_(p, std=0.05)  # LoRA's B starts at zero, which would hide half of the gradients
     mean = net(batch).total / len(batch.targets)
-    theirs = net.causal_lm(input_ids=batch.input_ids, labels=labels_of(batch), use_cache=False).loss
+    theirs = sum(
+        net.causal_lm(input_ids=ids, labels=labels, use_cache=False).loss * (labels != -100).sum()
+        for ids, labels in labelled_rows(batch)
+    ) / len(batch.targets)
     torch.testing.assert_close(mean, theirs, rtol=1e-5, atol=1e-5)
     for ours, right in zip(torch.autograd.grad(mean, trained), torch.autograd.grad(theirs, trained), strict=True):
         torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
@@ -71,7 +82,7 @@ def test_each_role_is_weighed_smoothed_and_held_as_full_logits_would_be(
         batch, predict_from=batch.predict_from[only], targets=batch.targets[only], target_roles=batch.target_roles[only]
     )
     mine = net(kept).total / len(kept.targets)
-    logits = net.causal_lm(input_ids=batch.input_ids, use_cache=False).logits.flatten(0, 1)[kept.predict_from]
+    logits = logits_of(net.causal_lm, batch)[kept.predict_from]
     each = F.cross_entropy(logits, kept.targets, label_smoothing=0.1, reduction="sum")
     theirs = weights.by_role()[role] * (each + 1e-2 * logits.logsumexp(-1).square().sum()) / len(kept.targets)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
@@ -91,11 +102,11 @@ def test_further_tokens_have_rows_of_their_own(kind: str, make_batch: MakeBatch)
     assert all(p.grad is not None and p.grad[2].any() for p in rows)
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the most numbers that an operation makes anew, forward or backward; views of what is there do not count."""
 
     def __init__(self, there: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.there = {tensor.untyped_storage().data_ptr() for tensor in there}
         self.numbers = 0
 
@@ -150,7 +161,7 @@ def test_sums_by_role_add_up(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBat
     assert sums.tokens[0] == 0  # nothing of the prompt is learned
 
 
-def test_padding_changes_nothing(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+def test_rows_of_a_batch_do_not_see_each_other(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
     net = net_of("qwen2", tiny_tokenizer)
     alone = sum(net(make_batch(i)).total for i in (0, 3, 9))
     torch.testing.assert_close(net(make_batch(0, 3, 9)).total, alone, rtol=1e-5, atol=1e-4)
