@@ -24,6 +24,7 @@ def test_a_run_leaves_all_that_was_promised(in_trained: Path) -> None:
     files = {path.relative_to(in_trained).as_posix() for path in in_trained.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
+        "environment.json",
         "metrics.csv",
         "samples.md",
         "summary.json",
@@ -62,6 +63,7 @@ def test_the_summary_holds_what_the_table_shows(in_trained: Path) -> None:
     assert content["training"]["optimizer_steps"] == 4
     assert content["training"]["supervised_tokens_trained"] == 2 * content["data"]["supervised_tokens"]["train"]
     assert content["data"]["kept"] == {"train": 64, "val": 16}
+    assert all(content["data"]["identity"]["rows"][split] for split in ("train", "val"))  # digests
 
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(in_trained: Path) -> None:
