@@ -26,32 +26,11 @@ from typing import Any
 from benchmarks.speed.plan import KINDS, plan
 from benchmarks.speed.rows import Rows
 from benchmarks.speed.run import Runs, parse_side
-from benchmarks.speed.shapes import SHAPES, VOCABULARY
+from benchmarks.speed.shapes import SHAPES
 from benchmarks.speed.table import summarize
+from benchmarks.speed.tasks import common, steps_of
 
-RANK, ALPHA, TARGETS = 8, 16, ["q_proj", "k_proj", "v_proj", "o_proj"]
 RAMP = [1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256]
-
-
-def common(args: argparse.Namespace, runs: Runs, shape: str, dtype: str, vocabulary: int = VOCABULARY) -> dict[str, Any]:
-    """What all tasks of a model share; makes the model where it is not there."""
-    folder = args.models / f"{shape}-{dtype}-{vocabulary}-{args.device}"
-    task = {
-        "device": args.device, "dtype": dtype, "shape": shape, "vocabulary": vocabulary, "model": str(folder),
-        "rows": str(args.rows.resolve()), "threads": args.threads, "rank": RANK, "alpha": ALPHA, "targets": TARGETS,
-        "lr": args.lr, "workers": args.workers, "train_rows": args.train_rows,
-    }  # fmt: skip
-    if not (folder / "made").exists():
-        runs.one({"side": "model", **task}, seconds=600)
-    return task
-
-
-def steps_of(rows: Rows, steps: list[list[int]], flat: bool, warm: int) -> dict[str, Any]:
-    """The part of a task that says what is trained on."""
-    return {
-        "steps": steps, "flat": flat, "warm": warm, "supervised": [sum(map(rows.supervised, s)) for s in steps],
-        "lengths": [[int(rows.lengths[row]) for row in step] for step in steps],
-    }  # fmt: skip
 
 
 def compare(args: argparse.Namespace, runs: Runs) -> None:
@@ -116,7 +95,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--train-rows", action="store_true", help="ours at the full rate; give the peers :rows")
-    parser.add_argument("--profile", type=Path, help="folder for torch.profiler's traces; times are then not to be used")
+    parser.add_argument("--profile", type=Path, help="folder for torch.profiler's traces, which cost time")
     parser.add_argument("--largest", action="store_true", help="look for the largest batch instead")
     parser.add_argument("--most", type=int, default=RAMP[-1], help="rows at which --largest stops")
     parser.add_argument("--minutes", type=float, default=60, help="after which nothing more is started, and all is cut")

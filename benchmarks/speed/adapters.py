@@ -6,6 +6,7 @@ from typing import Any
 
 TAGS = "<think>", "</think>"
 
+
 def same_start(module: Any) -> int:
     """Sets the A matrices of LoRA, uniform as peft draws them, by their layer's name; B is 0 already. Says how many."""
     import torch

@@ -1,4 +1,4 @@
-"""This project's side: ThinkTuner and lightning.Trainer as `fit` has them; only the rows come from the benchmark's file.
+"""This project's side: ThinkTuner and lightning.Trainer as `fit` has them; only the rows come from our own file.
 
 The rows of `<think>` and `</think>` are trained, as they always are here. Where the peers do not train them, their
 learning rate is next to nothing: the work is done, and the losses stay comparable.

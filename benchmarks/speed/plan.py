@@ -1,9 +1,9 @@
 """Which rows make up each optimizer step: decided once, so that every side trains on the same rows in the same steps.
 
-    padded    `batch` rows in the file's order, which is a shuffled one; the peers pad them
-    grouped   `batch` rows of about one length, which leaves the peers next to nothing to pad
-    packed    rows that together fill `batch` x `length` tokens, packed whole, best fit first; the peers take them one
-              after another with restarting positions, as TRL's padding-free batches are
+padded    `batch` rows in the file's order, which is a shuffled one; the peers pad them
+grouped   `batch` rows of about one length, which leaves the peers next to nothing to pad
+packed    rows that together fill `batch` x `length` tokens, packed whole, best fit first; the peers take them one
+          after another with restarting positions, as TRL's padding-free batches are
 """
 
 from typing import Literal
@@ -50,4 +50,4 @@ def _packs(rows: np.ndarray, lengths: np.ndarray, batch: int, length: int) -> li
             room.append(length - size)
     order = np.random.default_rng(0).permutation(len(packs)).tolist()
     order = (order * (batch // len(order) + 1))[: max(len(order) // batch, 1) * batch]
-    return [sum((packs[k] for k in order[i : i + batch]), []) for i in range(0, len(order), batch)]
+    return [[row for k in order[i : i + batch] for row in packs[k]] for i in range(0, len(order), batch)]

@@ -78,7 +78,7 @@ class Runs:
         result, steps = None, []
         assert process.stdout is not None
         for line in process.stdout:
-            if not line.startswith("{"):
+            if not line.startswith(('{"step"', '{"result"')):
                 continue  # the libraries' own
             said = json.loads(line)
             if "result" in said:

@@ -92,10 +92,11 @@ def summarize(case: dict[str, Any], task: dict[str, Any], results: list[Result])
             figures["counts"] = figures["loss_apart"] is not None and figures["loss_apart"] <= AGREE
         sides[name] = figures
     known = next((r for r in results if "versions" in r), {})
+    versions = {name: next((r["versions"] for r in by[name].values() if "versions" in r), None) for name in names}
     summary = {
-        "case": case, "supervised_per_step": tokens, "tokens_per_step": statistics.mean(sum(l) for l, _ in pairs),  # noqa: E741
+        "case": case, "supervised_per_step": tokens, "tokens_per_step": statistics.mean(sum(lengths) for lengths, _ in pairs),
         "limit_seconds": least, "rates": best, "flops_per_step": each, "sides": sides,
-        "device_name": known.get("device_name"), "versions": {n: by[n][k].get("versions") for n in names for k in by[n]},
+        "device_name": known.get("device_name"), "versions": versions,
     }  # fmt: skip
     return Summary(summary, text_of(summary))
 

@@ -175,7 +175,7 @@ def padded(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 def flat(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {
-        "input_ids": torch.tensor([sum((row["input_ids"] for row in batch), [])]),
-        "labels": torch.tensor([sum((row["labels"] for row in batch), [])]),
+        "input_ids": torch.tensor([[i for row in batch for i in row["input_ids"]]]),
+        "labels": torch.tensor([[i for row in batch for i in row["labels"]]]),
         "position_ids": torch.cat([torch.arange(len(row["input_ids"])) for row in batch])[None],
     }
