@@ -67,7 +67,8 @@ def palm(config: Config, lengths: list[int]) -> float:
 
 
 def peak(device_name: str) -> float | None:
-    return next((flops for name, flops in PEAKS.items() if all(part in device_name for part in name.split())), None)
+    found = (flops for name, flops in PEAKS.items() if all(part in device_name for part in name.split()))
+    return next(found, None)
 
 
 def rates(task: dict[str, Any]) -> dict[str, float]:

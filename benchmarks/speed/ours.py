@@ -25,7 +25,7 @@ from lightning_modules.optim import OptimSettings
 from lightning_modules.think_tuner import ThinkTuner
 
 STILL = 1e-15  # a learning rate
-PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 class FileRows:

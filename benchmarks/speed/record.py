@@ -60,7 +60,7 @@ class Steps:
 
     def _mark(self) -> None:
         if self.cuda:
-            event = self.torch.cuda.Event(enable_timing=True)
+            event: Any = self.torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self.marks.append(event)
         else:

@@ -51,10 +51,11 @@ class Rows:
         return int((self.row(k)[1][1:] != PROMPT).sum())
 
     def save(self, path: Path) -> None:
-        files = {f"tokenizer/{name}": np.frombuffer(content, np.uint8) for name, content in self.tokenizer.items()}
-        pieces = {f"pieces/{k}": np.array(ids) for k, ids in enumerate(self.tag_pieces)}
-        known: dict[str, Any] = {"ids": self.ids, "roles": self.roles, "offsets": self.offsets}
-        np.savez_compressed(path, **known, tag_ids=np.array(self.tag_ids), **files, **pieces)
+        arrays: dict[str, Any] = {"ids": self.ids, "roles": self.roles, "offsets": self.offsets}
+        arrays |= {"tag_ids": np.array(self.tag_ids)}
+        arrays |= {f"tokenizer/{name}": np.frombuffer(content, np.uint8) for name, content in self.tokenizer.items()}
+        arrays |= {f"pieces/{k}": np.array(ids) for k, ids in enumerate(self.tag_pieces)}
+        np.savez_compressed(path, **arrays)
 
     @classmethod
     def load(cls, path: Path | str) -> "Rows":

@@ -46,9 +46,8 @@ def plan_rows(size: int) -> None:
 
 def train(args: argparse.Namespace, runs: Runs) -> None:
     by_length = args.what == "length"
-    print(
-        f"{args.shape}, {args.dtype}\n{args.what:12}{'side':24}{'s/step':>10}{'tokens/s':>10}{'peak GB':>10}{'prepare s':>10}"
-    )
+    titles = "".join(f"{title:>10}" for title in ("s/step", "tokens/s", "peak GB", "prepare s"))
+    print(f"{args.shape}, {args.dtype}\n{args.what:12}{'side':24}{titles}")
     for value in args.values or ([256, 512, 1024, 2048, 4096, 8192] if by_length else [VOCABULARY, 303_872, 607_744]):
         length, vocabulary = (value, VOCABULARY) if by_length else (args.length, value)
         with tempfile.TemporaryDirectory() as scratch:

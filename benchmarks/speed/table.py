@@ -94,7 +94,8 @@ def summarize(case: dict[str, Any], task: dict[str, Any], results: list[Result])
     known = next((r for r in results if "versions" in r), {})
     versions = {name: next((r["versions"] for r in by[name].values() if "versions" in r), None) for name in names}
     summary = {
-        "case": case, "supervised_per_step": tokens, "tokens_per_step": statistics.mean(sum(lengths) for lengths, _ in pairs),
+        "case": case, "supervised_per_step": tokens,
+        "tokens_per_step": statistics.mean(sum(lengths) for lengths, _ in pairs),
         "limit_seconds": least, "rates": best, "flops_per_step": each, "sides": sides,
         "device_name": known.get("device_name"), "versions": versions,
     }  # fmt: skip

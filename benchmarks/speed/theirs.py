@@ -138,8 +138,9 @@ def run_plain(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
     scaler = torch.amp.GradScaler(device.type, enabled=task["dtype"] == "float16")
     started = time.perf_counter()
     made, given = examples(task)
-    loader = torch.utils.data.DataLoader(
-        made, batch_sampler=given, collate_fn=flat if task["flat"] else padded, num_workers=task["workers"],
+    loader: Any = torch.utils.data.DataLoader(
+        made,  # type: ignore[arg-type]
+        batch_sampler=given, collate_fn=flat if task["flat"] else padded, num_workers=task["workers"],
         pin_memory=device.type == "cuda",
     )  # fmt: skip
     prepared = time.perf_counter()
