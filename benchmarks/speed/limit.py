@@ -25,7 +25,7 @@ PEAKS = {
     "H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12,
 }  # fmt: skip
 RUNS = 5
-HEAD_ROWS = 256
+HEAD_ROWS = (64, 128, 256, 512)  # of a chunk; which is fastest depends on the caches
 
 Config = dict[str, Any]
 
@@ -73,7 +73,7 @@ def peak(device_name: str) -> float | None:
 
 def rates(task: dict[str, Any]) -> dict[str, float]:
     """FLOP/s of products in the model's shapes: for the body as many rows as a step has tokens, for the head a chunk.
-    Of each shape the best of a few runs, forward and for the gradient of the inputs."""
+    Of each shape the best of a few runs, forward and for the gradient of the inputs, into memory that is there."""
     import torch
 
     config, tokens = read_config(task["model"]), max(sum(step) for step in task["lengths"])
@@ -82,20 +82,21 @@ def rates(task: dict[str, Any]) -> dict[str, float]:
     def seconds(rows: int, inputs: int, outputs: int) -> float:
         weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
         x, y = (torch.randn(rows, n, device=device, dtype=dtype) for n in (inputs, outputs))
-        best = float("inf")
+        forward, backward = torch.empty_like(y), torch.empty_like(x)  # fresh memory would be timed, too
+        best = [float("inf")] * 2
         for _ in range(RUNS):
-            started = _now(device)
-            x @ weight.T
-            y @ weight
-            best = min(best, _now(device) - started)
-        return best
+            for k, (a, b, out) in enumerate(((x, weight.T, forward), (y, weight, backward))):
+                started = _now(device)
+                torch.mm(a, b, out=out)
+                best[k] = min(best[k], _now(device) - started)
+        return sum(best)
 
     with torch.no_grad():
         linear = linear_layers(config)
         each = {shape: seconds(tokens, *shape) for shape in set(linear.values())}
         body = sum(4.0 * tokens * i * o for i, o in linear.values()) / sum(each[s] for s in linear.values())
         width, vocabulary = config["hidden_size"], config["vocab_size"]
-        head = 4.0 * HEAD_ROWS * width * vocabulary / seconds(HEAD_ROWS, width, vocabulary)
+        head = max(4.0 * rows * width * vocabulary / seconds(rows, width, vocabulary) for rows in HEAD_ROWS)
     return {"body": body, "head": head}
 
 
