@@ -93,6 +93,6 @@ def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
 def path(tuner: ThinkTuner) -> str:
     """What ran, in words."""
     net: Any = tuner.net
+    layers = "lean layers" if net.not_lean is None else f"transformers' layers ({net.not_lean})"
     attention = net.causal_lm.config._attn_implementation
-    layers = type(net.causal_lm.base_model.layers[0]).__name__
-    return f"flat rows, attention {attention}, {layers}, head for supervised positions in chunks"
+    return f"flat, attention {attention}, {layers}, head for supervised positions in chunks"

@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.speed.limit import read_config
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "addmm_", "_addmm_activation", "mkldnn_linear")
+ATTENTION = ("scaled_dot_product", "_attention_", "flash", "varlen", "flex", "_softmax")
 ELEMENTWISE = (
     "add", "sub", "mul", "div", "neg", "exp", "silu", "sigmoid", "pow", "rsqrt", "mean", "sum", "copy_", "cat", "where",
     "fill_", "zero_", "logsumexp", "softmax", "index", "gather", "scatter", "native_layer_norm", "rms", "amax", "clone",
@@ -14,8 +15,12 @@ ELEMENTWISE = (
 
 def group_of(name: str, shapes: Any, vocabulary: int) -> str:
     bare = name.removeprefix("aten::")
-    if "attention" in name.lower() or "flash" in name.lower() or "_softmax" in name:
+    if any(part in name for part in ATTENTION):
         return "attention"
+    if "CrossEntropy" in name or "LogProb" in name:
+        return "elementwise, logits"
+    if "BeforeAttention" in name or "AfterAttention" in name:  # this project's; its kernels are Triton's
+        return "elementwise, body"
     if "adam" in name.lower() or "foreach" in name or "Optimizer" in name or "linalg_vector_norm" in name:
         return "optimizer and clipping"
     if bare in PRODUCTS:
