@@ -1,0 +1,1 @@
+"""Training speed and memory of this project, of TRL and of plain transformers + peft: `python -m benchmarks.speed`."""

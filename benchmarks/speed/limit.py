@@ -1,0 +1,112 @@
+"""What a step must compute, the time that this takes at the rate at which the machine multiplies matrices, and MFU.
+
+For one step of T tokens in rows of lengths t, N of them supervised, with P weights in a decoder's linear layers, width
+D, vocabulary V, and LoRA of rank r on linear layers of i inputs and o outputs:
+
+    body       (2 + 2) P T           forward, and the gradient of the inputs; frozen weights have none
+    attention  (4 + 8) D sum(t (t + 1) / 2) per layer: two products forward, four backward, below the diagonal only
+    head       (2 + 2) V D N         where a loss is due, and nowhere else
+    LoRA       (2 + 4) r (i + o) T   trained weights have a gradient, too
+
+FLOPs count a multiplication and an addition as two. The counting is that of PaLM's appendix B (arXiv 2204.02311), less
+what a frozen base does not need: there a trained weight costs 2 + 4 a token, whence 6 P; recomputing counts as nothing
+in both. MFU = these FLOPs / seconds / the device's peak of dense products (NVIDIA's data sheets). `palm` is the number
+by PaLM's own counting, 6 for every parameter and token of decoder and head and 12 D t of attention: higher, and not
+what is computed here.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+# Dense bfloat16 and float16 products, FLOP/s, by what torch calls the device; the first that is part of it
+PEAKS = {
+    "H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12,
+}  # fmt: skip
+RUNS = 5
+HEAD_ROWS = (64, 128, 256, 512)  # of a chunk; which is fastest depends on the caches
+
+Config = dict[str, Any]
+
+
+def read_config(folder: Path | str) -> Config:
+    config: Config = json.loads((Path(folder) / "config.json").read_text())
+    return config
+
+
+def linear_layers(config: Config) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the linear layers of one decoder layer."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    kv = width // config["num_attention_heads"] * config["num_key_value_heads"]
+    return {
+        "q_proj": (width, width), "k_proj": (width, kv), "v_proj": (width, kv), "o_proj": (width, width),
+        "gate_proj": (width, inner), "up_proj": (width, inner), "down_proj": (inner, width),
+    }  # fmt: skip
+
+
+def needed(config: Config, lengths: list[int], supervised: int, rank: int, targets: list[str]) -> dict[str, float]:
+    """FLOPs of one step, by group."""
+    layers, tokens = config["num_hidden_layers"], sum(lengths)
+    linear = linear_layers(config)
+    weights = sum(i * o for i, o in linear.values())
+    pairs = sum(t * (t + 1) / 2 for t in lengths)
+    return {
+        "body": 4.0 * layers * weights * tokens,
+        "attention": 12.0 * layers * config["hidden_size"] * pairs,
+        "head": 4.0 * config["vocab_size"] * config["hidden_size"] * supervised,
+        "lora": 6.0 * layers * rank * sum(sum(linear[name]) for name in targets) * tokens,
+    }
+
+
+def palm(config: Config, lengths: list[int]) -> float:
+    """FLOPs of one step by PaLM's counting."""
+    layers, width = config["num_hidden_layers"], config["hidden_size"]
+    weights = layers * sum(i * o for i, o in linear_layers(config).values()) + config["vocab_size"] * width
+    return sum(t * (6.0 * weights + 12.0 * layers * width * t) for t in lengths)
+
+
+def peak(device_name: str) -> float | None:
+    found = (flops for name, flops in PEAKS.items() if all(part in device_name for part in name.split()))
+    return next(found, None)
+
+
+def rates(task: dict[str, Any]) -> dict[str, float]:
+    """FLOP/s of products in the model's shapes: for the body as many rows as a step has tokens, for the head a chunk.
+    Of each shape the best of a few runs, forward and for the gradient of the inputs, into memory that is there."""
+    import torch
+
+    config, tokens = read_config(task["model"]), max(sum(step) for step in task["lengths"])
+    device, dtype = torch.device(task["device"]), getattr(torch, task["dtype"])
+
+    def seconds(rows: int, inputs: int, outputs: int) -> float:
+        weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
+        x, y = (torch.randn(rows, n, device=device, dtype=dtype) for n in (inputs, outputs))
+        forward, backward = torch.empty_like(y), torch.empty_like(x)  # fresh memory would be timed, too
+        best = [float("inf")] * 2
+        for _ in range(RUNS):
+            for k, (a, b, out) in enumerate(((x, weight.T, forward), (y, weight, backward))):
+                started = _now(device)
+                torch.mm(a, b, out=out)
+                best[k] = min(best[k], _now(device) - started)
+        return sum(best)
+
+    with torch.no_grad():
+        linear = linear_layers(config)
+        each = {shape: seconds(tokens, *shape) for shape in set(linear.values())}
+        body = sum(4.0 * tokens * i * o for i, o in linear.values()) / sum(each[s] for s in linear.values())
+        width, vocabulary = config["hidden_size"], config["vocab_size"]
+        head = max(4.0 * rows * width * vocabulary / seconds(rows, width, vocabulary) for rows in HEAD_ROWS)
+    return {"body": body, "head": head}
+
+
+def least_seconds(flops: dict[str, float], rate: dict[str, float]) -> float:
+    return sum(flops[name] / rate["head" if name == "head" else "body"] for name in flops)
+
+
+def _now(device: Any) -> float:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,98 @@
+"""This project's side: ThinkTuner and lightning.Trainer as `fit` has them; only the rows come from our own file.
+
+The rows of `<think>` and `</think>` are trained, as they always are here. Where the peers do not train them, their
+learning rate is next to nothing: the work is done, and the losses stay comparable.
+"""
+
+import time
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from benchmarks.speed.adapters import same_start
+from benchmarks.speed.record import Steps
+from benchmarks.speed.rows import Rows
+from datamodules.batching import PlannedBatch
+from datamodules.collate import Batch
+from datamodules.loader import PlannedBatches
+from datamodules.token_rows import TokenRow
+from lightning_modules.callbacks import Throughput
+from lightning_modules.lora import LoraSettings
+from lightning_modules.optim import OptimSettings
+from lightning_modules.think_tuner import ThinkTuner
+
+STILL = 1e-15  # a learning rate
+PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+class FileRows:
+    """What PlannedBatches takes rows from."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, index: int) -> TokenRow:
+        return TokenRow(index, str(index), "all", *self.rows.row(index))
+
+
+class GivenSteps(LightningDataModule):
+    """The planned steps, by the project's own data set, collation and loader settings."""
+
+    def __init__(self, task: dict[str, Any], rows: Rows) -> None:
+        super().__init__()
+        self.rows, self.workers = rows, task["workers"]
+        supervised = zip(task["steps"], task["supervised"], strict=True)
+        self.planned = [PlannedBatch(tuple(step), tokens) for step, tokens in supervised]
+        self.steps_per_epoch = len(self.planned)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(
+            PlannedBatches(FileRows(self.rows), self.planned, 0),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class Recorder(Callback):
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        assert same_start(pl_module), "no LoRA found"
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.steps.begin()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.steps.end(outputs["loss"])
+
+
+def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
+    """Trains; `task["options"]` are further arguments of ThinkTuner."""
+    warnings.filterwarnings("ignore", ".*")
+    started = time.perf_counter()
+    data = GivenSteps(task, Rows.load(task["rows"]))
+    prepared = time.perf_counter()
+    lora = LoraSettings(rank=task["rank"], alpha=task["alpha"], target_modules=task["targets"])
+    optim = OptimSettings(lr=task["lr"], think_rows_lr=None if task["train_rows"] else STILL)
+    tuner = ThinkTuner(task["model"], dtype=task["dtype"], lora=lora, optim=optim, **task["options"])
+    trainer = Trainer(
+        accelerator="gpu" if task["device"] == "cuda" else "cpu", devices=1, precision=PRECISION[task["dtype"]],
+        max_epochs=1, gradient_clip_val=1.0, log_every_n_steps=50, limit_val_batches=0, num_sanity_val_steps=0,
+        enable_model_summary=False, enable_progress_bar=False, enable_checkpointing=False, logger=False,
+        use_distributed_sampler=False, callbacks=[Throughput(), Recorder(steps)],
+    )  # fmt: skip
+    trainer.fit(tuner, data)
+    return {"prepare": prepared - started, "start": steps.begun - prepared, "path": path(tuner)}
+
+
+def path(tuner: ThinkTuner) -> str:
+    """What ran, in words."""
+    net: Any = tuner.net
+    layers = "lean layers" if net.not_lean is None else f"transformers' layers ({net.not_lean})"
+    attention = net.causal_lm.config._attn_implementation
+    return f"flat, attention {attention}, {layers}, head for supervised positions in chunks"

@@ -1,0 +1,53 @@
+"""Which rows make up each optimizer step: decided once, so that every side trains on the same rows in the same steps.
+
+padded    `batch` rows in the file's order, which is a shuffled one; the peers pad them
+grouped   `batch` rows of about one length, which leaves the peers next to nothing to pad
+packed    rows that together fill `batch` x `length` tokens, packed whole, best fit first; the peers take them one
+          after another with restarting positions, as TRL's padding-free batches are
+"""
+
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["padded", "grouped", "packed"]
+KINDS: tuple[Kind, ...] = ("padded", "grouped", "packed")
+
+
+def plan(lengths: np.ndarray, kind: Kind, batch: int, length: int, steps: int) -> list[list[int]]:
+    """Rows of each of so many steps, none longer than `length` tokens; rows come again where there are too few."""
+    rows = np.flatnonzero(lengths <= length)
+    if not len(rows):
+        raise SystemExit(f"no row has {length} tokens or fewer")
+    groups = _packs(rows, lengths, batch, length) if kind == "packed" else _batches(rows, lengths, kind, batch)
+    return [groups[k % len(groups)] for k in range(steps)]
+
+
+def _batches(rows: np.ndarray, lengths: np.ndarray, kind: Kind, batch: int) -> list[list[int]]:
+    if kind == "grouped":
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+    whole = len(rows) // batch * batch
+    batches = np.resize(rows, max(whole, batch)).reshape(-1, batch)
+    if kind == "grouped":
+        batches = np.random.default_rng(0).permutation(batches)  # else the first steps had the shortest rows
+    found: list[list[int]] = batches.tolist()
+    return found
+
+
+def _packs(rows: np.ndarray, lengths: np.ndarray, batch: int, length: int) -> list[list[int]]:
+    """Best fit decreasing; the packs then in random order, `batch` of them a step, the last ones left out."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in rows[np.argsort(-lengths[rows], kind="stable")].tolist():
+        size = int(lengths[row])
+        fits = [k for k in range(len(packs)) if room[k] >= size]
+        if fits:
+            k = min(fits, key=room.__getitem__)
+            packs[k].append(row)
+            room[k] -= size
+        else:
+            packs.append([row])
+            room.append(length - size)
+    order = np.random.default_rng(0).permutation(len(packs)).tolist()
+    order = (order * (batch // len(order) + 1))[: max(len(order) // batch, 1) * batch]
+    return [[row for k in order[i : i + batch] for row in packs[k]] for i in range(0, len(order), batch)]
