@@ -38,13 +38,33 @@ def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
     assert len(ranks[0]) == len(ranks[1]) == 6  # 3 steps of 4 x 2 x 2 rows, 2 batches each
 
 
+@pytest.mark.parametrize("packing", ["none", "grouped", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int) -> None:
-    first, second = (rows(data(tmp_path, done=done).train_dataloader()) for done in (0, 10))
+def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, packing: str) -> None:
+    settings = {"packing": packing}
+    first, second = (rows(data(tmp_path, done=done, **settings).train_dataloader()) for done in (0, 10))
     assert len(first) == len(second) == 10
     assert first != second
     for done, rest in [(3, first[3:]), (9, first[9:]), (10, second), (14, second[4:])]:
-        assert rows(data(tmp_path, done=done, num_workers=workers).train_dataloader()) == rest
+        assert rows(data(tmp_path, done=done, num_workers=workers, **settings).train_dataloader()) == rest
+
+
+def test_what_a_fit_cannot_train_on_is_said_in_the_validation_that_it_begins_with(tmp_path: Any) -> None:
+    module = data(tmp_path, packing="packed")
+    module.packing, module.tokens_per_step, module.epochs, module._cut_for = "packed", 10**6, None, None
+    module.setup("validate")  # a command of its own has nothing to train
+    assert module.epochs is None
+    module.trains = True
+    with pytest.raises(UserError, match=r"data\.tokens_per_step: '1000000' takes"):
+        module.setup("validate")
+
+
+def test_how_epochs_are_cut_is_said_once(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="thinkwright"):
+        module = data(tmp_path, packing="packed")
+        module.setup("fit")
+    assert caplog.text.count("data: packed, 40 rows in ") == 1
+    assert module.epochs is not None and module.epochs.line() in caplog.text
 
 
 def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -> None:
