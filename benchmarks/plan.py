@@ -3,9 +3,9 @@
     python benchmarks/plan.py filled [--rows FILE.jsonl …] [--tokenizer FOLDER]
     python benchmarks/plan.py time [--rows-planned 250000]
 
-`filled` packs the rows of --rows that fit into each length. Beside it stands the most that any packing could reach: rows
-longer than half a pack need one each, and all tokens need their room. `time` plans epochs of synthetic rows whose
-lengths are log-normal, a quarter of the capacity at the median; the least of five runs in one process.
+`filled` packs the rows of --rows that fit into each length. Beside it stands what no packing could exceed: rows longer
+than half a pack need one each, and all tokens need their room. `time` plans epochs of synthetic rows whose lengths are
+log-normal, a quarter of the capacity at the median; the least of five runs in one process.
 """
 
 import argparse

@@ -118,9 +118,8 @@ def _check(packs: int, steps: int, plain: Sizes, max_length: int, tokens_per_ste
     """Raises UserError where a step is less than one pack, or more of them than its batches take."""
     each = plain.batch_size * plain.world_size
     if steps > packs:
-        problem = (
-            f"is less than one packed row of {max_length:,} tokens has, about {supervised // packs:,} supervised ones"
-        )
+        has = f"about {supervised // packs:,} supervised ones"
+        problem = f"is less than one packed row of {max_length:,} tokens has, {has}"
         if tokens_per_step is not None:
             fix = f"give {-(-supervised // packs)} or more, or set data.packing none"
             raise UserError("data.tokens_per_step", tokens_per_step, problem, fix)

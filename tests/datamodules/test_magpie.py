@@ -51,11 +51,11 @@ def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, p
 
 def test_what_a_fit_cannot_train_on_is_said_in_the_validation_that_it_begins_with(tmp_path: Any) -> None:
     module = data(tmp_path, packing="packed")
-    module.packing, module.tokens_per_step, module.epochs, module._cut_for = "packed", 10**6, None, None
+    module.tokens_per_step, module.epochs, module._cut_for = 10, None, None
     module.setup("validate")  # a command of its own has nothing to train
     assert module.epochs is None
     module.trains = True
-    with pytest.raises(UserError, match=r"data\.tokens_per_step: '1000000' takes"):
+    with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one packed row"):
         module.setup("validate")
 
 
