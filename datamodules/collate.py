@@ -41,7 +41,8 @@ class Batch:
     groups: list[str]
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        """From pinned memory without waiting: the host would wait for all that the GPU has yet to do."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs, non_blocking=tensor.is_pinned()))
 
     def pin_memory(self) -> "Batch":
         return self._map(lambda tensor: tensor.pin_memory())

@@ -13,6 +13,7 @@ from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.attention import NO_MASK, Bounds, use_within_rows
+from lightning_modules.lean_layer import make_lean, why_not
 from lightning_modules.lora import LoraSettings, Start, add_lora
 from lightning_modules.loss import LossSettings, supervised_cross_entropy, target_ranks
 from lightning_modules.quantize import Quantize, compute_as_in_training, quantization
@@ -53,6 +54,7 @@ class ThinkNet(nn.Module):
         rows_init: RowInit = "subtokens",
         loss: LossSettings = LossSettings(),  # noqa: B008 (never changed)
         lora_start: Start | None = None,
+        lean: bool = True,
     ) -> None:
         super().__init__()
         ids, pieces = tokenizer.new_ids, tokenizer.pieces
@@ -88,6 +90,9 @@ class ThinkNet(nn.Module):
             outputs = inputs.rows if tied else nn.Parameter(start(head.weight))
             base.set_input_embeddings(inputs)
             base.set_output_embeddings(ThinkHead(head, ids, outputs))
+        self.not_lean = why_not(self.causal_lm) if lean else "model.lean is false"
+        if self.not_lean is None:
+            make_lean(self.causal_lm)
         self.train()
 
     @property
@@ -112,17 +117,18 @@ class ThinkNet(nn.Module):
         register_fsdp_forward_method(self, "generate")
 
     def forward(self, batch: Batch) -> LossSums:
-        model = self.causal_lm
+        model, lean = self.causal_lm, self.not_lean is None
         hidden = model.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=NO_MASK,
             use_cache=False,
             bounds=Bounds.of(batch),
-        ).last_hidden_state  # (1, T, D)
-        picked = hidden[0, batch.predict_from]  # (N, D)
+            **({"needed": batch.predict_from} if lean else {}),
+        ).last_hidden_state[0]
+        picked = hidden if lean else hidden[batch.predict_from]  # (N, D)
         head: Any = model.get_output_embeddings()
-        rows, ids = (head.rows, head.ids) if isinstance(head, ThinkHead) else (None, ())
+        rows, ids = (head.rows, head.index) if isinstance(head, ThinkHead) else (None, None)
         roles, targets = batch.target_roles, batch.targets
         weights = None if self.role_weights is None else self.role_weights[roles]
         total, losses = supervised_cross_entropy(

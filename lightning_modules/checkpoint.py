@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if content is None:
         problem = "is damaged or was not written by this program"
         raise UserError("--ckpt_path", path, problem, _way_out(path))
-    checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # loading anything else could run code that came with the file
+        raise UserError("--ckpt_path", path, "holds more than numbers and text", fix) from error
     if KEY not in checkpoint:
         raise UserError("--ckpt_path", path, "was not written by this program", fix)
     return checkpoint

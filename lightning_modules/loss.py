@@ -5,6 +5,7 @@ its logits are at hand, as in Liger Kernel (arXiv 2410.10989), so the head is mu
 A frozen head gets no weight gradient; rows trained beside it (the think tags) replace its columns in every chunk.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,8 +16,11 @@ from torch.nn import functional as F
 
 from datamodules.render import Role
 from errors import UserError
+from lightning_modules.elementwise import kernels
 
-CHUNK_BYTES = 64 * 2**20  # of float32 logits at once
+CHUNK_SHARE = 64  # of the device's memory, one part may hold logits
+MOST_CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**30}  # larger chunks are not faster
+BLOCK_ROWS = 4  # logits of so many positions stay in a CPU's cache from one step over them to the next
 
 
 @dataclass
@@ -66,9 +70,15 @@ class LossSettings:
             raise UserError("model.loss.z_loss", self.z_loss, "is below 0", "give 0.0 for none, or 1e-4")
 
 
-def chunk_rows(vocabulary: int) -> int:
-    """Positions whose float32 logits fit in CHUNK_BYTES."""
-    return max(1, CHUNK_BYTES // (4 * vocabulary))
+def chunk_rows(vocabulary: int, device: torch.device, width: int = 4) -> int:
+    """Positions of which a chunk holds the logits, `width` bytes each. Of the memory that a device has, not of what is
+    free at the moment: a run must sum in the same order when it is repeated."""
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    most = MOST_CHUNK_BYTES.get(device.type, MOST_CHUNK_BYTES["cpu"])
+    return max(1, min(most, memory // CHUNK_SHARE) // (width * vocabulary))
 
 
 def supervised_cross_entropy(
@@ -76,7 +86,7 @@ def supervised_cross_entropy(
     weight: Tensor,
     targets: Tensor,
     rows: Tensor | None = None,
-    row_ids: tuple[int, ...] = (),
+    row_ids: Tensor | None = None,
     token_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -87,6 +97,7 @@ def supervised_cross_entropy(
     weight:  (V, D) the head; its gradient is computed only if it requires one
     targets: (N,)   token ids
     rows:    (K, D) float32, trained in place of `weight[row_ids]`, or None
+    row_ids: (K,)   int64
     token_weights: (N,) float32, or None where every token counts 1
     """
     total, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -97,7 +108,7 @@ def supervised_cross_entropy(
 
 @torch.no_grad()
 def target_ranks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, rows: Tensor | None = None, row_ids: tuple[int, ...] = ()
+    hidden: Tensor, weight: Tensor, targets: Tensor, rows: Tensor | None = None, row_ids: Tensor | None = None
 ) -> Tensor:
     """(N,) int64: the place of each target among the vocabulary by its logit; 1 is the likeliest token."""
     ranks = torch.empty_like(targets)
@@ -107,20 +118,68 @@ def target_ranks(
     return ranks
 
 
+def cross_entropy_(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, label_smoothing: float, z_loss: float, slope: bool
+) -> tuple[Tensor, Tensor]:
+    """(N,) float32 cross-entropy of (N, V) logits, and (N,) what is minimized. With `slope`, the logits become the
+    gradient of the latter, in place; without, they are lost."""
+    if logits.is_cuda and (fast := kernels()):
+        both: tuple[Tensor, Tensor] = fast.cross_entropy_(logits, targets, weights, label_smoothing, z_loss, slope)
+        return both
+    losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    minimized = torch.empty_like(losses)
+    for start in range(0, len(logits), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        block, target = logits[part], targets[part, None]
+        own = block.gather(1, target).float()
+        log_probs = torch.log_softmax(block, -1, dtype=torch.float32)
+        losses[part] = -log_probs.gather(1, target)[:, 0]
+        normalizer = own[:, 0] + losses[part]
+        minimized[part] = losses[part]
+        if label_smoothing:
+            even = -log_probs.mean(-1)
+            minimized[part] = (1 - label_smoothing) * losses[part] + label_smoothing * even
+        if z_loss:
+            minimized[part] += z_loss * normalizer.square()
+        if weights is not None:
+            minimized[part] *= weights[part]
+        if not slope:
+            continue
+        # d minimized / d logits = weight x ((1 + 2 z logsumexp) softmax - smoothed one-hot)
+        grad = log_probs.exp_()
+        if z_loss:
+            grad *= 1 + 2 * z_loss * normalizer[:, None]
+        if label_smoothing:
+            grad -= label_smoothing / logits.shape[1]
+        grad.scatter_add_(1, target, grad.new_full(target.shape, label_smoothing - 1.0))
+        if weights is not None:
+            grad *= weights[part, None]
+        block.copy_(grad)
+    return losses, minimized
+
+
 def _chunks(
-    hidden: Tensor, weight: Tensor, rows: Tensor | None, row_ids: tuple[int, ...]
+    hidden: Tensor, weight: Tensor, rows: Tensor | None, row_ids: Tensor | None
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Which positions; their (c, D) hidden states and the head in the dtype of the product; (c, V) float32 logits."""
+    """Which positions; their (c, D) hidden states and the head in the dtype of the product; (c, V) logits: in that
+    dtype on CUDA, else float32. They are the caller's to change until the next chunk."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     with torch.autocast(device, enabled=False):
-        matrix, size = weight.to(dtype), chunk_rows(len(weight))
+        matrix = weight.to(dtype)
+        held = dtype if device == "cuda" else torch.float32
+        size = min(chunk_rows(len(weight), hidden.device, held.itemsize), max(1, len(hidden)))
+        buffer = torch.empty(size, len(weight), dtype=held, device=hidden.device) if len(hidden) else hidden
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             h = hidden[part].to(dtype)
-            logits = F.linear(h, matrix).float()
-            if rows is not None:
-                logits[:, list(row_ids)] = F.linear(h.float(), rows)
+            logits = buffer[: len(h)]
+            if held == dtype:
+                torch.mm(h, matrix.T, out=logits)
+            else:
+                logits.copy_(h @ matrix.T)
+            if rows is not None and row_ids is not None:
+                logits.index_copy_(1, row_ids, F.linear(h.float(), rows).to(held))
             yield part, h, matrix, logits
 
 
@@ -132,53 +191,39 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         rows: Tensor | None,
-        row_ids: tuple[int, ...],
+        row_ids: Tensor | None,
         token_weights: Tensor | None,
         label_smoothing: float,
         z_loss: float,
     ) -> tuple[Tensor, Tensor]:
         need_hidden, need_weight, _, need_rows, *_ = ctx.needs_input_grad
-        ids = list(row_ids)
+        slope = need_hidden or need_weight or need_rows
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         minimized = torch.empty_like(losses)
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
         grad_rows = torch.zeros_like(rows) if rows is not None and need_rows else None
         for part, h, matrix, logits in _chunks(hidden, weight, rows, row_ids):
-            target = targets[part, None]
-            normalizer = logits.logsumexp(-1)
-            losses[part] = normalizer - logits.gather(1, target)[:, 0]
-            minimized[part] = losses[part]
-            if label_smoothing:
-                even = normalizer - logits.mean(-1)
-                minimized[part] = (1 - label_smoothing) * losses[part] + label_smoothing * even
-            if z_loss:
-                minimized[part] += z_loss * normalizer.square()
-            if token_weights is not None:
-                minimized[part] *= token_weights[part]
-            if grad_hidden is None and grad_weight is None and grad_rows is None:
+            weights = None if token_weights is None else token_weights[part]
+            losses[part], minimized[part] = cross_entropy_(
+                logits, targets[part], weights, label_smoothing, z_loss, slope
+            )
+            if not slope:
                 continue
-            # d minimized / d logits = weight x ((1 + 2 z logsumexp) softmax - smoothed one-hot)
-            slope = logits.sub_(normalizer[:, None]).exp_()
-            if z_loss:
-                slope *= 1 + 2 * z_loss * normalizer[:, None]
-            if label_smoothing:
-                slope -= label_smoothing / len(weight)
-            slope.scatter_add_(1, target, slope.new_full(target.shape, label_smoothing - 1.0))
-            if token_weights is not None:
-                slope *= token_weights[part, None]
-            part_grad = torch.zeros_like(h, dtype=torch.float32)
-            if rows is not None:
-                row_slope = slope[:, ids]
-                slope[:, ids] = 0.0  # the frozen columns that the rows stand in for
-                part_grad += row_slope @ rows
+            row_slope = None
+            if rows is not None and row_ids is not None:
+                row_slope = logits.index_select(1, row_ids).float()
+                logits.index_fill_(1, row_ids, 0.0)  # the frozen columns that the rows stand in for
                 if grad_rows is not None:
-                    grad_rows += row_slope.T @ h.float()
-            slope = slope.to(h.dtype)
+                    grad_rows.addmm_(row_slope.T, h.float())
+            logits = logits.to(h.dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = (part_grad + (slope @ matrix)).to(hidden.dtype)
+                grad = logits @ matrix
+                grad_hidden[part] = (
+                    grad if row_slope is None or rows is None else torch.addmm(grad.float(), row_slope, rows)
+                )
             if grad_weight is not None:
-                grad_weight += slope.T @ h
+                grad_weight += logits.T @ h
         ctx.save_for_backward(grad_hidden, grad_weight, grad_rows)
         ctx.dtypes = (hidden.dtype, weight.dtype, torch.float32)
         ctx.mark_non_differentiable(losses)

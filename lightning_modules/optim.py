@@ -53,7 +53,9 @@ class OptimSettings:
                 )
 
 
-def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings) -> torch.optim.AdamW:
+def build_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimSettings, fused: bool = False
+) -> torch.optim.AdamW:
     """AdamW over the named parameters that require a gradient, in groups: matrices, vectors, think rows."""
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
@@ -66,7 +68,8 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], settings: Op
         {"params": vectors, "lr": settings.lr, "weight_decay": 0.0},
         {"params": rows, "lr": settings.think_rows_lr or settings.lr, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas)
+    given = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(given, lr=settings.lr, betas=settings.betas, fused=fused or None)
 
 
 def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

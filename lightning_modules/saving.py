@@ -1,6 +1,7 @@
 """When a checkpoint is written, which ones stay, and how a fit goes on from one."""
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -134,9 +135,9 @@ class SaveCheckpoints(Checkpoint):
         if not self._in_validation or trainer.sanity_checking:
             return
         self._in_validation = False
-        loss = trainer.callback_metrics.get("val/loss")
-        if loss is not None and (self.best is None or float(loss) < self.best):
-            self.best = float(loss)
+        loss = float(trainer.callback_metrics.get("val/loss", math.nan))
+        if math.isfinite(loss) and (self.best is None or loss < self.best):
+            self.best = loss
             trainer.save_checkpoint(self.run.best)
 
     def write_last(self, trainer: Trainer, numbered: bool) -> None:

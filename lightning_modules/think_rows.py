@@ -46,6 +46,8 @@ class ThinkHead(nn.Module):
         self.base = base
         self.ids = tuple(ids)
         self.rows = rows
+        self.index: Tensor  # of the ids; made from a list it would have the host wait for the device each time
+        self.register_buffer("index", torch.tensor(self.ids, device=rows.device), persistent=False)
 
     @property
     def weight(self) -> Tensor:
@@ -55,8 +57,7 @@ class ThinkHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) -> (…, V) logits."""
         logits: Tensor = self.base(hidden)
-        logits[..., list(self.ids)] = F.linear(hidden.float(), self.rows).to(logits.dtype)
-        return logits
+        return logits.index_copy(-1, self.index, F.linear(hidden.float(), self.rows).to(logits.dtype))
 
 
 def start_rows(matrix: Tensor, pieces: Sequence[Sequence[int]], known: int, init: RowInit = "subtokens") -> Tensor:

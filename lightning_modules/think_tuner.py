@@ -1,5 +1,6 @@
 """ThinkTuner: the LightningModule. What a step computes, weighs, logs and saves; the net itself is in backbone.py."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, r
 from lightning_modules.quantize import Quantize, check_quantize
 from lightning_modules.think_rows import RowInit
 
+log = logging.getLogger("thinkwright")
+
 
 @dataclass
 class EvalSettings:
@@ -52,6 +55,9 @@ class ThinkTuner(LightningModule):
             they compute in, and what the other weights are held in.
         from_scratch: Start from random weights of the base's architecture.
         gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
+        lean: Let decoder layers of a frozen base keep for the backward pass only what they must, and pass over memory
+            less often; the result is the same. Layers it does not know (not Qwen2's or Llama's; DoRA, dropout, 4 bits)
+            compute as transformers has them. false has all do so.
         loss: What is minimized.
         optim: Optimizer and learning rates.
         evaluation: What validation and test do beside the loss.
@@ -70,6 +76,7 @@ class ThinkTuner(LightningModule):
         quantize: Quantize | None = None,
         from_scratch: bool = False,
         gradient_checkpointing: bool = False,
+        lean: bool = True,
         loss: LossSettings = LossSettings(),  # noqa: B008
         optim: OptimSettings = OptimSettings(),  # noqa: B008
         evaluation: EvalSettings = EvalSettings(),  # noqa: B008
@@ -89,7 +96,7 @@ class ThinkTuner(LightningModule):
         check_quantize(quantize, lora, from_scratch)
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
-        self.gradient_checkpointing, self.loss, self.optim = gradient_checkpointing, loss, optim
+        self.gradient_checkpointing, self.lean, self.loss, self.optim = gradient_checkpointing, lean, loss, optim
         self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
         self.think_rows_init = think_rows_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
@@ -115,7 +122,11 @@ class ThinkTuner(LightningModule):
                 # The name changed within transformers 5
                 getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
             settings = self.evaluation.decoding
-            self.net = ThinkNet(base, self.tokenizer, self.lora, self.think_rows_init, self.loss, self.lora_start)
+            self.net = ThinkNet(
+                base, self.tokenizer, self.lora, self.think_rows_init, self.loss, self.lora_start, self.lean
+            )
+            if self.lean and self.lora is not None and self.net.not_lean:
+                log.info(f"layers compute as transformers has them, not lean: {self.net.not_lean}")
             self.lora_start = self.net.lora_start
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, settings
@@ -126,7 +137,10 @@ class ThinkTuner(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.net is not None
-        optimizer = build_optimizer(self.net.named_parameters(), self.optim)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        # One kernel for all tensors; with a scaler Lightning would not clip, and sharded tensors were not tried
+        fused = self.device.type == "cuda" and not scaled and self.device_mesh is None
+        optimizer = build_optimizer(self.net.named_parameters(), self.optim, fused)
         total = self.total_steps()
         schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total, self.optim))
         self.optimizer_settings = settings_of(optimizer)

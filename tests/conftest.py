@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ SHARED = ROOT.parent / "shared"
 TINY = ROOT / "assets" / "tiny-qwen"
 # The recipe's, as data.template instruction gives it for a model without a beginning-of-text token
 TEMPLATE = Template((Segment(Role.PROMPT, "### Instruction: "), None, Segment(Role.PROMPT, "\n### Response: ")))
+
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,13 +22,13 @@ class CrashAfter(Callback):
 
 
 class KillAt(Callback):
-    """Ends the process as kill -9 does, at a micro-batch counted from the first of the run."""
+    """Ends the process as kill -9 does, at a micro-batch counted from the first of the run: all ranks, or one."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, batch: int, rank: int | None = None) -> None:
+        self.batch, self.rank = batch, rank
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
+        if trainer.fit_loop.total_batch_idx == self.batch and self.rank in (None, trainer.global_rank):
             Path("broken").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 

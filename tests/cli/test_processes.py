@@ -95,6 +95,12 @@ def trained(run: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def moments(run: Path) -> list[torch.Tensor]:
+    """What Adam keeps of the gradients of all steps: their running mean, number by number."""
+    (optimizer,) = read_checkpoint(run / "checkpoints" / "last.ckpt")["optimizer_states"]
+    return [state["exp_avg"] for state in optimizer["state"].values()]
+
+
 def losses(run: Path, name: str = "train/loss") -> dict[int, str]:
     """By step; of a step that was done twice, the later."""
     rows = csv.DictReader((run / "metrics.csv").open())
@@ -151,20 +157,32 @@ def test_kill_minus_nine_at_any_batch_costs_nothing_but_time(strategy: str, in_t
     assert all(torch.equal(trained(mine)[name], tensor) for name, tensor in trained(whole).items()), batch
 
 
-def test_an_error_on_one_rank_ends_all_with_that_error(in_tmp: Path, cache: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_on_one_rank_ends_all_with_that_error(rank: int, in_tmp: Path, cache: Path) -> None:
     code, said, seconds = run(
-        fit(*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache), *breaking("CrashAfter", step=2, rank=1)), in_tmp
+        fit(*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache), *breaking("CrashAfter", step=2, rank=rank)), in_tmp
     )
     assert code == 1, said
     assert "RuntimeError: crashed on purpose" in said
-    assert "rank 0 ends, since rank 1 did: RuntimeError: crashed on purpose" in said
+    assert f"rank {1 - rank} ends, since rank {rank} did: RuntimeError: crashed on purpose" in said
     assert seconds < 60
 
 
-def test_sigterm_to_any_rank_saves_and_ends_all(in_tmp: Path, cache: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_all(rank: int, in_tmp: Path, cache: Path) -> None:
+    """It can tell nobody why; the others see that it is gone."""
+    settings = [*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache), "--checkpoint.every_n_steps", "1"]
+    code, said, seconds = run(fit(*settings, *breaking("KillAt", batch=6, rank=rank)), in_tmp)
+    assert code != 0, said
+    assert seconds < 60  # and `run` has seen that the other does not outlive it
+    assert read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")["global_step"] == 3
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sigterm_to_any_rank_saves_and_ends_all(rank: int, in_tmp: Path, cache: Path) -> None:
     """Lightning alone would hang for half an hour where it is not the first rank."""
     settings = [*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache)]
-    code, said, seconds = run(fit(*settings, *breaking("SignalAfter", step=3, rank=1)), in_tmp)
+    code, said, seconds = run(fit(*settings, *breaking("SignalAfter", step=3, rank=rank)), in_tmp)
     assert code == 143, said
     assert seconds < 60
     assert said.count("goes on") == 1
@@ -228,6 +246,8 @@ def test_two_processes_train_what_one_trains(
     for name in ("train/loss", "train/grad_norm"):
         theirs = {step: float(value) for step, value in losses(alone, name).items()}
         assert {step: float(value) for step, value in losses(mine, name).items()} == pytest.approx(theirs, rel=1e-4)
+    for ours, right in zip(moments(mine), moments(alone), strict=True):
+        assert (ours - right).abs().max() <= 1e-3 * right.abs().max()
     figures, single = (json.loads((folder / "summary.json").read_text()) for folder in (mine, alone))
     for name in ("loss", "loss_thought", "loss_answer", "loss_end", "loss_tag_open", "loss_tag_close", "tag_prob_open"):
         assert figures["before"][name] == pytest.approx(single["before"][name], rel=2e-6), name
@@ -241,3 +261,12 @@ def test_two_processes_train_what_one_trains(
     assert code == 0, said
     shown = re.search(r"loss per token +([\d.]+)", said)
     assert shown is not None and float(shown[1]) == pytest.approx(figures["after"]["loss"], abs=1e-4)
+    # On one device it goes on, too, where it stood, and says what is not exact
+    more = ["--trainer.max_epochs", "3", "--ckpt_path", "last", "--checkpoint.every_n_steps", "1"]
+    code, said, _ = run(fit(*FEW_ANSWERS, *settings, *more, "--data.cache_dir", str(cache)), in_tmp)
+    assert code == 0, said
+    assert "not exact: the checkpoint was written with 16 rows x 1 accumulated x 2 devices, now 16 rows x 2" in said
+    assert "up to rounding" in said
+    last = read_checkpoint(mine / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 9  # of 3 an epoch
+    assert {float(state["step"]) for state in last["optimizer_states"][0]["state"].values()} == {9.0}

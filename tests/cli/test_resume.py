@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_modules.checkpoint import KEY, read_checkpoint
+from tests.conftest import needs_bitsandbytes
 
 Fit = Callable[..., int]
 # 5 optimizer steps an epoch, each of 2 batches; dropout; a log that no step is a border of
@@ -94,11 +95,18 @@ VARIANTS = {
     "dora": ("--model.lora.peft.use_dora", "true", "--model.gradient_checkpointing", "true"),
     "pissa": ("--model.lora.peft.init_lora_weights", "pissa_niter_2", "--model.dtype", "bfloat16"),
     "nf4": ("--model.quantize", "nf4"),
+    "full": ("--model.lora", "null"),
     "packed": ("--data.packing", "packed"),
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(given, id=name, marks=needs_bitsandbytes if name == "nf4" else ())
+        for name, given in VARIANTS.items()
+    ],
+)
 def test_so_does_a_run_with_other_adapters_or_batches(variant: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
     """A start that is drawn at random comes from the checkpoint, not from the seed."""
     less = (*QUIET, *variant, "--trainer.max_epochs", "1")

@@ -16,7 +16,7 @@ from errors import UserError
 from lightning_modules.checkpoint import CheckedCheckpointIO
 from lightning_modules.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
-from tests.conftest import TINY, random_lm
+from tests.conftest import TINY, needs_bitsandbytes, random_lm
 
 VARIANTS: dict[str, LoraSettings | None] = {
     "full": None,
@@ -140,6 +140,7 @@ def test_an_adapter_for_a_base_without_room_says_how_to_make_it(
     torch.testing.assert_close(again[..., :547], said[..., :547], rtol=1e-5, atol=1e-5)
 
 
+@needs_bitsandbytes
 def test_what_was_trained_against_four_bits_goes_into_whole_weights(
     saved: Callable[..., Saved], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

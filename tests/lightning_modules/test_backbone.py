@@ -1,20 +1,24 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from datamodules.render import Role
 from datamodules.thoughts import Tags
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
+from lightning_modules import loss as loss_module
 from lightning_modules.backbone import ThinkNet, load_base
 from lightning_modules.lora import LoraSettings
 from lightning_modules.loss import LossSettings, RoleWeights
+from lightning_modules.optim import OptimSettings, build_optimizer
+from lightning_modules.think_rows import RowInit
 from tests.conftest import KINDS, TINY, random_lm
 
 MakeBatch = Callable[..., Any]
@@ -49,15 +53,14 @@ def test_loss_and_gradients_are_transformers_own(
     for p in trained:
         torch.manual_seed(p.numel())
         torch.nn.init.normal_(p, std=0.05)  # LoRA's B starts at zero, which would hide half of the gradients
-    sums = net(batch)
-    mine = torch.autograd.grad(sums.total, trained)
+    mean = net(batch).total / len(batch.targets)
     theirs = sum(
         net.causal_lm(input_ids=ids, labels=labels, use_cache=False).loss * (labels != -100).sum()
         for ids, labels in labelled_rows(batch)
-    )
-    torch.testing.assert_close(sums.total, theirs, rtol=1e-5, atol=1e-5)
-    for ours, right in zip(mine, torch.autograd.grad(theirs, trained), strict=True):
-        torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-5)
+    ) / len(batch.targets)
+    torch.testing.assert_close(mean, theirs, rtol=1e-5, atol=1e-5)
+    for ours, right in zip(torch.autograd.grad(mean, trained), torch.autograd.grad(theirs, trained), strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
@@ -78,13 +81,13 @@ def test_each_role_is_weighed_smoothed_and_held_as_full_logits_would_be(
     kept = replace(
         batch, predict_from=batch.predict_from[only], targets=batch.targets[only], target_roles=batch.target_roles[only]
     )
-    mine = net(kept).total
+    mine = net(kept).total / len(kept.targets)
     logits = logits_of(net.causal_lm, batch)[kept.predict_from]
     each = F.cross_entropy(logits, kept.targets, label_smoothing=0.1, reduction="sum")
-    theirs = weights.by_role()[role] * (each + 1e-2 * logits.logsumexp(-1).square().sum())
+    theirs = weights.by_role()[role] * (each + 1e-2 * logits.logsumexp(-1).square().sum()) / len(kept.targets)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
     for ours, right in zip(torch.autograd.grad(mine, trained), torch.autograd.grad(theirs, trained), strict=True):
-        torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
@@ -97,6 +100,57 @@ def test_further_tokens_have_rows_of_their_own(kind: str, make_batch: MakeBatch)
     batch.input_ids[0, 3] = tokenizer.new_ids[2]
     net(batch).total.backward()
     assert all(p.grad is not None and p.grad[2].any() for p in rows)
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the most numbers that an operation makes anew, forward or backward; views of what is there do not count."""
+
+    def __init__(self, there: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.there = {tensor.untyped_storage().data_ptr() for tensor in there}
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **kwargs or {})
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.there:
+                self.numbers = max(self.numbers, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
+def test_no_step_makes_a_copy_of_a_vocabulary_matrix_or_all_logits(
+    kind: str,
+    dtype: torch.dtype,
+    tiny_tokenizer: ThinkTokenizer,
+    make_batch: MakeBatch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor a gradient of one, nor moments: the largest tensor that a whole training step makes is smaller."""
+    vocabulary, width = 40_000, 32
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * vocabulary * 8)  # 8 positions of the batch's hundreds
+    net, batch = ThinkNet(random_lm(kind, vocabulary).to(dtype), tiny_tokenizer, LORA), make_batch(0, 3, 9)
+    optimizer = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1))
+    with Largest(net.parameters()) as seen:
+        net(batch).total.backward()
+        optimizer.step()
+    assert len(batch.targets) * vocabulary > vocabulary * width > seen.numbers >= vocabulary  # it does see the logits
+
+
+def test_rows_start_as_is_set(tiny_tokenizer: ThinkTokenizer) -> None:
+    starts: dict[RowInit, torch.Tensor] = {}
+    for init in get_args(RowInit):
+        torch.manual_seed(0)
+        net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, LORA, init)
+        starts[init] = next(p.detach() for name, p in net.named_parameters() if name.endswith(".rows"))
+    matrix = random_lm("qwen2").get_input_embeddings().weight.detach()
+    pieces = torch.stack([matrix[list(ids)].mean(0) for ids in tiny_tokenizer.pieces])
+    torch.testing.assert_close(starts["subtokens"], pieces)
+    known = matrix[: tiny_tokenizer.base_size]
+    assert (starts["mean"] - known.mean(0)).abs().max() < 0.1 * known.std()
+    assert (starts["random"] - known.mean(0)).abs().max() > known.std()
+    assert all(not torch.equal(*rows) for rows in starts.values())
 
 
 def test_sums_by_role_add_up(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:

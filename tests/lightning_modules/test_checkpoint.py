@@ -1,5 +1,9 @@
 import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from lightning_modules.checkpoint import (
 )
 from lightning_modules.lora import LoraSettings
 from lightning_modules.optim import OptimSettings, build_optimizer
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
 CONTENT: dict[str, Any] = {"state_dict": {"rows": torch.arange(4.0)}, KEY: {"base": "b"}, "step": 3}
 
@@ -50,6 +54,44 @@ def test_a_write_that_breaks_off_leaves_the_old_file(saved: Path, monkeypatch: p
         CheckedCheckpointIO().save_checkpoint(CONTENT | {"step": 4}, saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from lightning_modules.checkpoint import write_checkpoint
+for step in range(1_000_000):
+    write_checkpoint({"thinkwright": {}, "step": step, "rows": torch.full((2**20,), float(step))}, Path(sys.argv[1]))
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_while_it_writes_leaves_a_whole_file(tmp_path: Path) -> None:
+    """kill -9 at a random moment of a program that writes all the time: the file is that of the last write or of the
+    one under way."""
+    path = tmp_path / "last.ckpt"
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(3)]
+        time.sleep(random.SystemRandom().uniform(0, 0.1))
+        writer.kill()
+        lines += writer.stdout.readlines()
+    done, content = int(lines[-1]), read_checkpoint(path)
+    assert content["step"] in (done, done + 1)
+    assert content["rows"].unique().tolist() == [content["step"]]
+
+
+def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path) -> None:
+    """Nor is one whose digest is right."""
+
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    write_checkpoint({KEY: Code()}, tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match=r"foreign\.ckpt' holds more than numbers and text"):
+        read_checkpoint(tmp_path / "foreign.ckpt")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])

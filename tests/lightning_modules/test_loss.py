@@ -10,19 +10,19 @@ from lightning_modules import loss as module
 from lightning_modules.loss import LossSettings, RoleWeights, supervised_cross_entropy, target_ranks
 
 N, D, V = 37, 16, 101
-IDS = (7, 90)
+IDS = torch.tensor([7, 90])
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * V * 10)  # 10 positions: four chunks, the last one short
+    monkeypatch.setattr(module, "chunk_rows", lambda *_: 10)  # four chunks, the last one short
 
 
 def inputs(seed: int = 0) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     hidden, weight, rows = (torch.randn(*shape, generator=generator) for shape in ((N, D), (V, D), (len(IDS), D)))
     targets = torch.randint(V, (N,), generator=generator)
-    targets[:4] = torch.tensor([*IDS, *IDS])
+    targets[:4] = IDS.repeat(2)
     return hidden.requires_grad_(), weight, targets, rows.requires_grad_()
 
 
@@ -32,7 +32,7 @@ def reference(
     """All logits at once, columns replaced, and torch's own cross-entropy."""
     if rows is not None:
         weight = weight.clone()
-        weight[list(IDS)] = rows
+        weight[IDS] = rows
     return F.cross_entropy(F.linear(hidden, weight), targets, reduction="none")
 
 
@@ -104,13 +104,13 @@ def test_smoothing_z_loss_and_weights_are_what_torch_makes_of_full_logits(
     hidden, weight, targets, rows = inputs()
     weight.requires_grad_()
     token_weights = torch.rand(N) * 2 if weighted else None
-    beside = (rows, IDS) if with_rows else (None, ())
+    beside = (rows, IDS) if with_rows else (None, None)
     ours, per_token = supervised_cross_entropy(
         hidden, weight, targets, beside[0], beside[1], token_weights, smoothing, z_loss
     )
     matrix = weight.clone()
     if with_rows:
-        matrix[list(IDS)] = rows
+        matrix[IDS] = rows
     logits = F.linear(hidden, matrix)
     each = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
     each = each + z_loss * logits.logsumexp(-1).square()
@@ -126,7 +126,7 @@ def test_smoothing_z_loss_and_weights_are_what_torch_makes_of_full_logits(
 def test_ranks_are_places_among_all_logits() -> None:
     hidden, weight, targets, rows = inputs()
     matrix = weight.clone()
-    matrix[list(IDS)] = rows.detach()
+    matrix[IDS] = rows.detach()
     order = F.linear(hidden.detach(), matrix).argsort(-1, descending=True)
     places = (order == targets[:, None]).int().argmax(-1) + 1
     assert torch.equal(target_ranks(hidden, weight, targets, rows, IDS), places)

@@ -8,6 +8,7 @@ from lightning_modules.lora import LoraSettings
 from lightning_modules.memory import held, on_this_device, shapes_of
 from lightning_modules.optim import OptimSettings, build_optimizer
 from lightning_modules.think_tuner import ThinkTuner
+from tests.conftest import needs_bitsandbytes
 
 LINEAR = LoraSettings(rank=8, target_modules="all-linear")
 
@@ -32,6 +33,7 @@ def test_shapes_alone_tell_what_a_device_holds(settings: dict[str, Any], make_ba
     assert asdict(held(shapes)) == asdict(on_this_device(tuner.net, optimizer))
 
 
+@needs_bitsandbytes
 def test_4_bit_weights_take_what_they_take() -> None:
     tuner = ThinkTuner(lora=LINEAR, quantize="nf4")
     tuner.configure_model()

@@ -28,6 +28,14 @@ def test_every_token_weighs_the_same_however_it_is_batched() -> None:
     assert "loss_prompt" not in figures
 
 
+def test_a_loss_that_is_not_a_number_is_not_averaged_away() -> None:
+    metric = RoleLoss()
+    for part in (sums([0, 1, math.nan, 1, 2, 0], [0, 1, 10, 1, 4, 0]), sums([0, 1, 5, 1, 2, 0], [0, 1, 10, 1, 4, 0])):
+        metric.update(part)
+    figures = {name: float(value) for name, value in metric.compute().items()}
+    assert {name for name, value in figures.items() if math.isnan(value)} == {"loss", "perplexity", "loss_thought"}
+
+
 def test_no_tokens_no_figures() -> None:
     assert RoleLoss().compute() == {}
 

@@ -94,11 +94,11 @@ def test_every_n_epochs_and_at_the_end_of_training_without_writing_twice(tmp_pat
 
 def test_best_is_the_lowest_validation_loss_also_after_going_on(tmp_path: Path) -> None:
     callback, trainer, _, _ = saver(tmp_path)
-    for step, loss in enumerate([2.0, 3.0, 1.0]):
+    for step, loss in enumerate([float("nan"), 2.0, 3.0, float("nan"), 1.0]):  # one that is none beats nothing
         trainer.global_step, trainer.callback_metrics["val/loss"] = step, loss
         callback.on_validation_start(trainer, trainer)
         callback.on_validation_end(trainer, trainer)
-    assert trainer.written == [("best.ckpt", 0), ("best.ckpt", 2)]
+    assert trainer.written == [("best.ckpt", 1), ("best.ckpt", 4)]
     resumed = SaveCheckpoints(Run(tmp_path), CheckpointSettings(), Signals(), None)
     resumed.load_state_dict(callback.state_dict())
     trainer.callback_metrics["val/loss"] = 1.5

@@ -55,6 +55,20 @@ def test_accumulated_batches_are_one_big_batch(batch_size: int, accumulate: int,
     assert any((whole[name] - start[name]).abs().max() > 1e-3 for name in whole)
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_step_is_no_longer_than_it_is_clipped_to(algorithm: Any, tmp_path: Path) -> None:
+    """Of a step of plain SGD, whose rate is 1."""
+    clipped = {"gradient_clip_val": 0.01, "gradient_clip_algorithm": algorithm, "limit_train_batches": 1}
+    start, free, kept = (
+        torch.cat([p.detach().flatten() for p in fit(tmp_path, 16, 1, **settings).trained().values()])
+        for settings in ({"max_epochs": 0}, {"limit_train_batches": 1}, clipped)
+    )
+    whole, taken = free - start, kept - start
+    expected = whole * 0.01 / whole.norm() if algorithm == "norm" else whole.clamp(-0.01, 0.01)
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(taken, expected, rtol=1e-3, atol=1e-6)
+
+
 PRECISIONS = [
     ("32-true", "float32", "cpu"),
     ("bf16-mixed", "float32", "cpu"),
