@@ -58,6 +58,12 @@ def test_so_it_is_when_packed_and_no_batch_holds_more_than_its_packs_would(
     assert plan == plan_epoch(lengths, supervised, sizes, seed, epoch)
 
 
+def test_packs_stay_together_where_their_rows_would_overfill_a_batch() -> None:
+    lengths = np.array([400, 100, 100, 100, 100, 100])  # dealt one by one: 400 + 100 + 100, and 300
+    (first, second) = plan_epoch(lengths, lengths, Sizes(1, 2, 1, "packed", 500, 1), 0, 0).batches
+    assert {int(lengths[list(share.rows)].sum()) for share in (first[0], second[0])} == {500, 400}
+
+
 @given(packed(), st.integers(0, 3))
 def test_steps_of_packs_hold_as_many_supervised_tokens_and_do_not_drift(
     case: tuple[np.ndarray, np.ndarray, Sizes], epoch: int

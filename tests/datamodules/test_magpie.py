@@ -41,7 +41,7 @@ def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
 @pytest.mark.parametrize("packing", ["none", "grouped", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, packing: str) -> None:
-    settings = {"packing": packing}
+    settings: dict[str, Any] = {"packing": packing}
     first, second = (rows(data(tmp_path, done=done, **settings).train_dataloader()) for done in (0, 10))
     assert len(first) == len(second) == 10
     assert first != second

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datamodules.batching import Sizes, plan_epoch
@@ -38,6 +38,7 @@ def test_the_tokens_asked_for_decide_the_steps(tokens_per_step: int) -> None:
     st.lists(st.integers(1, 512), min_size=1, max_size=100).map(np.array), st.integers(1, 5), st.integers(1, 4),
     st.integers(1, 4),
 )  # fmt: skip
+@example(np.full(9, 400), 2, 2, 2)  # 9 packs where the mean would have one step of 8
 def test_without_a_number_asked_for_batches_hold_their_packs(
     lengths: np.ndarray, batch_size: int, accumulate: int, world_size: int
 ) -> None:
