@@ -169,6 +169,8 @@ class ThinkCLI(LightningCLI):
         given = self.equipment(self.config_init[self.command].trainer)
         if self.command != "fit":
             kwargs["enable_checkpointing"] = False
+        if "ModelParallel" in type(self.config_init[self.command].trainer.strategy).__name__:
+            kwargs["inference_mode"] = False  # some releases of torch put sharded weights together only without
         trainer = super().instantiate_trainer(
             callbacks=given.callbacks, logger=given.loggers, plugins=given.plugins, precision=given.precision, **kwargs
         )

@@ -6,8 +6,6 @@ attention that torch has), elsewhere row by row to torch's causal attention. Wit
 it is transformers' own SDPA attention.
 """
 
-import inspect
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -40,8 +38,13 @@ def attend(
     shape. `window`: how many tokens, itself the last, a token sees."""
     longest = max(bounds.lengths)
     window = window if window is not None and window < longest else None
-    if query.is_cuda and query.dtype in HALF and (kernel := varlen()) is not None:
-        out: Tensor = kernel(query, key, value, bounds.starts, longest, scale, window)
+    if query.is_cuda and query.dtype in HALF:
+        # What torch.nn.attention.varlen calls: that one takes the host 0.1 ms, and not every release has it
+        band = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
+        starts = bounds.starts
+        out: Tensor = torch.ops.aten._flash_attention_forward(
+            query, key, value, starts, starts, longest, longest, 0.0, True, False, scale=scale, **band
+        )[0]
         return out
     rows = zip(*(torch.split(part, bounds.lengths) for part in (query, key, value)), strict=True)
     return torch.cat([_one_row(q, k, v, scale, window) for q, k, v in rows])
@@ -57,35 +60,6 @@ def _one_row(query: Tensor, key: Tensor, value: Tensor, scale: float | None, win
     gqa = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=gqa)
     return out[0].transpose(0, 1)
-
-
-@cache
-def varlen() -> Any:
-    """torch's flash attention over rows of any length (since 2.10), or None where torch has none."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    known = inspect.signature(varlen_attn).parameters  # they changed from release to release
-
-    def kernel(
-        query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None, window: int | None
-    ) -> Tensor:
-        more: dict[str, Any] = {} if scale is None else {"scale": scale}
-        if "window_size" in known:
-            more["window_size"] = (-1 if window is None else window - 1, 0)
-        else:
-            more["is_causal"] = True
-        if query.shape[1] != key.shape[1]:
-            if "enable_gqa" in known:
-                more["enable_gqa"] = True
-            else:
-                times = query.shape[1] // key.shape[1]
-                key, value = (part.repeat_interleave(times, 1) for part in (key, value))
-        out: Any = varlen_attn(query, key, value, starts, starts, longest, longest, **more)
-        return out  # type: ignore[no-any-return]
-
-    return kernel
 
 
 def use_within_rows(model: Any) -> None:

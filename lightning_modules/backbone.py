@@ -1,6 +1,8 @@
 """The net: a causal LM from a folder or the hub, the think rows beside it, LoRA in it, and its own loss."""
 
+import logging
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -17,11 +19,14 @@ from lightning_modules.lean_layer import make_lean, why_not
 from lightning_modules.lora import LoraSettings, Start, add_lora
 from lightning_modules.loss import LossSettings, supervised_cross_entropy, target_ranks
 from lightning_modules.quantize import Quantize, compute_as_in_training, quantization
+from lightning_modules.shared_input import Dtypes
 from lightning_modules.think_rows import RowInit, ThinkEmbedding, ThinkHead, start_rows
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
+
+log = logging.getLogger("thinkwright")
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 ROWS_TO_A_MULTIPLE_OF = 64  # of a matrix that must grow; keeps the tensor cores' tiles full
@@ -93,6 +98,8 @@ class ThinkNet(nn.Module):
         self.not_lean = why_not(self.causal_lm) if lean else "model.lean is false"
         if self.not_lean is None:
             make_lean(self.causal_lm)
+        elif lean and lora is not None:
+            log.info(f"layers compute as transformers has them, not lean: {self.not_lean}")
         self.train()
 
     @property
@@ -117,16 +124,7 @@ class ThinkNet(nn.Module):
         register_fsdp_forward_method(self, "generate")
 
     def forward(self, batch: Batch) -> LossSums:
-        model, lean = self.causal_lm, self.not_lean is None
-        hidden = model.base_model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=NO_MASK,
-            use_cache=False,
-            bounds=Bounds.of(batch),
-            **({"needed": batch.predict_from} if lean else {}),
-        ).last_hidden_state[0]
-        picked = hidden if lean else hidden[batch.predict_from]  # (N, D)
+        model, picked = self.causal_lm, self._picked(batch)
         head: Any = model.get_output_embeddings()
         rows, ids = (head.rows, head.index) if isinstance(head, ThinkHead) else (None, None)
         roles, targets = batch.target_roles, batch.targets
@@ -143,6 +141,25 @@ class ThinkNet(nn.Module):
             each = torch.stack([torch.ones_like(losses[at]), (-losses[at]).exp(), ranks.float()], 1).double()
             tags = by_role[at][:, [Role.TAG_OPEN, Role.TAG_CLOSE]].T @ each
         return LossSums(total, losses.detach().double() @ by_role, by_role.sum(0), tags)
+
+    def _picked(self, batch: Batch) -> Tensor:
+        """(N, D): the final hidden states of the positions where a loss is due."""
+        run = partial(
+            self.causal_lm.base_model,
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=NO_MASK,
+            use_cache=False,
+            bounds=Bounds.of(batch),
+        )
+        hidden: Tensor
+        if self.not_lean is not None:
+            hidden = run().last_hidden_state
+            return hidden[0, batch.predict_from]
+        dtypes = Dtypes.now(self.causal_lm.base_model.norm.weight)
+        with torch.autocast(batch.input_ids.device.type, enabled=False):  # lean layers see to it themselves
+            hidden = run(needed=batch.predict_from, dtypes=dtypes).last_hidden_state
+        return hidden[0]
 
     def generate(self, **inputs: Any) -> Tensor:
         """`transformers.GenerationMixin.generate` of the model as it is now: adapters, rows and all."""

@@ -63,28 +63,30 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
-def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of gate and up; grad is overwritten."""
+def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor, grad_gate: Tensor, grad_up: Tensor) -> None:
+    """Writes the gradients of gate and up; grad is overwritten."""
     if fast := on_gpu(gate):
-        grads: tuple[Tensor, Tensor] = fast.swiglu_backward(grad, gate, up)
-        return grads
-    grad_up = F.silu(gate).mul_(grad)
-    return torch.ops.aten.silu_backward(grad.mul_(up), gate), grad_up
+        fast.swiglu_backward(grad, gate, up, grad_gate, grad_up)
+        return
+    torch.mul(F.silu(gate), grad, out=grad_up)
+    torch.ops.aten.silu_backward(grad.mul_(up), gate, grad_input=grad_gate)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool = False) -> Tensor:
-    """Rotary position embedding (arXiv 2104.09864); `back` turns the other way, which is its gradient.
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool = False, out: Tensor | None = None) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) into `out`, which may be x; `back` turns the other way, which is
+    its gradient.
 
     x: (T, heads, d). cos, sin: (T, d), their two halves equal, as transformers makes them.
     """
+    if out is None:
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if fast := on_gpu(x):
-        turned: Tensor = fast.rotate(x, cos, sin, back)
-        return turned
-    half = x.shape[-1] // 2
+        fast.rotate(x, cos, sin, back, out)
+        return out
+    half, sign = x.shape[-1] // 2, -1 if back else 1
     c, s = cos[:, None, :half], sin[:, None, :half]
     left, right = x[..., :half], x[..., half:]
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    sign = -1 if back else 1
-    torch.mul(left, c, out=out[..., :half]).addcmul_(right, s, value=-sign)
+    turned = (left * c).addcmul_(right, s, value=-sign)
     torch.mul(right, c, out=out[..., half:]).addcmul_(left, s, value=sign)
+    out[..., :half] = turned
     return out

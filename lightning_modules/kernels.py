@@ -69,44 +69,48 @@ def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, re
 
 
 @triton.jit
-def _swiglu(gate, up, out, numbers, piece: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * piece + tl.arange(0, piece)
-    inside = at < numbers
-    g = tl.load(gate + at, mask=inside, other=0.0).to(tl.float32)
-    u = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + at, g * tl.sigmoid(g) * u, mask=inside)
+def _swiglu(gate, up, out, width, gate_row, up_row, piece: tl.constexpr):
+    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * piece + tl.arange(0, piece)
+    inside = at < width
+    g = tl.load(gate + row * gate_row + at, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_row + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + at, g * tl.sigmoid(g) * u, mask=inside)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    gate, up = gate.contiguous(), up.contiguous()
-    out = torch.empty_like(gate)
-    _swiglu[(triton.cdiv(gate.numel(), PIECE),)](gate, up, out, gate.numel(), PIECE)
+    rows, width = gate.shape
+    out = torch.empty(rows, width, dtype=gate.dtype, device=gate.device)
+    if rows:
+        _swiglu[(rows, triton.cdiv(width, PIECE))](gate, up, out, width, gate.stride(0), up.stride(0), PIECE)
     return out
 
 
 @triton.jit
-def _swiglu_backward(grad, gate, up, grad_up, numbers, piece: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * piece + tl.arange(0, piece)
-    inside = at < numbers
-    d = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
-    g = tl.load(gate + at, mask=inside, other=0.0).to(tl.float32)
-    u = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
+def _swiglu_backward(
+    grad, gate, up, grad_gate, grad_up, width, grad_row, gate_row, up_row, to_gate_row, to_up_row, piece: tl.constexpr
+):
+    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * piece + tl.arange(0, piece)
+    inside = at < width
+    d = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32)
+    g = tl.load(gate + row * gate_row + at, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_row + at, mask=inside, other=0.0).to(tl.float32)
     s = tl.sigmoid(g)
-    tl.store(grad_up + at, d * g * s, mask=inside)
-    tl.store(grad + at, d * u * s * (1 + g * (1 - s)), mask=inside)
+    tl.store(grad_up + row * to_up_row + at, d * g * s, mask=inside)
+    tl.store(grad_gate + row * to_gate_row + at, d * u * s * (1 + g * (1 - s)), mask=inside)
 
 
-def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    grad, gate, up = grad.contiguous(), gate.contiguous(), up.contiguous()
-    grad_up = torch.empty_like(up)
-    _swiglu_backward[(triton.cdiv(gate.numel(), PIECE),)](grad, gate, up, grad_up, gate.numel(), PIECE)
-    return grad, grad_up
+def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor, grad_gate: Tensor, grad_up: Tensor) -> None:
+    rows, width = gate.shape
+    strides = [one.stride(0) for one in (grad, gate, up, grad_gate, grad_up)]
+    if rows:
+        grid = (rows, triton.cdiv(width, PIECE))
+        _swiglu_backward[grid](grad, gate, up, grad_gate, grad_up, width, *strides, PIECE)
 
 
 @triton.jit
 def _rotate(
-    x, cos, sin, out, heads, x_token, x_head, cos_token, sign, half: tl.constexpr, heads_block: tl.constexpr,
-    half_block: tl.constexpr,
+    x, cos, sin, out, heads, x_token, x_head, cos_token, out_token, out_head, sign, half: tl.constexpr,
+    heads_block: tl.constexpr, half_block: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     head, at = tl.arange(0, heads_block)[:, None], tl.arange(0, half_block)[None, :]
@@ -116,22 +120,18 @@ def _rotate(
     here = x + token * x_token + head * x_head + at
     left = tl.load(here, mask=inside, other=0.0).to(tl.float32)
     right = tl.load(here + half, mask=inside, other=0.0).to(tl.float32)
-    there = out + (token * heads + head) * (2 * half) + at
+    there = out + token * out_token + head * out_head + at
     tl.store(there, left * c - right * s, mask=inside)
     tl.store(there + half, right * c + left * s, mask=inside)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool, out: Tensor) -> None:
     if x.stride(-1) != 1:
         x = x.contiguous()
-    cos, sin = cos.contiguous(), sin.contiguous()
     tokens, heads, d = x.shape
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     blocks = triton.next_power_of_2(heads), triton.next_power_of_2(d // 2)
-    _rotate[(tokens,)](
-        x, cos, sin, out, heads, x.stride(0), x.stride(1), cos.stride(0), -1.0 if back else 1.0, d // 2, *blocks
-    )
-    return out
+    strides = x.stride(0), x.stride(1), cos.stride(0), out.stride(0), out.stride(1)
+    _rotate[(tokens,)](x, cos, sin, out, heads, *strides, -1.0 if back else 1.0, d // 2, *blocks)
 
 
 @triton.jit

@@ -4,38 +4,44 @@ The modules, their names and their weights stay as they are: only the `forward` 
 rows in one sequence (attention.Bounds). With a cache, as in generation, the layer's own forward runs.
 """
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_modules.attention import Bounds, attend
-from lightning_modules.lean import GatedMlp, Linear, Output, QueryKeyValue
+from lightning_modules.lean import AfterAttention, BeforeAttention, Norm, Use
+from lightning_modules.shared_input import Dtypes, Group
 
-KNOWN = ("Qwen2DecoderLayer", "LlamaDecoderLayer")  # norm, q/k/v/o, norm, gate/up/down; silu; rotation of all of a head
+KNOWN = ("Qwen2DecoderLayer", "LlamaDecoderLayer")  # norm, q/k/v/o, norm, gate/up/down; silu; all of a head is turned
 
 
-def why_not(lm: nn.Module) -> str | None:
+def why_not(lm: Any) -> str | None:
     """What about a model asks for transformers' own layers; None where all of them can be lean."""
-    for layer in lm.base_model.layers:  # type: ignore[union-attr]
+    for layer in lm.base_model.layers:
         if type(layer).__name__ not in KNOWN:
             return f"{type(layer).__name__} is another kind of layer"
-        if getattr(lm.config, "hidden_act", "silu") != "silu":
-            return f"its activation is {lm.config.hidden_act}"  # type: ignore[union-attr]
+        if lm.config.hidden_act != "silu":
+            return f"its activation is {lm.config.hidden_act}"
         for module in _linear(layer):
             if reason := _odd(module):
                 return reason
     return None
 
 
-def make_lean(lm: nn.Module) -> None:
+def make_lean(lm: Any) -> None:
     """Gives each layer its lean forward. The last one goes on only with the positions that a loss needs."""
-    layers: Any = lm.base_model.layers
+    layers = lm.base_model.layers
     for layer in layers:
-        layer.forward = MethodType(_forward(layer.forward, layer is layers[-1]), layer)
+        layer.forward = MethodType(_forward(layer, layer is layers[-1]), layer)
 
 
-def _forward(own: Any, last: bool) -> Any:
+def _forward(layer: Any, last: bool) -> Callable[..., Tensor]:
+    own = layer.forward
+    q, k, v, o, gate, up, down = _linear(layer)
+    groups = [Group([q, k, v]), Group([o]), Group([gate, up]), Group([down])]
+
     def forward(
         self: Any,
         hidden_states: Tensor,
@@ -43,27 +49,28 @@ def _forward(own: Any, last: bool) -> Any:
         position_embeddings: tuple[Tensor, Tensor],
         bounds: Bounds | None = None,
         needed: Tensor | None = None,
+        dtypes: Dtypes | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """(1, T, D) -> (1, T, D); of the last layer (1, len(needed), D)."""
-        if bounds is None:
+        if bounds is None or dtypes is None:
             out: Tensor = own(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
             return out
-        attn, mlp, x = self.self_attn, self.mlp, hidden_states[0]
-        before, after = self.input_layernorm, self.post_attention_layernorm
-        cos, sin = (part[0] for part in position_embeddings)
-        qkv = [_now(attn.q_proj), _now(attn.k_proj), _now(attn.v_proj)]
-        q, k, v, x = QueryKeyValue.apply(
-            x, before.weight, before.variance_epsilon, cos, sin, qkv, *(t for one in qkv for t in one.trained())
+        # A sharded weight is put together for each pass, in memory of its own; on a CPU one product is not faster
+        may_fuse = hidden_states.is_cuda and not hasattr(self, "unshard")
+        qkv, o, gate_up, down = (Use(group, group.weights(dtypes, may_fuse)) for group in groups)
+        x, (cos, sin) = hidden_states[0], (part[0] for part in position_embeddings)
+        before, after = (
+            Norm(n.weight, n.variance_epsilon) for n in (self.input_layernorm, self.post_attention_layernorm)
         )
-        attended = attend(q, k, v, bounds, attn.scaling, getattr(attn, "sliding_window", None)).flatten(1)
+        query, key, value, x = BeforeAttention.apply(x, before, cos, sin, qkv, dtypes, *qkv.group.trained())  # type: ignore[no-untyped-call]
+        attn = self.self_attn
+        attended = attend(query, key, value, bounds, attn.scaling, getattr(attn, "sliding_window", None)).flatten(1)
         if last and needed is not None:
             x, attended = x[needed], attended[needed]
-        o = _now(attn.o_proj)
-        x = Output.apply(x, attended, o, *o.trained())
-        pair, down = [_now(mlp.gate_proj), _now(mlp.up_proj)], _now(mlp.down_proj)
-        trained = [t for one in (*pair, down) for t in one.trained()]
-        return GatedMlp.apply(x, after.weight, after.variance_epsilon, pair, down, *trained)[None]
+        trained = [t for use in (o, gate_up, down) for t in use.group.trained()]
+        y: Tensor = AfterAttention.apply(x, attended, after, o, gate_up, down, dtypes, *trained)  # type: ignore[no-untyped-call]
+        return y[None]
 
     return forward
 
@@ -81,19 +88,10 @@ def _odd(module: Any) -> str | None:
         return "all weights are trained"
     if base is module:
         return None
-    if module.use_dora.get("default") or getattr(module, "lora_variant", None):
+    if module.lora_variant:
         return "its adapters are not plain LoRA"
-    if any(p > 0 for p in (getattr(d, "p", 0.0) for d in module.lora_dropout.values())):
+    if any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
         return "adapters drop some of their inputs"
     if module.lora_bias.get("default"):
         return "adapters have biases"
     return None
-
-
-def _now(module: Any) -> Linear:
-    """A layer's weights at this moment: sharded ones are whole only within a forward pass."""
-    base = getattr(module, "base_layer", module)
-    if base is module:
-        return Linear(base.weight, base.bias, None, None, 0.0)
-    a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
-    return Linear(base.weight, base.bias, a, b, module.scaling["default"])

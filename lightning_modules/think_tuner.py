@@ -1,6 +1,5 @@
 """ThinkTuner: the LightningModule. What a step computes, weighs, logs and saves; the net itself is in backbone.py."""
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,8 +28,6 @@ from lightning_modules.nonfinite import Attempt, Gradients, poisoned
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 from lightning_modules.quantize import Quantize, check_quantize
 from lightning_modules.think_rows import RowInit
-
-log = logging.getLogger("thinkwright")
 
 
 @dataclass
@@ -125,8 +122,6 @@ class ThinkTuner(LightningModule):
             self.net = ThinkNet(
                 base, self.tokenizer, self.lora, self.think_rows_init, self.loss, self.lora_start, self.lean
             )
-            if self.lean and self.lora is not None and self.net.not_lean:
-                log.info(f"layers compute as transformers has them, not lean: {self.net.not_lean}")
             self.lora_start = self.net.lora_start
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, settings
@@ -137,9 +132,9 @@ class ThinkTuner(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.net is not None
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        # One kernel for all tensors; with a scaler Lightning would not clip, and sharded tensors were not tried
-        fused = self.device.type == "cuda" and not scaled and self.device_mesh is None
+        # One kernel for all tensors. With a scaler Lightning would refuse to clip; sharded tensors were not tried
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        fused = self.device.type == "cuda" and scaler is None and self.device_mesh is None
         optimizer = build_optimizer(self.net.named_parameters(), self.optim, fused)
         total = self.total_steps()
         schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total, self.optim))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.tokenize import ThinkTokenizer
-from lightning_modules.attention import HALF, NO_MASK, Bounds, attend, use_within_rows, varlen
+from lightning_modules.attention import HALF, NO_MASK, Bounds, attend, use_within_rows
 from lightning_modules.backbone import ThinkNet
 from lightning_modules.lora import LoraSettings
 from tests.conftest import KINDS, random_lm
@@ -59,8 +59,6 @@ def test_attention_and_its_gradients_are_those_of_a_masked_matrix(kv_heads: int,
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_the_kernel_for_rows_of_any_length_gives_the_same(kv_heads: int, dtype: torch.dtype) -> None:
-    if varlen() is None:
-        pytest.skip("this torch has no attention over rows of any length")
     parts = inputs(kv_heads=kv_heads, d=64, device="cuda", dtype=dtype)
     q, k, v = exact = [part.detach().float().requires_grad_() for part in parts]
     ours, theirs = attend(*parts, bounds("cuda")), reference(q, k, v, None)

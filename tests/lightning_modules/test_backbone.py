@@ -129,7 +129,7 @@ def test_no_step_makes_a_copy_of_a_vocabulary_matrix_or_all_logits(
 ) -> None:
     """Nor a gradient of one, nor moments: the largest tensor that a whole training step makes is smaller."""
     vocabulary, width = 40_000, 32
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * vocabulary * 8)  # 8 positions of the batch's hundreds
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: 8)  # of the batch's hundreds of positions
     net, batch = ThinkNet(random_lm(kind, vocabulary).to(dtype), tiny_tokenizer, LORA), make_batch(0, 3, 9)
     optimizer = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1))
     with Largest(net.parameters()) as seen:
