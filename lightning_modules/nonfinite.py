@@ -41,31 +41,65 @@ def poisoned(total: Tensor) -> Tensor:
     return total * torch.where(total.detach().isfinite(), 1.0, torch.nan)
 
 
+@dataclass
+class Pending:
+    """The norm of an optimizer step's gradient on its way from the device."""
+
+    step: int  # optimizer steps that were done before it
+    attempts: list[Attempt]
+    norm: Tensor  # () on the host
+    arrived: torch.cuda.Event | None
+
+
 class Gradients:
-    """The gradient of the optimizer step under way: its norm, taken once, and what to do where it is not finite."""
+    """The gradient of an optimizer step: its norm, taken once, and what to do where it is not finite.
+
+    Where the optimizer itself can leave out an update by what the device finds (fused AdamW), the host does not wait
+    for the norm: it looks at it when the next step, a log line, a validation or a checkpoint comes. Nothing was updated
+    then either, and nothing was written.
+    """
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []
         self.run: Run | None = None  # whose folder a step that breaks is written to, for replay
         self.skipped = 0  # optimizer steps that a gradient scaler left out
         self._norm = 0.0
+        self._pending: Pending | None = None
 
-    def norm(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """() the L2 norm of all gradients, over all ranks where they are sharded."""
+    def norm(self, optimizer: torch.optim.Optimizer, step: int) -> Tensor:
+        """() the L2 norm of all gradients, over all ranks where they are sharded; of the step after `step` of them."""
         norm = get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a DTensor
-        self._norm = float(whole)  # the one place of a step where the host waits for the device
+        whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a DTensor
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = (~whole.isfinite()).float()  # type: ignore[attr-defined]  # as a gradient scaler does
+        arrived = None
+        if whole.is_cuda and optimizer.defaults.get("fused"):
+            host = torch.empty((), dtype=whole.dtype, pin_memory=True).copy_(whole.detach(), non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        else:
+            host = whole.detach().cpu()
+        self._pending = Pending(step, self.attempts, host, arrived)
         return whole
 
     def clip(self, optimizer: torch.optim.Optimizer, norm: Tensor, limit: float) -> None:
         clip_grads_with_norm_(_parameters(optimizer), limit, norm)
 
-    def check(self, tuner: LightningModule) -> None:
-        """Raises NotFinite, on all ranks, unless the norm is finite or a gradient scaler is about to find its scale."""
+    def settle(self, tuner: LightningModule, known_only: bool = False) -> None:
+        """Looks at the last norm, if nobody did yet; with `known_only` not at one that would have to be waited for.
+
+        Raises NotFinite, on all ranks, unless it is finite or a gradient scaler is about to find its scale.
+        """
+        if self._pending is None or (known_only and self._pending.arrived is not None):
+            return
+        pending, self._pending = self._pending, None
+        if pending.arrived is not None:
+            pending.arrived.synchronize()
+        self._norm = float(pending.norm)
         if self._norm - self._norm == 0:  # neither infinite nor NaN
             return
-        step, rank = tuner.trainer.global_step, tuner.global_rank
-        described = from_all_ranks([describe(self.attempts, rank)])
+        step, rank = pending.step, tuner.global_rank
+        described = from_all_ranks([describe(pending.attempts, rank)])
         found = {rank: line for rank, line in enumerate(described) if line}
         scaler = getattr(tuner.trainer.precision_plugin, "scaler", None)
         if not found and scaler is not None and scaler.get_scale() > LEAST_SCALE:
@@ -76,7 +110,7 @@ class Gradients:
             folder = self.run.folder / "nonfinite"
             content: dict[str, Any] = {"state_dict": tuner.trainer.strategy.lightning_module_state_dict()}
             tuner.on_save_checkpoint(content)
-            write_replay(folder / replay_name(step, rank), self.attempts, content)
+            write_replay(folder / replay_name(step, rank), pending.attempts, content)
             look = f"look with python cli.py replay {folder / replay_name(step, next(iter(found), 0))}; "
         what = "; ".join(found.values()) or f"gradient norm {self._norm}, losses finite"
         fix = "nothing was updated and checkpoints are as they were: lower model.optim.lr or repair the rows, and go on"
@@ -88,7 +122,8 @@ class Gradients:
         )
 
     def figures(self) -> dict[str, float]:
-        """For the log: the norm before clipping, and the steps left out so far if there were any."""
+        """For the log: the norm before clipping, of the last step that was looked at, and the steps left out so far if
+        there were any."""
         return {"grad_norm": self._norm} | ({"skipped_steps": float(self.skipped)} if self.skipped else {})
 
 

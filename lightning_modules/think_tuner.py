@@ -182,8 +182,9 @@ class ThinkTuner(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """One norm serves the log, clipping, and the check that stops before an update by what is not finite."""
-        norm = self.gradients.norm(optimizer)
-        self.gradients.check(self)
+        self.gradients.settle(self)  # the step before
+        norm = self.gradients.norm(optimizer, self.trainer.global_step)
+        self.gradients.settle(self, known_only=True)
         if gradient_clip_val and gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
@@ -194,6 +195,7 @@ class ThinkTuner(LightningModule):
         step, every = self.trainer.global_step, int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches or step % every:
             return
+        self.gradients.settle(self)
         figures = {f"train/{name}": float(value) for name, value in self.train_loss.compute().items()}
         self.train_loss.reset()
         figures |= {f"train/{name}": value for name, value in self.gradients.figures().items()}
@@ -201,6 +203,9 @@ class ThinkTuner(LightningModule):
         for logger in self.loggers:
             logger.log_metrics(figures, step=step)
         self.log("loss", figures["train/loss"], prog_bar=True, logger=False)
+
+    def on_train_end(self) -> None:
+        self.gradients.settle(self)
 
     # Evaluation
 
@@ -220,6 +225,7 @@ class ThinkTuner(LightningModule):
         return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.rows))))]
 
     def on_validation_epoch_start(self) -> None:
+        self.gradients.settle(self)
         self.answered = []
         for metric in (self.eval_loss, self.tag_scores):  # of a validation that was broken off
             metric.reset()
@@ -273,6 +279,7 @@ class ThinkTuner(LightningModule):
         return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.gradients.settle(self)
         known = self.identity() | {"quantize": self.quantize}
         ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
         ours |= {"base": self.name, "revision": self.revision, "identity": known, "seed": self.seed}

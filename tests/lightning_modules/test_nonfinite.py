@@ -44,14 +44,13 @@ def gradients(make_batch: Callable[..., Any], folder: Path, losses: list[float],
     found.attempts = [Attempt(batch, 5, torch.tensor(loss)) for batch, loss in zip(batches, losses, strict=True)]
     weight = torch.nn.Parameter(torch.zeros(3))
     weight.grad = torch.tensor([0.0, 3.0, gradient])
-    norm = found.norm(torch.optim.SGD([weight]))
-    assert found.figures() == pytest.approx({"grad_norm": math.hypot(3.0, gradient)}, nan_ok=True)
-    assert norm.shape == ()
+    norm = found.norm(torch.optim.SGD([weight]), 6)
+    assert norm.item() == pytest.approx(math.hypot(3.0, gradient), nan_ok=True)
     return found
 
 
 def test_a_finite_step_goes_on(make_batch: Callable[..., Any], tmp_path: Path) -> None:
-    gradients(make_batch, tmp_path, [1.0, 2.0], 4.0).check(tuner(tmp_path))
+    gradients(make_batch, tmp_path, [1.0, 2.0], 4.0).settle(tuner(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -60,7 +59,7 @@ def test_what_is_not_finite_names_step_and_rows_and_is_kept_for_replay(
 ) -> None:
     found = gradients(make_batch, tmp_path, [1.0, NAN], NAN)
     with pytest.raises(NotFinite) as stopped:
-        found.check(tuner(tmp_path))
+        found.settle(tuner(tmp_path))
     assert "training: 'optimizer step 7' is not finite (rank 0: loss nan of rows 9)" in str(stopped.value)
     assert stopped.value.together
     (file,) = (tmp_path / "nonfinite").iterdir()
@@ -81,9 +80,9 @@ def test_a_gradient_scaler_may_find_its_scale_but_hides_no_broken_loss(
     found = gradients(make_batch, tmp_path, losses, INF)
     if stops:
         with pytest.raises(NotFinite):
-            found.check(tuner(tmp_path, scale))
+            found.settle(tuner(tmp_path, scale))
     else:
-        found.check(tuner(tmp_path, scale))
+        found.settle(tuner(tmp_path, scale))
         assert found.figures()["skipped_steps"] == 1
 
 
@@ -94,8 +93,38 @@ def test_clipping_is_torchs_own(limit: float) -> None:
         one.grad = torch.randn_like(one)
         other.grad = one.grad.clone()
     optimizer, found = torch.optim.SGD(ours), Gradients()
-    norm = found.norm(optimizer)
+    norm = found.norm(optimizer, 0)
     found.clip(optimizer, norm, limit)
     torch.testing.assert_close(torch.nn.utils.clip_grad_norm_(theirs, limit), norm)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("gradient", [1.0, NAN, INF])
+def test_a_fused_optimizer_leaves_out_an_update_before_anyone_looks(device: str, gradient: float) -> None:
+    weight = torch.nn.Parameter(torch.ones(3, device=device))
+    optimizer, found = torch.optim.AdamW([weight], fused=True), Gradients()
+    for step, value in enumerate([1.0, gradient, 1.0]):
+        weight.grad = torch.full((3,), value, device=device)
+        before = weight.detach().clone()
+        found.norm(optimizer, step)
+        optimizer.step()
+        assert torch.equal(weight, before) == (not math.isfinite(value))
+    assert float(optimizer.state[weight]["step"]) == (3 if math.isfinite(gradient) else 2)
+    assert weight.isfinite().all()
+
+
+def test_a_norm_that_is_under_way_is_looked_at_later_with_the_batches_of_its_step(
+    make_batch: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = gradients(make_batch, tmp_path, [1.0, NAN], NAN)
+    waited: list[bool] = []
+    assert found._pending is not None
+    found._pending.arrived = SimpleNamespace(synchronize=lambda: waited.append(True))  # type: ignore[assignment]
+    found.settle(tuner(tmp_path), known_only=True)
+    assert not waited
+    found.attempts = []  # of the step that has begun meanwhile
+    with pytest.raises(NotFinite, match=r"optimizer step 7' is not finite \(rank 0: loss nan of rows 9\)"):
+        found.settle(tuner(tmp_path))
+    assert waited
