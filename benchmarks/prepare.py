@@ -146,6 +146,7 @@ def data_module(task: Task) -> Any:
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         state=SimpleNamespace(fn=SimpleNamespace(value="fit")), fit_loop=fit_loop, accumulate_grad_batches=8,
         world_size=1, global_rank=0, limit_train_batches=1.0,
+        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
     )  # fmt: skip
     return module
 

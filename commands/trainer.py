@@ -164,6 +164,7 @@ class ThinkCLI(LightningCLI):
         self.run = self.run_folder()
         if self.command == "fit" and self.checkpoint is None:
             self.keep_start()
+        self.datamodule.trains = self.command == "fit"
         self.model.gradients.run, self.model.cancelled = self.run, lambda: bool(self.signals.received)
         given = self.equipment(self.config_init[self.command].trainer)
         if self.command != "fit":

@@ -17,6 +17,12 @@ from datamodules.tokenize import Encoder
 from datamodules.untidy import Malformed, Untidy
 
 TooLong = Literal["drop", "truncate_thoughts", "truncate"]
+CUTTING = {  # warnings of what shortens rows
+    "truncate_thoughts": "warning: data.too_long truncate_thoughts deletes steps of the reasoning, which is known to "
+    "hurt what is learned (arXiv 2502.07374); raise data.max_length where memory allows",
+    "truncate": "warning: data.too_long truncate cuts off the end of rows, so they teach blocks that are never closed "
+    "and answers that never end",
+}
 TOO_LONG = "longer than data.max_length"
 UNSUPERVISED = "no supervised token within data.max_length"
 SHORTENED = "steps left out of the middle (data.too_long)"

@@ -10,16 +10,17 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluation, steps_per_epoch
+from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluation
 from datamodules.collate import Batch
 from datamodules.duplicates import Border
-from datamodules.examine import Outcome, Recipe, TooLong
+from datamodules.examine import CUTTING, Outcome, Recipe, TooLong
 from datamodules.loader import PlanLoader, PlannedBatches, leave_signals_to_the_trainer
 from datamodules.prepare import prepare, shortfall
 from datamodules.render import Template
 from datamodules.report import Report
 from datamodules.select import Selection
-from datamodules.sources import BUILT_IN, MixedSource, Source, open_source
+from datamodules.sizing import Epochs, Packing, check_tokens_per_step, cut
+from datamodules.sources import MixedSource, Source, check_sources, open_source
 from datamodules.steps import StepSettings
 from datamodules.survey import Part, Quotas, Survey
 from datamodules.template import check_template, load_template
@@ -30,12 +31,6 @@ from datamodules.untidy import Untidy
 from errors import UserError
 
 log = logging.getLogger("thinkwright")
-WARNINGS = {
-    "truncate_thoughts": "warning: data.too_long truncate_thoughts deletes steps of the reasoning, which is known to "
-    "hurt what is learned (arXiv 2502.07374); raise data.max_length where memory allows",
-    "truncate": "warning: data.too_long truncate cuts off the end of rows, so they teach blocks that are never closed "
-    "and answers that never end",
-}
 
 
 class MagpieDataModule(LightningDataModule):
@@ -69,7 +64,10 @@ class MagpieDataModule(LightningDataModule):
         train_rows: Training rows that survive all checks; preparation stops when it has them. null takes all.
         val_rows: Held-out rows for validation, likewise.
         test_rows: Further held-out rows, for test and predict only.
-        batch_size: Rows a device takes at once in training.
+        batch_size: Rows a device takes at once in training; of packed rows, as many tokens as so many hold at most.
+        packing: `none` takes batch_size rows at once, `grouped` rows of like length out of the whole epoch, `packed` as
+            many whole rows as fill batch_size times max_length; no row sees another. `auto`: packed on GPUs, else none.
+        tokens_per_step: Supervised tokens of an optimizer step of packed rows; null: the mean of unpacked ones.
         val_batch_size: Rows a device takes at once in validation, test and predict.
         num_workers: Processes a device has for making batches; 0 makes them in the training process.
         num_proc: Processes that prepare rows, where there are more than a few thousand; 1 prepares in this one.
@@ -102,6 +100,8 @@ class MagpieDataModule(LightningDataModule):
         val_rows: int | None = 1_000,
         test_rows: int | None = 1_000,
         batch_size: int = 4,
+        packing: Packing = "auto",
+        tokens_per_step: int | None = None,
         val_batch_size: int = 16,
         num_workers: int = 4,
         num_proc: int = 4,
@@ -121,33 +121,19 @@ class MagpieDataModule(LightningDataModule):
             if value < least:
                 raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
         if not 0 < held_out < 1:
-            fix = "give 0.1 for one instruction in ten"
-            raise UserError("data.held_out", held_out, "is not a share between 0 and 1", fix)
+            raise UserError("data.held_out", held_out, "is not a share between 0 and 1", "give 0.1 for one in ten")
         if near_duplicates is not None:
             Border(near_duplicates)  # says so if it cannot be
         check_template(template, system)
         tags.check("data.tags")
         steps.check()
+        check_tokens_per_step(packing, tokens_per_step)
         given = [MixedSource(source, None, revision, split)] if mix is None else mix
-        if not given:
-            raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
+        rows = {"train": train_rows, "val": val_rows, "test": test_rows}
+        check_sources(given, rows)
         for one in given:
             (one.tags or source_tags or tags).check("data.source_tags")
             Selection(one.where if one.where is not None else where)
-            if one.weight is not None and not 0 < one.weight < float("inf"):
-                raise UserError("data.mix", f"weight {one.weight}", "is not above 0", "give a share like 0.25")
-        if len({one.weight is None for one in given}) > 1:
-            raise UserError("data.mix", None, "some sources have a weight and some none", "give all one, or none")
-        rows = {"train": train_rows, "val": val_rows, "test": test_rows}
-        for split_name, count in rows.items():
-            if count is not None and count < 1:
-                raise UserError(
-                    f"data.{split_name}_rows", count, "is below 1", "give the number of rows, or null for all"
-                )
-            if count is None and any(one.name in BUILT_IN for one in given):
-                raise UserError(
-                    f"data.{split_name}_rows", "null", "asks for all of an endless source", "give the number of rows"
-                )
         self.given, self.columns, self.where, self.untidy = given, columns, where, untidy
         self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
         self.new_tokens = tuple(new_tokens)
@@ -155,11 +141,15 @@ class MagpieDataModule(LightningDataModule):
         self.held_out, self.seed = held_out, seed
         self.rows_wanted = rows
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
+        self.packing, self.tokens_per_step = packing, tokens_per_step
         self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
         self.tokenizer_name, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.splits: dict[str, TokenRows] = {}
         self.report = Report()
+        self.trains = False  # set where a fit begins with a validation: what it cannot train on is said before that
+        self.epochs: Epochs | None = None  # how those of a fit are cut
         self._announced: Path | None = None
+        self._cut_for: tuple[Path, Sizes] | None = None
 
     # Preparation
 
@@ -224,28 +214,42 @@ class MagpieDataModule(LightningDataModule):
         self._prepare(self._stage())
 
     def setup(self, stage: str) -> None:
+        trains = stage == "fit" or self.trains
         stage = "fit" if stage == "validate" else stage
         folder, self.report = self._prepare(stage)
         if folder != self._announced:
             self._announced = folder
             lines = [*self.report.lines(self.max_length), *shortfall(self.report, self.quotas(stage))]
             if self.too_long != "drop":
-                lines.append(WARNINGS[self.too_long])
+                lines.append(CUTTING[self.too_long])
             for line in [*lines, f"data: prepared in {folder}"]:
                 log.info(line)
         self.splits = {split: TokenRows(folder / f"{split}.arrow") for split in self.report.kept}
+        if trains:
+            self._cut(folder)
 
     # Training
 
+    def _cut(self, folder: Path) -> None:
+        """Once for the same rows and sizes: a fit comes here before each of its validations, too."""
+        trainer, rows = self.trainer, self.splits["train"]
+        assert trainer is not None
+        plain = Sizes(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
+        if self._cut_for != (folder, plain):
+            given = self.packing, self.max_length, self.tokens_per_step, trainer.strategy.root_device.type, self.seed
+            self.epochs = cut(rows.lengths, rows.supervised, plain, *given)
+            self._cut_for = folder, plain
+            log.info(self.epochs.line())
+
     def sizes(self) -> Sizes:
-        assert self.trainer is not None
-        return Sizes(self.batch_size, self.trainer.accumulate_grad_batches, self.trainer.world_size)
+        assert self.epochs is not None
+        return self.epochs.sizes
 
     def batches_per_epoch(self) -> tuple[int, int]:
         """Of a rank: those in the plan, and those of them that are taken (trainer.limit_train_batches)."""
-        assert self.trainer is not None
-        sizes, limit = self.sizes(), self.trainer.limit_train_batches
-        planned = steps_per_epoch(len(self.splits["train"]), sizes) * sizes.accumulate
+        assert self.trainer is not None and self.epochs is not None
+        limit = self.trainer.limit_train_batches
+        planned = self.epochs.steps * self.epochs.sizes.accumulate
         return planned, min(planned, limit) if isinstance(limit, int) else int(planned * limit)
 
     @property

@@ -6,7 +6,7 @@ Nothing is read before the first row is asked for, and nothing is held: preparin
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,24 @@ class MixedSource:
     """What is done about its untidy responses."""
     where: dict[str, Any] | None = None
     """Which of its rows are wanted."""
+
+
+def check_sources(given: Sequence[MixedSource], rows: Mapping[str, int | None]) -> None:
+    """Raises UserError for a mix that cannot be, and for numbers of rows, by split, that its sources cannot give."""
+    if not given:
+        raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
+    for one in given:
+        if one.weight is not None and not 0 < one.weight < float("inf"):
+            raise UserError("data.mix", f"weight {one.weight}", "is not above 0", "give a share like 0.25")
+    if len({one.weight is None for one in given}) > 1:
+        raise UserError("data.mix", None, "some sources have a weight and some none", "give all one, or none")
+    for split, count in rows.items():
+        if count is not None and count < 1:
+            fix = "give the number of rows, or null for all"
+            raise UserError(f"data.{split}_rows", count, "is below 1", fix)
+        if count is None and any(one.name in BUILT_IN for one in given):
+            fix = "give the number of rows"
+            raise UserError(f"data.{split}_rows", "null", "asks for all of an endless source", fix)
 
 
 def open_source(name: str, revision: str | None, split: str, held_out: float, seed: int) -> Source:

@@ -1,16 +1,27 @@
 """Held-out rows answered by the model as it is, beside what the data has there."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datamodules.collate import Batch
 from datamodules.tokenize import ThinkTokenizer
 from lightning_modules.backbone import ThinkNet
-from lightning_modules.decoding import generate, read_ids
+from lightning_modules.decoding import DecodingSettings, generate, read_ids
 from lightning_modules.metrics import Answered
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
+
+
+@dataclass
+class EvalSettings:
+    """What validation and test do beside the loss."""
+
+    rows: int = 64
+    """Held-out rows that are answered by generation; 0 for the loss alone."""
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    """How they are answered."""
 
 
 def answer_rows(

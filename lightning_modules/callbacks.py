@@ -49,7 +49,8 @@ class Beginning(Callback):
         if self.keep is not None:
             self.keep()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.run.update_summary(data=asdict(data.report) | {"identity": identity(data)})
+        known = {"identity": identity(data), "epochs": data.epochs.figures()}
+        self.run.update_summary(data=asdict(data.report) | known)
 
 
 class SampleTable(Callback):

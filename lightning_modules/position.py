@@ -43,7 +43,7 @@ class Position:
         if (steps_per_epoch, sizes) == (self.steps_per_epoch, self.sizes):
             return self, None
         there = f"{self.sizes.described()}, now {sizes.described()}"
-        if steps_per_epoch == self.steps_per_epoch and sizes.rows_per_step == self.sizes.rows_per_step:
+        if steps_per_epoch == self.steps_per_epoch and sizes.rows_of_a_step == self.sizes.rows_of_a_step:
             note = f"the checkpoint was written with {there}: the same rows a step, so the same losses up to rounding"
             return Position(**vars(self) | moved), note
         note = f"the checkpoint was written with {there}, {self.steps_per_epoch:,} steps an epoch, now "

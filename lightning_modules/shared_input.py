@@ -54,6 +54,7 @@ class Group:
         self.fused_bias: Tensor | None = None
         self.a: Tensor | None = None
         self.bs: list[Tensor | None] = []
+        self.copies: list[Tensor] = []  # A and B of each adapter, parts of those
 
     def trained(self) -> list[Tensor]:
         """A and B of each adapter."""
@@ -70,30 +71,35 @@ class Group:
         if not self.scales:
             return Weights(frozen, biases, None, [None] * len(self.bases))
         if self.a is None or self.a.device != frozen[0].device or self.a.dtype != dtypes.adapter:
-            a = torch.empty(sum(self.ranks), frozen[0].shape[1], dtype=dtypes.adapter, device=frozen[0].device)
-            self.a, self.bs = (
-                a,
-                [a.new_empty(w, r) if r else None for w, r in zip(self.widths, self.ranks, strict=True)],
-            )
-        copies = [part for part in torch.split(self.a, self.ranks) if len(part)]
-        copies = [copy for pair in zip(copies, (b for b in self.bs if b is not None), strict=True) for copy in pair]
+            self._make_room(frozen[0], dtypes.adapter)
+        assert self.a is not None
         with torch.no_grad():
-            torch._foreach_copy_(copies, self.trained())
+            torch._foreach_copy_(self.copies, self.trained())
             if len(set(self.scales)) == 1:
                 self.a.mul_(self.scales[0])
             else:
-                torch._foreach_mul_(copies[::2], self.scales)
+                torch._foreach_mul_(self.copies[::2], self.scales)
         return Weights(frozen, biases, self.a, self.bs)
+
+    def _make_room(self, frozen: Tensor, dtype: torch.dtype) -> None:
+        """For copies of the adapters in the dtype that they are used in."""
+        with torch.inference_mode(False):  # the first pass may be a validation's; those that follow write there, too
+            self.a = torch.empty(sum(self.ranks), frozen.shape[1], dtype=dtype, device=frozen.device)
+            shapes = zip(self.widths, self.ranks, strict=True)
+            self.bs = [self.a.new_empty(width, rank) if rank else None for width, rank in shapes]
+            parts = zip(torch.split(self.a, self.ranks), self.bs, strict=True)
+            self.copies = [copy for a, b in parts if b is not None for copy in (a, b)]
 
     def _fuse(self, frozen: list[Tensor], biases: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
         at = [weight.data_ptr() for weight in frozen]
         if self.fused is None or self.fused.data_ptr() != at[0]:  # new, or moved to another device
-            self.fused = torch.cat([weight.data for weight in frozen])
-            for weight, part in zip(frozen, torch.split(self.fused, self.widths), strict=True):
-                weight.data = part
-            self.fused_bias = None
-            if biases[0] is not None:
-                self.fused_bias = torch.cat([bias.data for bias in biases if bias is not None])
+            with torch.inference_mode(False), torch.no_grad():
+                self.fused = torch.cat([weight.detach() for weight in frozen])
+                for weight, part in zip(frozen, torch.split(self.fused, self.widths), strict=True):
+                    weight.data = part
+                self.fused_bias = None
+                if biases[0] is not None:
+                    self.fused_bias = torch.cat([bias.detach() for bias in biases if bias is not None])
         return [self.fused], [self.fused_bias]
 
     def like_outputs(self, x: Tensor, fused: bool) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from datamodules.thoughts import Tags
 from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.answering import answer_rows
+from lightning_modules.answering import EvalSettings, answer_rows
 from lightning_modules.backbone import Dtype, LossSums, ThinkNet, load_base
 from lightning_modules.checkpoint import KEY, check_identity, identity
-from lightning_modules.decoding import DecodingSettings, generation_config
+from lightning_modules.decoding import generation_config
 from lightning_modules.lora import LoraSettings, Start
 from lightning_modules.loss import LossSettings
 from lightning_modules.metrics import Answered, RoleLoss, TagScores, from_all_ranks, think_scores
@@ -28,16 +27,6 @@ from lightning_modules.nonfinite import Attempt, Gradients, poisoned
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 from lightning_modules.quantize import Quantize, check_quantize
 from lightning_modules.think_rows import RowInit
-
-
-@dataclass
-class EvalSettings:
-    """What validation and test do beside the loss."""
-
-    rows: int = 64
-    """Held-out rows that are answered by generation; 0 for the loss alone."""
-    decoding: DecodingSettings = field(default_factory=DecodingSettings)
-    """How they are answered."""
 
 
 class ThinkTuner(LightningModule):

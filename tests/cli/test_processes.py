@@ -211,6 +211,7 @@ FEW_ANSWERS = ("--model.evaluation.rows", "4", "--data.train_rows", "70", "--dat
 
 
 PLAIN: tuple[str, ...] = ()
+PACKED = ("--data.packing", "packed")
 PISSA = ("--model.lora.peft.init_lora_weights", "pissa_niter_2", "--model.lora.peft.use_dora", "true")
 
 
@@ -230,8 +231,8 @@ def one_process(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Callab
 
 @pytest.mark.parametrize(
     ("strategy", "settings"),
-    [("ddp", PLAIN), ("fsdp", PLAIN), ("fsdp", PISSA)],
-    ids=["ddp", "fsdp", "fsdp pissa dora"],
+    [("ddp", PLAIN), ("fsdp", PLAIN), ("fsdp", PISSA), ("ddp", PACKED)],
+    ids=["ddp", "fsdp", "fsdp pissa dora", "ddp packed"],
 )
 def test_two_processes_train_what_one_trains(
     strategy: str, settings: tuple[str, ...], one_process: Callable[..., Path], in_tmp: Path, cache: Path

@@ -96,6 +96,7 @@ VARIANTS = {
     "pissa": ("--model.lora.peft.init_lora_weights", "pissa_niter_2", "--model.dtype", "bfloat16"),
     "nf4": ("--model.quantize", "nf4"),
     "full": ("--model.lora", "null"),
+    "packed": ("--data.packing", "packed"),
 }
 
 
@@ -106,7 +107,7 @@ VARIANTS = {
         for name, given in VARIANTS.items()
     ],
 )
-def test_so_does_a_run_with_other_adapters(variant: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
+def test_so_does_a_run_with_other_adapters_or_batches(variant: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
     """A start that is drawn at random comes from the checkpoint, not from the seed."""
     less = (*QUIET, *variant, "--trainer.max_epochs", "1")
     assert fit(*less, "--run.name", "whole") == 0

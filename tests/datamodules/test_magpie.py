@@ -21,6 +21,7 @@ def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **set
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         state=SimpleNamespace(fn=SimpleNamespace(value="fit")),
         accumulate_grad_batches=2, world_size=world_size, global_rank=rank, limit_train_batches=1.0,
+        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
     )  # fmt: skip
     module.setup("fit")
@@ -37,13 +38,33 @@ def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
     assert len(ranks[0]) == len(ranks[1]) == 6  # 3 steps of 4 x 2 x 2 rows, 2 batches each
 
 
+@pytest.mark.parametrize("packing", ["none", "grouped", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int) -> None:
-    first, second = (rows(data(tmp_path, done=done).train_dataloader()) for done in (0, 10))
+def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, packing: str) -> None:
+    settings: dict[str, Any] = {"packing": packing}
+    first, second = (rows(data(tmp_path, done=done, **settings).train_dataloader()) for done in (0, 10))
     assert len(first) == len(second) == 10
     assert first != second
     for done, rest in [(3, first[3:]), (9, first[9:]), (10, second), (14, second[4:])]:
-        assert rows(data(tmp_path, done=done, num_workers=workers).train_dataloader()) == rest
+        assert rows(data(tmp_path, done=done, num_workers=workers, **settings).train_dataloader()) == rest
+
+
+def test_what_a_fit_cannot_train_on_is_said_in_the_validation_that_it_begins_with(tmp_path: Any) -> None:
+    module = data(tmp_path, packing="packed")
+    module.tokens_per_step, module.epochs, module._cut_for = 10, None, None
+    module.setup("validate")  # a command of its own has nothing to train
+    assert module.epochs is None
+    module.trains = True
+    with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one packed row"):
+        module.setup("validate")
+
+
+def test_how_epochs_are_cut_is_said_once(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="thinkwright"):
+        module = data(tmp_path, packing="packed")
+        module.setup("fit")
+    assert caplog.text.count("data: packed, 40 rows in ") == 1
+    assert module.epochs is not None and module.epochs.line() in caplog.text
 
 
 def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -> None:

@@ -14,12 +14,13 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from datamodules.magpie import MagpieDataModule
+from lightning_modules.answering import EvalSettings
 from lightning_modules.checkpoint import CheckedCheckpointIO
 from lightning_modules.lora import LoraSettings
 from lightning_modules.memory import held, on_this_device, shapes_of
 from lightning_modules.optim import OptimSettings
 from lightning_modules.precision import ShardedHalfPrecision
-from lightning_modules.think_tuner import EvalSettings, ThinkTuner
+from lightning_modules.think_tuner import ThinkTuner
 
 SCALE = 2.0**20  # overflows at first, as too high a scale does on a GPU
 

@@ -52,6 +52,34 @@ def test_other_steps_begin_the_epoch_anew_or_the_next_one() -> None:
     assert note is not None and "seen again" not in note
 
 
+PACKED = Sizes(4, 4, 4, "packed", 512, 50)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (FOUR, "4 devices, packed into rows of 512 tokens, now 4 rows x 4 accumulated x 4 devices, 50 steps"),
+        (Sizes(4, 4, 4, "packed", 512, 60), "packed into rows of 512 tokens"),
+        (Sizes(4, 4, 4, "packed", 1024, 50), "packed into rows of 512 tokens, now 4 rows x 4 accumulated x 4 devices, "
+         "packed into rows of 1,024 tokens"),
+        (Sizes(4, 4, 4, "grouped"), "now 4 rows x 4 accumulated x 4 devices, grouped by length"),
+    ],
+)  # fmt: skip
+def test_other_packing_begins_the_epoch_anew_and_is_named(other: Sizes, words: str) -> None:
+    """Even where limit_train_batches makes as many steps of it."""
+    moved, note = Position(1, 7, 57, True, 50, PACKED).carried_over(50, other)
+    assert (moved.step, moved.sizes) == (0, other)
+    assert note is not None and words in note and "epoch 2 begins anew" in note
+    assert Position.from_dict(Position(1, 7, 57, True, 50, PACKED).to_dict()).sizes == PACKED
+
+
+def test_the_same_packed_steps_go_on_on_other_devices() -> None:
+    fewer = Sizes(8, 8, 1, "packed", 512, 50)
+    moved, note = Position(1, 7, 57, True, 50, PACKED).carried_over(50, fewer)
+    assert moved == Position(1, 7, 57, True, 50, fewer)
+    assert note is not None and "up to rounding" in note
+
+
 def checkpoint_of_lightning() -> dict[str, Any]:
     """The loops of a Trainer that has done nothing, as this version of Lightning writes them."""
     from lightning.pytorch import Trainer

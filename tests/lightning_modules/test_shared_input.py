@@ -72,6 +72,15 @@ def test_fused_weights_stay_the_layers_own_and_adapters_are_taken_anew() -> None
     check()
 
 
+def test_a_first_pass_in_inference_mode_leaves_training_possible() -> None:
+    group, x = Group([modules(True)[name] for name in "ab"]), torch.randn(4, 12)
+    with torch.inference_mode():
+        group.weights(EXACT, True)
+    weights = group.weights(EXACT, True)
+    _, low = group.forward(x, weights, EXACT)
+    assert not any(part.is_inference() for part in (*weights.frozen, weights.a, low) if part is not None)
+
+
 def test_without_adapters_there_is_nothing_trained() -> None:
     group = Group([nn.Linear(3, 4), nn.Linear(3, 2)])
     x: Tensor = torch.randn(5, 3)

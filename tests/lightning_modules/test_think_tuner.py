@@ -12,10 +12,11 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.render import Role
 from datamodules.steps import StepSettings
 from errors import UserError
+from lightning_modules.answering import EvalSettings
 from lightning_modules.lora import LoraSettings
 from lightning_modules.loss import LossSettings, RoleWeights
 from lightning_modules.optim import OptimSettings
-from lightning_modules.think_tuner import EvalSettings, ThinkTuner
+from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import TINY
 
 LORA = LoraSettings(rank=4, target_modules="all-linear")
