@@ -64,7 +64,7 @@ def palm(config: Config, lengths: list[int]) -> float:
     """FLOPs of one step by PaLM's counting."""
     layers, width = config["num_hidden_layers"], config["hidden_size"]
     weights = layers * sum(i * o for i, o in linear_layers(config).values()) + config["vocab_size"] * width
-    return sum(t * (6.0 * weights + 12.0 * layers * width * t) for t in lengths)
+    return float(sum(t * (6.0 * weights + 12.0 * layers * width * t) for t in lengths))
 
 
 def peak(device_name: str) -> float | None:
