@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps that are")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    parser.add_argument("--workers", type=int, help="processes that make batches; default: 2 on CUDA, else 0")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--train-rows", action="store_true", help="ours at the full rate; give the peers :rows")
     parser.add_argument("--profile", type=Path, help="folder for torch.profiler's traces, which cost time")
@@ -101,6 +101,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="after which nothing more is started, and all is cut")
     parser.add_argument("--run-seconds", type=float, default=600, help="of one process, at most")
     args = parser.parse_args()
+    if args.largest and args.device != "cuda":
+        parser.error("--largest looks for the end of a GPU's memory: give --device cuda")
+    if args.workers is None:
+        args.workers = 2 if args.device == "cuda" else 0
     if args.profile:
         args.profile.mkdir(parents=True, exist_ok=True)
     runs = Runs(args.out, time.monotonic() + 60 * args.minutes, args.trl_python)

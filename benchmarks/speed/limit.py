@@ -25,7 +25,8 @@ PEAKS = {
     "H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12,
 }  # fmt: skip
 RUNS = 5
-HEAD_ROWS = (64, 128, 256, 512)  # of a chunk; which is fastest depends on the caches
+# Of a chunk; which is fastest depends on the caches
+HEAD_ROWS = {"cpu": (64, 128, 256, 512), "cuda": (1024, 4096)}
 
 Config = dict[str, Any]
 
@@ -63,7 +64,7 @@ def palm(config: Config, lengths: list[int]) -> float:
     """FLOPs of one step by PaLM's counting."""
     layers, width = config["num_hidden_layers"], config["hidden_size"]
     weights = layers * sum(i * o for i, o in linear_layers(config).values()) + config["vocab_size"] * width
-    return sum(t * (6.0 * weights + 12.0 * layers * width * t) for t in lengths)
+    return float(sum(t * (6.0 * weights + 12.0 * layers * width * t) for t in lengths))
 
 
 def peak(device_name: str) -> float | None:
@@ -95,8 +96,8 @@ def rates(task: dict[str, Any]) -> dict[str, float]:
         linear = linear_layers(config)
         each = {shape: seconds(tokens, *shape) for shape in set(linear.values())}
         body = sum(4.0 * tokens * i * o for i, o in linear.values()) / sum(each[s] for s in linear.values())
-        width, vocabulary = config["hidden_size"], config["vocab_size"]
-        head = max(4.0 * rows * width * vocabulary / seconds(rows, width, vocabulary) for rows in HEAD_ROWS)
+        width, vocabulary, chunks = config["hidden_size"], config["vocab_size"], HEAD_ROWS[device.type]
+        head = max(4.0 * rows * width * vocabulary / seconds(rows, width, vocabulary) for rows in chunks)
     return {"body": body, "head": head}
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from datamodules.packing import best_fit
+
 Kind = Literal["padded", "grouped", "packed"]
 KINDS: tuple[Kind, ...] = ("padded", "grouped", "packed")
 
@@ -35,19 +37,9 @@ def _batches(rows: np.ndarray, lengths: np.ndarray, kind: Kind, batch: int) -> l
 
 
 def _packs(rows: np.ndarray, lengths: np.ndarray, batch: int, length: int) -> list[list[int]]:
-    """Best fit decreasing; the packs then in random order, `batch` of them a step, the last ones left out."""
-    packs: list[list[int]] = []
-    room: list[int] = []
-    for row in rows[np.argsort(-lengths[rows], kind="stable")].tolist():
-        size = int(lengths[row])
-        fits = [k for k in range(len(packs)) if room[k] >= size]
-        if fits:
-            k = min(fits, key=room.__getitem__)
-            packs[k].append(row)
-            room[k] -= size
-        else:
-            packs.append([row])
-            room.append(length - size)
+    """The project's packing; the packs then in random order, `batch` of them a step, the last ones left out."""
+    chosen, count = best_fit(lengths[rows], length, np.arange(len(rows)))
+    packs = [rows[chosen == k].tolist() for k in range(count)]
     order = np.random.default_rng(0).permutation(len(packs)).tolist()
     order = (order * (batch // len(order) + 1))[: max(len(order) // batch, 1) * batch]
     return [[row for k in order[i : i + batch] for row in packs[k]] for i in range(0, len(order), batch)]

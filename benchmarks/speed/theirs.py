@@ -63,8 +63,8 @@ def run_trl(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
     from datasets import Dataset
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-    from trl.trainer import utils as trl_utils
+    from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found]
+    from trl.trainer import utils as trl_utils  # type: ignore[import-not-found]
 
     warnings.filterwarnings("ignore", ".*")
     options = task["options"]
@@ -124,7 +124,7 @@ def run_plain(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
     options, device = task["options"], torch.device(task["device"])
     base = load(task)
     if options.get("liger"):
-        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance  # type: ignore[import-not-found]
 
         _apply_liger_kernel_to_instance(model=base)
     model = get_peft_model(base.to(device), lora(task, base))
