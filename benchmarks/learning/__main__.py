@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from benchmarks.learning.recipes import EMBEDDED, Recipe, Scale, default_scale, recipes
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import collect, split_rows
-from benchmarks.learning.runs import finished, fit_args, read_run, run_cli, train
+from benchmarks.learning.runs import cpu_seconds, finished, fit_args, read_run, run_cli, train
 from errors import UserError
 from hub import CHECKOUT, local_folder
 
@@ -64,7 +64,12 @@ def benchmark(given: argparse.Namespace) -> None:
     for seed in seeds:
         if len({results[recipe.name][seed]["val_rows"] for recipe in chosen}) > 1:
             raise UserError("--out", out, "holds runs with other validation rows", "give a new folder")
-    report(out, results, new, {"base": base, "scale": dataclasses.asdict(scale), "rows": counts})
+    report(
+        out,
+        results,
+        new,
+        {"base": base, "scale": dataclasses.asdict(scale), "rows": counts, "cpu_seconds": cpu_seconds(out)},
+    )
 
 
 def choose(known: list[Recipe], names: list[str] | None) -> list[Recipe]:

@@ -81,7 +81,7 @@ def default_scale(base: str) -> Scale:
     Rates are the demo's for a model of this size, 3e-3 where the strong recipe has 1e-4.
     """
     if is_embedded(base):
-        return Scale(1280, 2048, 1, 24, 3, 16, 4, 128, 30.0)
+        return Scale(1280, 1792, 1, 18, 3, 12, 4, 96, 30.0)
     short, long = (int(flat(config)[LENGTH]) for config in (LITERAL, STRONG))
     return Scale(short, long, 16, 60, 6, 64, 32, 1024, 1.0)
 

@@ -58,19 +58,15 @@ def knob_table(results: Results) -> Table:
     """Every recipe after the last step, and how it differs from the first in loss."""
     curves = curves_of(results)
     base = next(iter(results))
-    header = ["", *FIGURES.values(), f"loss less {base}'s", "", "tokens", "seconds"]
+    header = ["", *FIGURES.values(), f"loss less {base}'s", ""]
     rows = []
     for name, runs in results.items():
         by_step = over_seeds(list(curves[name].values()))
         last = max(by_step)
         found = differences(curves[name], curves[base], last, "loss")
         against = ["", ""] if name == base else [shown(value(found), "loss", sign=True), verdict(found, "loss")]
-        cost = [
-            f"{value([run['training'][key] for run in runs.values()]).mean:,.0f}"
-            for key in ("supervised_tokens_trained", "train_seconds")
-        ]
         figures = [shown(by_step[last][figure], figure) if figure in by_step[last] else "-" for figure in FIGURES]
-        rows.append([name, *figures, *against, *cost])
+        rows.append([name, *figures, *against])
     return Table(f"One knob at a time, after {last} steps", header, rows)
 
 

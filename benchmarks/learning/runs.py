@@ -21,6 +21,7 @@ from hub import CHECKOUT
 from lightning_modules.runs import Run, find_runs
 
 HEAVY = ["cli", "commands.trainer", "commands.preview", "transformers.models.qwen2.modeling_qwen2", "peft"]
+CPU = "CPU seconds: "
 Figures = dict[str, float]
 
 
@@ -35,8 +36,8 @@ def in_cli(args: list[str], log: str) -> None:
     from cli import main
 
     code = main(args)
-    sys.stdout.flush()
-    os._exit(code)  # as cli.py ends: nothing is waited for
+    print(f"{CPU}{time.process_time():.1f}", flush=True)
+    sys.exit(code)
 
 
 def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: None) -> None:
@@ -142,13 +143,18 @@ def read_curve(metrics: Path, having: str = "val/loss") -> dict[int, Figures]:
     }
 
 
+def cpu_seconds(out: Path) -> float:
+    """Of all commands that were run for this folder, those that were stopped with them."""
+    lines = [line for log in out.glob("*/*.log") for line in log.read_text(errors="replace").splitlines()]
+    return sum(float(line.removeprefix(CPU)) for line in lines if line.startswith(CPU))
+
+
 def read_run(run: Run) -> Mapping[str, Any]:
     """What the report needs of a finished run."""
     summary = run.read_summary()
     return {
         "folder": str(run.folder),
         "curve": read_curve(run.folder / "metrics.csv"),
-        "training": summary["training"],
         "val_rows": summary["data"]["digests"]["val"],
         "environment": json.loads((run.folder / "environment.json").read_text(encoding="utf-8")),
     }
