@@ -60,7 +60,7 @@ def knob_table(results: Results) -> Table:
     base = next(iter(results))
     header = ["", *FIGURES.values(), f"loss less {base}'s", ""]
     rows = []
-    for name, runs in results.items():
+    for name in results:
         by_step = over_seeds(list(curves[name].values()))
         last = max(by_step)
         found = differences(curves[name], curves[base], last, "loss")
