@@ -47,22 +47,24 @@ def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: 
     context.set_forkserver_preload(HEAVY)
     process = context.Process(target=in_cli, args=(list(args), str(log)))
 
-    def stop(number: int, frame: object) -> None:
-        if process.pid is not None:
-            process.terminate()
-        process.join()
-        print("stopped; the same command goes on", file=sys.stderr)
-        sys.exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: signals.append(number)) for number in stops}
     try:
         process.start()
+        told = 0
         while process.is_alive():
             process.join(0.5)
+            if len(signals) > told:  # a second one stops it at once
+                process.terminate()
+                told += 1
             watch()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if signals:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED)
     if process.exitcode:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         problem = f"ended with {process.exitcode}: {said[-1] if said else ''}"
