@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def in_cli(args: list[str], log: str) -> None:
     """The process of a command: `python cli.py` with these arguments, its output at the end of a file. In a session of
     its own, so that a Ctrl-C comes once, from `run_cli`: two would end it before it has saved."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(CHECKOUT)
     with open(log, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
@@ -46,11 +48,13 @@ def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     process = context.Process(target=in_cli, args=(list(args), str(log)))
-
     signals: list[int] = []
     stops = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: signals.append(number)) for number in stops}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stops}
+    forkserver.ensure_running()  # heir to that: a signal to the whole group must not end it before its children
     try:
+        for number in stops:
+            signal.signal(number, lambda number, frame: signals.append(number))
         process.start()
         told = 0
         while process.is_alive():
@@ -66,7 +70,8 @@ def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: 
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED)
     if process.exitcode:
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line for line in lines if line.strip() and not line.startswith(CPU)]
         problem = f"ended with {process.exitcode}: {said[-1] if said else ''}"
         raise UserError(f"cli.py {args[0]}", None, problem.rstrip("."), f"see {log}; the same command goes on")
 

@@ -1,6 +1,11 @@
 """benchmarks/learning: what is compared, on which rows, and what is said of it. Nothing is trained here."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,9 @@ from benchmarks.learning.curves import over_seeds, plainly, verdict
 from benchmarks.learning.recipes import COMMON, EMBEDDED, KNOBS, LITERAL, STRONG, Recipe, default_scale, flat
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import split_rows
+from datamodules import equations
 from errors import UserError
+from tests.conftest import ROOT
 
 SCALE = default_scale(EMBEDDED)
 
@@ -118,6 +125,45 @@ def test_finished_runs_are_not_repeated_and_stopped_ones_go_on(tmp_path: Path, m
     assert command.train_all(tmp_path, chosen, [1], EMBEDDED, SCALE) == 2
     assert begun == [("rate-1", str(stopped)), ("strong-1", None)]
     assert command.train_all(tmp_path, chosen, [1], EMBEDDED, SCALE) == 0
+
+
+def test_what_a_command_failed_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "HEAVY", [])
+    with pytest.raises(UserError, match="ended with 2: error: command: 'fitt' does not exist"):
+        runs.run_cli(["fitt"], tmp_path / "fit.log")
+
+
+def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    started = [sys.executable, "-m", "tests.benchmarks.slow_to_save", str(log)]
+    waiting = subprocess.Popen(started, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while not log.exists() or "begun" not in log.read_text():
+        assert waiting.poll() is None
+        time.sleep(0.05)
+    os.killpg(waiting.pid, signal.SIGTERM)
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 143 and "stopped; the same command goes on" in said
+    assert log.read_text() == "begun\nsaved\n"
+
+
+def test_one_command_trains_tabulates_and_does_not_train_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(equations.row(0, k)) + "\n" for k in range(80)))
+    scale = ["--short", "90", "--long", "256", "--val-rows", "3", "--answered", "1", "--max-new-tokens", "8"]
+    given = ["--rows", str(rows), "--out", str(tmp_path / "out"), "--recipes", "literal", "+ length", "--seeds", "1"]
+    for _ in range(2):
+        assert command.main([*given, *scale, "--steps", "2", "--validations", "1"]) == 0
+        said = capsys.readouterr().out
+        assert "Against optimizer steps" in said and "+ length" in said
+        (found,) = tmp_path.glob("out/results-*.json")
+        assert len(list(tmp_path.glob("out/runs/*/*/summary.json"))) == 2
+    known = json.loads(found.read_text())
+    assert [list(known["runs"][name]["1"]["curve"]) for name in ("literal", "+ length")] == [["0", "2"]] * 2
+    assert known["rows"]["1"]["short"] < known["rows"]["1"]["long"]
+    losses = [known["runs"][name]["1"]["curve"]["0"]["loss"] for name in ("literal", "+ length")]
+    assert losses[0] == losses[1], "the same validation rows, before anything is trained"
 
 
 def test_a_folder_belongs_to_one_scale(tmp_path: Path) -> None:
