@@ -1,0 +1,167 @@
+"""Training runs: ordinary ones of the project's command line, each in a process of its own, never twice.
+
+The processes are forked from one that has imported the libraries, which saves some ten seconds a run.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.recipes import CONFIGS, Recipe, Scale, is_embedded
+from benchmarks.learning.rows import as_args
+from errors import INTERRUPTED, TERMINATED, UserError
+from hub import CHECKOUT
+from lightning_modules.runs import Run, find_runs
+
+HEAVY = ["cli", "commands.trainer", "commands.preview", "transformers.models.qwen2.modeling_qwen2", "peft"]
+CPU = "CPU seconds: "
+Figures = dict[str, float]
+
+
+def in_cli(args: list[str], log: str) -> None:
+    """The process of a command: `python cli.py` with these arguments, its output at the end of a file. In a session of
+    its own, so that a Ctrl-C comes once, from `run_cli`: two would end it before it has saved."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.chdir(CHECKOUT)
+    with open(log, "a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from cli import main
+
+    code = main(args)
+    print(f"{CPU}{time.process_time():.1f}", flush=True)
+    sys.exit(code)
+
+
+def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: None) -> None:
+    """Runs a command to its end, calling `watch` meanwhile. Raises UserError if it fails. Ctrl-C and SIGTERM go on to
+    it, and it saves what it has."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    process = context.Process(target=in_cli, args=(list(args), str(log)))
+    signals: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stops}
+    forkserver.ensure_running()  # heir to that: a signal to the whole group must not end it before its children
+    try:
+        for number in stops:
+            signal.signal(number, lambda number, frame: signals.append(number))
+        process.start()
+        told = 0
+        while process.is_alive():
+            process.join(0.5)
+            if len(signals) > told:  # a second one stops it at once
+                process.terminate()
+                told += 1
+            watch()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signals:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED)
+    if process.exitcode:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line for line in lines if line.strip() and not line.startswith(CPU)]
+        problem = f"ended with {process.exitcode}: {said[-1] if said else ''}"
+        raise UserError(f"cli.py {args[0]}", None, problem.rstrip("."), f"see {log}; the same command goes on")
+
+
+def fit_args(recipe: Recipe, base: str, seed: int, scale: Scale, out: Path, gpu: bool) -> list[str]:
+    """The command line of a run, without its checkpoint."""
+    hardware = CONFIGS / "hardware" / ("one_gpu.yaml" if gpu else "cpu.yaml")
+    first, *others = recipe.configs
+    settings = {
+        **recipe.settings,
+        "seed_everything": seed,
+        "run.root": out / "runs",
+        "run.name": f"{recipe.slug}-{seed}",
+        "model.name": base,
+        "model.revision": "null",
+        "model.gradient_checkpointing": recipe.long and not is_embedded(base),
+        "model.evaluation.rows": scale.answered,
+        "model.evaluation.decoding.max_new_tokens": scale.max_new_tokens,
+        "data.source": out / "rows" / f"{'long' if recipe.long else 'short'}-{seed}.jsonl",
+        "data.revision": "null",
+        "data.seed": seed,
+        "data.max_length": scale.long,  # of validation rows; those of training were chosen by their length
+        "data.near_duplicates": "null",  # left out already
+        "data.train_rows": "null",
+        "data.val_rows": scale.val_rows,
+        "data.num_workers": 0,
+        "data.num_proc": 1,
+        "data.cache_dir": out / "prepared",
+        "trainer.accumulate_grad_batches": scale.accumulate,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": scale.steps,
+        "trainer.check_val_every_n_epoch": "null",
+        "trainer.val_check_interval": scale.steps // scale.validations * scale.accumulate,
+        "trainer.log_every_n_steps": max(1, scale.steps // 20),
+        "trainer.enable_progress_bar": False,
+    }
+    configs = [text for config in (first, hardware, *others) for text in ("--config", str(config))]
+    return ["fit", *configs, *as_args(settings)]
+
+
+def finished(out: Path, recipe: Recipe, seed: int) -> Run | None:
+    return next((run for run in _runs(out, recipe, seed) if "after" in run.read_summary()), None)
+
+
+def train(args: list[str], out: Path, recipe: Recipe, seed: int, progress: Callable[[int], None]) -> Run:
+    """The finished run of a recipe and seed: a new one, or one that was stopped, continued from what it had saved."""
+    stopped = next((run for run in _runs(out, recipe, seed) if run.last.is_file()), None)
+    more = ["--ckpt_path", str(stopped.last)] if stopped else []
+    started = time.time()
+
+    def watch() -> None:
+        newest = next(_runs(out, recipe, seed), None)
+        if newest is not None and newest.folder.stat().st_mtime >= started - 1:
+            progress(max(read_curve(newest.folder / "metrics.csv", "lr"), default=0))
+
+    run_cli([*args, *more], out / "logs" / f"{recipe.slug}-{seed}.log", watch)
+    run = finished(out, recipe, seed)
+    assert run is not None, "a fit that ended well has a summary"
+    return run
+
+
+def _runs(out: Path, recipe: Recipe, seed: int) -> Any:
+    return find_runs(str(out / "runs"), f"{recipe.slug}-{seed}")
+
+
+def read_curve(metrics: Path, having: str = "val/loss") -> dict[int, Figures]:
+    """Optimizer step -> the figures that were logged there, of the rows of metrics.csv that have one; the last of two
+    for one step, which a run that went on has."""
+    if not metrics.is_file():
+        return {}
+    with metrics.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(having)]
+    return {
+        int(row["step"]): {name.removeprefix("val/"): float(value) for name, value in row.items() if value}
+        for row in rows
+    }
+
+
+def cpu_seconds(out: Path) -> float:
+    """Of all commands that were run for this folder, those that were stopped with them."""
+    lines = [line for log in out.glob("*/*.log") for line in log.read_text(errors="replace").splitlines()]
+    return sum(float(line.removeprefix(CPU)) for line in lines if line.startswith(CPU))
+
+
+def read_run(run: Run) -> Mapping[str, Any]:
+    """What the report needs of a finished run."""
+    summary = run.read_summary()
+    return {
+        "folder": str(run.folder),
+        "curve": read_curve(run.folder / "metrics.csv"),
+        "val_rows": summary["data"]["digests"]["val"],
+        "environment": json.loads((run.folder / "environment.json").read_text(encoding="utf-8")),
+    }

@@ -1,0 +1,28 @@
+"""A command of the learning benchmark that takes a second to save once it is asked to stop: python -m … LOG."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.learning import runs
+
+
+def command(args: list[str], log: str) -> None:
+    os.setsid()
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    with open(log, "a", encoding="utf-8", buffering=1) as file:
+        file.write("begun\n")
+        while not stop:
+            time.sleep(0.05)
+        time.sleep(1)
+        file.write("saved\n")
+
+
+if __name__ == "__main__":
+    from tests.benchmarks import slow_to_save
+
+    runs.HEAVY, runs.in_cli = [], slow_to_save.command
+    runs.run_cli([], Path(sys.argv[1]))
