@@ -1,6 +1,6 @@
-"""What a device holds of the model while it trains, from shapes alone: nothing is loaded.
+"""What a device holds while it trains, from shapes alone: nothing is loaded.
 
-Activations are not counted: they follow from the rows of a batch and their length.
+Weights, gradients and moments are counted here, what a step needs beside them in rehearsal.py.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from torch import nn
 from datamodules.tokenize import ThinkTokenizer
 from hub import model_folder
 from lightning_modules.backbone import ThinkNet
+from lightning_modules.rehearsal import Working, rehearse
 from lightning_modules.think_tuner import ThinkTuner
 
 MOMENTS = 2  # AdamW's running means of the gradient and of its square, as large as the tensor
@@ -33,6 +34,44 @@ class Held:
     @property
     def total(self) -> float:
         return self.frozen + self.trained + self.gradients + self.moments + self.gathered
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes on the device that holds the most, for batches as large as they can be."""
+
+    held: Held
+    working: Working
+    scratch: float  # of the optimizer's step
+
+    @property
+    def total(self) -> float:
+        """At the peak: in the forward or backward pass, or while the optimizer steps and no activations are left."""
+        held = self.held
+        computing = self.working.peak
+        stepping = held.gradients + self.scratch
+        return held.frozen + held.trained + held.moments + held.gathered + max(computing, stepping)
+
+
+def plan(
+    net: ThinkNet,
+    rows: int,
+    length: int,
+    devices: int = 1,
+    sharded: bool = False,
+    nf4: bool = False,
+    on_gpu: bool = False,
+    autocast: torch.dtype | None = None,
+    accumulate: int = 1,
+) -> Plan:
+    """For a net on `meta` and batches of `rows` rows of `length` tokens."""
+    parts = held(net, devices, sharded, nf4)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    # AdamW's square root, and what it is divided by: of one tensor at a time on a CPU, of all at once on a GPU
+    scratch = parts.trained if on_gpu else 2 * max(4.0 * p.numel() for p in trained)
+    # On a GPU one kernel takes all rows at once
+    lengths = [rows * length] if on_gpu else [length] * rows
+    return Plan(parts, rehearse(net, lengths, autocast, accumulate), scratch)
 
 
 def shapes_of(tuner: ThinkTuner) -> ThinkNet:
