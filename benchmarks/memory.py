@@ -41,6 +41,7 @@ class Setting:
     targets: Any = QKVO
     checkpointing: bool = False
     mixed: str = ""  # autocast
+    lean: bool = True
 
 
 def shape(hidden: int, layers: int, inner: int, heads: int, kv: int, vocabulary: int, tied: bool) -> dict[str, Any]:
@@ -60,6 +61,7 @@ SHAPES = {
 }
 CPU = {
     "body": Setting("body", 4, 512),
+    "body, not lean": Setting("body", 4, 512, lean=False),
     "short": Setting("body", 8, 128),
     "checkpoint": Setting("body", 4, 512, checkpointing=True),
     "all-linear": Setting("body", 4, 512, rank=64, targets=ALL_LINEAR),
@@ -99,7 +101,7 @@ def build(setting: Setting, device: str) -> Any:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from lightning_modules.backbone import ThinkNet
+    from lightning_modules.backbone import ThinkNet, checkpoint_activations
     from lightning_modules.lora import LoraSettings
 
     lora = LoraSettings(rank=setting.rank, target_modules=setting.targets) if setting.rank else None
@@ -109,10 +111,9 @@ def build(setting: Setting, device: str) -> Any:
         with torch.device(device):
             base = Qwen2ForCausalLM(config)
             torch.set_default_dtype(torch.float32)
-            if setting.checkpointing:
-                base.activation_checkpointing_enable()
+            checkpoint_activations(base, setting.checkpointing)
             tokenizer: Any = Tokens(config.vocab_size)
-            return ThinkNet(base, tokenizer, lora)
+            return ThinkNet(base, tokenizer, lora, lean=setting.lean)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -126,7 +127,8 @@ def measure(setting: Setting, device: str) -> float:
     def train(setting: Setting) -> None:
         torch.manual_seed(0)
         net = build(setting, device).to(device)
-        optimizer = build_optimizer(net.named_parameters(), OptimSettings())
+        fused = device == "cuda" and setting.mixed != "float16"  # as in think_tuner.py
+        optimizer = build_optimizer(net.named_parameters(), OptimSettings(), fused)
         batch = batch_of(setting).to(device)
         for _ in range(2):
             for _ in range(2):
@@ -208,7 +210,12 @@ def main() -> None:
         environ = os.environ if args.as_is else os.environ | {"MALLOC_TRIM_THRESHOLD_": "131072"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ)
         said = estimate(setting, args.device)
-        parts = (said.held.frozen + said.held.trained, said.working.activations, said.working.loss, said.working.backward)
+        parts = (
+            said.held.frozen + said.held.trained,
+            said.working.activations,
+            said.working.loss,
+            said.working.backward,
+        )
         if done.returncode:
             print(f"{name:38}      failed {said.total / 1e6:12,.0f}", flush=True)
             continue

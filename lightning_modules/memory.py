@@ -11,7 +11,7 @@ from torch import nn
 
 from datamodules.tokenize import ThinkTokenizer
 from hub import model_folder
-from lightning_modules.backbone import ThinkNet
+from lightning_modules.backbone import ThinkNet, checkpoint_activations
 from lightning_modules.rehearsal import Working, rehearse
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -43,12 +43,13 @@ class Plan:
     held: Held
     working: Working
     scratch: float  # of the optimizer's step
+    unpacked: float  # of the largest weight that is held in 4 bits
 
     @property
     def total(self) -> float:
         """At the peak: in the forward or backward pass, or while the optimizer steps and no activations are left."""
         held = self.held
-        computing = self.working.peak
+        computing = self.working.peak + self.unpacked
         stepping = held.gradients + self.scratch
         return held.frozen + held.trained + held.moments + held.gathered + max(computing, stepping)
 
@@ -64,14 +65,21 @@ def plan(
     autocast: torch.dtype | None = None,
     accumulate: int = 1,
 ) -> Plan:
-    """For a net on `meta` and batches of `rows` rows of `length` tokens."""
+    """For a net on `meta`, which it is no more after, and batches of `rows` rows of `length` tokens, all supervised."""
     parts = held(net, devices, sharded, nf4)
+    fused = on_gpu and autocast != torch.float16 and not sharded  # as think_tuner.py builds the optimizer
     trained = [p for p in net.parameters() if p.requires_grad]
-    # AdamW's square root, and what it is divided by: of one tensor at a time on a CPU, of all at once on a GPU
-    scratch = parts.trained if on_gpu else 2 * max(4.0 * p.numel() for p in trained)
-    # On a GPU one kernel takes all rows at once
+    # AdamW's square root, and that divided: of one tensor at a time on a CPU, of all at once on a GPU
+    scratch = 0.0 if fused else parts.trained if on_gpu else 2 * max(4.0 * p.numel() for p in trained)
+    # A matrix that is held in 4 bits is whole while it is multiplied
+    unpacked = max(map(_size, _linear_weights(net.causal_lm.base_model.layers))) if nf4 else 0.0
+    # On a GPU one kernel takes the attention of all rows at once
     lengths = [rows * length] if on_gpu else [length] * rows
-    return Plan(parts, rehearse(net, lengths, autocast, accumulate), scratch)
+    return Plan(parts, rehearse(net, lengths, autocast, accumulate, on_gpu), scratch, unpacked)
+
+
+def _size(tensor: torch.Tensor) -> float:
+    return float(tensor.numel() * tensor.element_size())
 
 
 def shapes_of(tuner: ThinkTuner) -> ThinkNet:
@@ -80,9 +88,12 @@ def shapes_of(tuner: ThinkTuner) -> ThinkNet:
 
     tokenizer = ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens)
     config = AutoConfig.from_pretrained(model_folder(tuner.name, tuner.revision))
+    lean = tuner.lean and tuner.quantize is None  # layers in 4 bits, which these are not here, compute otherwise
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, tuner.dtype_name))
-        return ThinkNet(base, tokenizer, tuner.lora and tuner.lora.plain())
+        checkpoint_activations(base, tuner.gradient_checkpointing)
+        lora = tuner.lora and tuner.lora.plain()
+        return ThinkNet(base, tokenizer, lora, loss=tuner.loss, lean=lean)
 
 
 def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> Held:

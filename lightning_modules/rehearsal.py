@@ -2,12 +2,13 @@
 
 The net is run forward and backward as it is, adapters, checkpointing, kept activations and all, on torch's fake
 tensors, which have a shape and a type but no values; what every operation would allocate is counted, and when it would
-be freed. So nothing here has to know how a layer is computed. What the kernels use inside is not seen.
+be freed. So nothing here has to know how a layer is computed. What kernels use inside is not seen, and the fake device
+is always a CPU: torch without CUDA cannot imagine one. For a GPU the loss is told how a GPU would cut its chunks.
 """
 
 import weakref
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from datamodules.collate import Batch
 from datamodules.render import Role
+from lightning_modules import loss
 from lightning_modules.backbone import ThinkNet
+
+GPU_MEMORY = 80 * 10**9  # of a GPU that is not here
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,17 @@ class Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
 
-def rehearse(net: ThinkNet, lengths: list[int], autocast: torch.dtype | None = None, accumulate: int = 1) -> Working:
+def rehearse(
+    net: ThinkNet, lengths: list[int], autocast: torch.dtype | None = None, accumulate: int = 1, on_gpu: bool = False
+) -> Working:
     """For a batch of rows of these lengths, all their tokens supervised; `net` on `meta`, which it is no more after.
 
     With `accumulate` above 1, of a micro-batch that finds the gradients of those before it.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode(allow_non_fake_inputs=True):  # what it lets in are constants like masks and lists of ids
+    # A mode of fake tensors lets in what is real: constants like masks
+    with FakeTensorMode(allow_non_fake_inputs=True), _loss_at_once(on_gpu):
         batch = _batch(lengths)
         _leave_meta(net)
         net.train()
@@ -94,6 +101,28 @@ def rehearse(net: ThinkNet, lengths: list[int], autocast: torch.dtype | None = N
         hook.remove()
     before, body, forward, after, backward = phases[-1]
     return Working(body - before, forward - body, backward - after, max(forward, backward))
+
+
+@contextmanager
+def _loss_at_once(on_gpu: bool) -> Iterator[None]:
+    """Has the cross-entropy of a chunk, which is a kernel or a loop over a few rows at a time, be one step that makes
+    its results and nothing else; and has chunks be those of a GPU."""
+    own = loss.cross_entropy_, loss.chunk
+
+    def at_once(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        return logits.new_empty(len(logits), dtype=torch.float32), logits.new_empty(len(logits), dtype=torch.float32)
+
+    def of_gpu(vocabulary: int, device: torch.device, dtype: torch.dtype) -> tuple[int, torch.dtype]:
+        if torch.cuda.is_available():
+            return loss.chunk_rows(vocabulary, torch.device("cuda", 0), dtype.itemsize), dtype
+        most = min(loss.MOST_CHUNK_BYTES["cuda"], GPU_MEMORY // loss.CHUNK_SHARE)
+        return max(1, most // (dtype.itemsize * vocabulary)), dtype
+
+    loss.cross_entropy_, loss.chunk = at_once, of_gpu if on_gpu else own[1]
+    try:
+        yield
+    finally:
+        loss.cross_entropy_, loss.chunk = own
 
 
 def _batch(lengths: list[int]) -> Batch:
