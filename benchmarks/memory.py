@@ -77,7 +77,7 @@ CUDA = {
     "0.5b, 4 x 512": Setting("qwen1.5-0.5b", 4, 512, "bfloat16"),
     "0.5b, 1 x 4096, float32": Setting("qwen1.5-0.5b", 1, 4096),
     "0.5b, full": Setting("qwen1.5-0.5b", 4, 512, rank=0),
-    "0.5b, full, bf16-mixed, checkpoint": Setting("qwen1.5-0.5b", 4, 1024, rank=0, mixed="bfloat16", checkpointing=True),
+    "0.5b, full, bf16-mixed, checkpoint": Setting("qwen1.5-0.5b", 4, 1024, "float32", 0, QKVO, True, "bfloat16"),
     "1.8b, 4 x 512, 16-mixed": Setting("qwen1.5-1.8b", 4, 512, "float16", mixed="float16"),
     "1.8b, 1 x 4096": Setting("qwen1.5-1.8b", 1, 4096, "bfloat16"),
     "1.8b, 4 x 4096, checkpoint": Setting("qwen1.5-1.8b", 4, 4096, "bfloat16", checkpointing=True),
@@ -177,11 +177,11 @@ def estimate(setting: Setting, device: str) -> Any:
     """What the planner says, as `python cli.py estimate` does."""
     import torch
 
-    from lightning_modules.memory import plan
+    from lightning_modules.memory import Steps, plan
 
     mixed = getattr(torch, setting.mixed) if setting.mixed else None
-    on_gpu = device == "cuda"
-    return plan(build(setting, "meta"), setting.rows, setting.length, on_gpu=on_gpu, autocast=mixed, accumulate=2)
+    steps = Steps(setting.rows, setting.length, device == "cuda", mixed, accumulate=2)
+    return plan(build(setting, "meta"), steps)[1]
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 Weights, gradients and moments are counted here, what a step needs beside them in rehearsal.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,21 @@ class Plan:
     scratch: float  # of the optimizer's step
     unpacked: float  # of the largest weight that is held in 4 bits
 
+    def parts(self) -> dict[str, float]:
+        """What a table shows. Of the last three only one is there at a time."""
+        held, working = self.held, self.working
+        return {
+            "frozen base": held.frozen,
+            "trained (adapters, rows of tags)": held.trained,
+            "optimizer": held.moments,
+            "gradients": held.gradients,
+            "gathered by FSDP": held.gathered,
+            "activations": working.activations,
+            "optimizer's step": self.scratch,
+            "logits chunk": working.loss + self.unpacked,
+            "backward pass of a layer": working.backward + self.unpacked,
+        }
+
     @property
     def total(self) -> float:
         """At the peak: in the forward or backward pass, or while the optimizer steps and no activations are left."""
@@ -54,28 +69,35 @@ class Plan:
         return held.frozen + held.trained + held.moments + held.gathered + max(computing, stepping)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How a fit steps, as far as memory goes."""
+
+    rows: int  # of a batch
+    length: int  # of each row, in tokens; the most there can be
+    on_gpu: bool = False
+    autocast: torch.dtype | None = None
+    accumulate: int = 1  # batches of an optimizer step
+
+
 def plan(
-    net: ThinkNet,
-    rows: int,
-    length: int,
-    devices: int = 1,
-    sharded: bool = False,
-    nf4: bool = False,
-    on_gpu: bool = False,
-    autocast: torch.dtype | None = None,
-    accumulate: int = 1,
-) -> Plan:
-    """For a net on `meta`, which it is no more after, and batches of `rows` rows of `length` tokens, all supervised."""
-    parts = held(net, devices, sharded, nf4)
-    fused = on_gpu and autocast != torch.float16 and not sharded  # as think_tuner.py builds the optimizer
-    trained = [p for p in net.parameters() if p.requires_grad]
-    # AdamW's square root, and that divided: of one tensor at a time on a CPU, of all at once on a GPU
-    scratch = 0.0 if fused else parts.trained if on_gpu else 2 * max(4.0 * p.numel() for p in trained)
+    net: ThinkNet, steps: Steps, counts: Sequence[int] = (1,), sharded: bool = False, nf4: bool = False
+) -> dict[int, Plan]:
+    """For each number of devices; `net` is on `meta`, and no more after. All tokens count as supervised."""
+    on_cpu_scratch = 2 * max(4.0 * p.numel() for p in net.parameters() if p.requires_grad)
     # A matrix that is held in 4 bits is whole while it is multiplied
     unpacked = max(map(_size, _linear_weights(net.causal_lm.base_model.layers))) if nf4 else 0.0
     # On a GPU one kernel takes the attention of all rows at once
-    lengths = [rows * length] if on_gpu else [length] * rows
-    return Plan(parts, rehearse(net, lengths, autocast, accumulate, on_gpu), scratch, unpacked)
+    lengths = [steps.rows * steps.length] if steps.on_gpu else [steps.length] * steps.rows
+    parts = {devices: held(net, devices, sharded, nf4) for devices in counts}
+    working = rehearse(net, lengths, steps.autocast, steps.accumulate, steps.on_gpu)
+    fused = steps.on_gpu and steps.autocast != torch.float16 and not sharded  # as think_tuner.py builds the optimizer
+
+    def scratch(part: Held) -> float:
+        """AdamW's square root, and that divided: of one tensor at a time on a CPU, of all at once on a GPU."""
+        return 0.0 if fused else part.trained if steps.on_gpu else on_cpu_scratch
+
+    return {devices: Plan(part, working, scratch(part), unpacked) for devices, part in parts.items()}
 
 
 def _size(tensor: torch.Tensor) -> float:
