@@ -97,7 +97,7 @@ def run(args: Sequence[str]) -> int:
 
 def check(given: Any) -> None:
     """Raises UserError for a number that cannot be, or that the time would need."""
-    least = {"data.max_length": 8, "data.batch_size": 1, "trainer.accumulate_grad_batches": 1, "row_tokens": 1}
+    least: dict[str, float] = {"data.max_length": 8, "data.batch_size": 1, "trainer.accumulate_grad_batches": 1, "row_tokens": 1}
     least |= {"row_supervised": 1, "tflops": 1e-6, "tokens_per_second": 1e-6}
     for key, value in least.items():
         if given[key] is not None and given[key] < value:
@@ -116,7 +116,8 @@ def show(columns: dict[int, Plan]) -> None:
     for devices in columns:
         table.add_column(f"{devices} device{'s' if devices > 1 else ''}", justify="right")
     for label in next(iter(columns.values())).parts():
-        table.add_row(label, *(f"{one.parts()[label] / 1e6:,.1f}" for one in columns.values()))
+        if any(one.parts()[label] for one in columns.values()):
+            table.add_row(label, *(f"{one.parts()[label] / 1e6:,.1f}" for one in columns.values()))
     table.add_row("at the peak", *(f"{one.total / 1e6:,.1f}" for one in columns.values()), style="bold")
     Console().print(table)
     print("At the peak there is only one of the last three, and the first of them has no activations beside it.")

@@ -118,7 +118,8 @@ def _loss_at_once(on_gpu: bool) -> Iterator[None]:
         most = min(loss.MOST_CHUNK_BYTES["cuda"], GPU_MEMORY // loss.CHUNK_SHARE)
         return max(1, most // (dtype.itemsize * vocabulary)), dtype
 
-    loss.cross_entropy_, loss.chunk = at_once, of_gpu if on_gpu else own[1]
+    loss.cross_entropy_ = at_once  # type: ignore[assignment]
+    loss.chunk = of_gpu if on_gpu else own[1]
     try:
         yield
     finally:
@@ -159,4 +160,4 @@ def _leave_meta(net: nn.Module) -> None:
                     fake = torch.empty(tensor.shape, dtype=tensor.dtype)
                     is_weight = isinstance(tensor, nn.Parameter)
                     made[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
-                tensors[name] = made[id(tensor)]
+                tensors[name] = made[id(tensor)]  # type: ignore[assignment]

@@ -147,6 +147,6 @@ class Throughput(Callback):
 
 def peak_memory() -> int:
     """Bytes that this process held at most: on a GPU of tensors, else of all."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

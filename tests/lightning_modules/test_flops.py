@@ -60,7 +60,8 @@ def test_shape_of_the_embedded_model() -> None:
         ("NVIDIA A100-SXM4-80GB", torch.float16, 312e12), ("Tesla V100-SXM2-16GB", torch.float16, 125e12),
         ("Tesla V100-SXM2-16GB", torch.bfloat16, None), ("NVIDIA L40S", torch.float16, 362e12),
         ("NVIDIA A100-SXM4-80GB", torch.float32, None), ("NVIDIA GeForce RTX 4090 Laptop GPU", torch.float16, None),
-        ("NVIDIA L40", torch.float16, 181e12), ("NVIDIA T400", torch.float16, None), ("Some other GPU", torch.float16, None),
+        ("NVIDIA L40", torch.float16, 181e12), ("NVIDIA T400", torch.float16, None),
+        ("Some other GPU", torch.float16, None),
     ],
 )  # fmt: skip
 def test_the_peak_of_a_gpu_is_known_or_not_claimed(gpu: str, dtype: torch.dtype, peak: float | None) -> None:
