@@ -97,7 +97,12 @@ def run(args: Sequence[str]) -> int:
 
 def check(given: Any) -> None:
     """Raises UserError for a number that cannot be, or that the time would need."""
-    least: dict[str, float] = {"data.max_length": 8, "data.batch_size": 1, "trainer.accumulate_grad_batches": 1, "row_tokens": 1}
+    least: dict[str, float] = {
+        "data.max_length": 8,
+        "data.batch_size": 1,
+        "trainer.accumulate_grad_batches": 1,
+        "row_tokens": 1,
+    }
     least |= {"row_supervised": 1, "tflops": 1e-6, "tokens_per_second": 1e-6}
     for key, value in least.items():
         if given[key] is not None and given[key] < value:

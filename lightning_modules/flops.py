@@ -2,9 +2,9 @@
 
 After PaLM, appendix B (arXiv 2204.02311): model FLOPs are those that the task asks for, not those that a program
 spends, so recomputing activations does not count. Adapted to what is trained here: a weight costs 2 FLOPs a token in
-the forward pass, 2 for the gradient of its input, and 2 for its own gradient only if it is trained (a frozen base: 4, not
-6); the head counts for supervised positions alone; and attention counts the pairs of tokens that may see each other,
-within a row and backwards, half of PaLM's square.
+the forward pass, 2 for the gradient of its input, and 2 for its own gradient only if it is trained (a frozen base: 4,
+not 6); the head counts for supervised positions alone; and attention counts the pairs of tokens that may see each
+other, within a row and backwards, half of PaLM's square.
 """
 
 import re

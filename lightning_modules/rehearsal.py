@@ -35,11 +35,11 @@ class Working:
     peak: float  # of forward and backward pass, gradients of the weights included as far as they are there
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts bytes of the storages that operations under it make, until they are gone."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         # By address: a storage has one Python object as long as anything holds it
         self._alive: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in known}
