@@ -50,7 +50,7 @@ class Plan:
         held, working = self.held, self.working
         return {
             "frozen base": held.frozen,
-            "trained (adapters, rows of tags)": held.trained,
+            "trained": held.trained,
             "optimizer": held.moments,
             "gradients": held.gradients,
             "gathered by FSDP": held.gathered,
