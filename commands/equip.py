@@ -11,7 +11,6 @@ from lightning_modules.callbacks import (
     MetricsCsv,
     SampleTable,
     TensorBoard,
-    Throughput,
     WayOn,
     WritePredictions,
 )
@@ -20,6 +19,7 @@ from lightning_modules.precision import ShardedHalfPrecision
 from lightning_modules.runs import Run
 from lightning_modules.saving import SaveCheckpoints
 from lightning_modules.stopping import Lifeline
+from lightning_modules.throughput import Throughput
 
 
 @dataclass

@@ -47,7 +47,8 @@ def attend(
         )[0]
         return out
     rows = zip(*(torch.split(part, bounds.lengths) for part in (query, key, value)), strict=True)
-    return torch.cat([_one_row(q, k, v, scale, window) for q, k, v in rows])
+    attended = [_one_row(q, k, v, scale, window) for q, k, v in rows]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 def _one_row(query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:

@@ -1,9 +1,8 @@
-"""What a run leaves behind while it trains: what it is made of, samples of its answers, its speed, its metrics."""
+"""What a run leaves behind while it trains: what it is made of, samples of its answers, its metrics."""
 
 import json
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -13,7 +12,6 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.identity import identity
@@ -80,57 +78,6 @@ class SampleTable(Callback):
 def _block(text: str) -> str:
     """An indented block of Markdown, which no text inside can end."""
     return "\n".join("    " + line for line in text.splitlines() or [""])
-
-
-class Throughput(Callback):
-    """Seconds, optimizer steps and supervised tokens of a run's training; evaluation not counted. Of a run that goes on
-    from a checkpoint: of all that led there."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.steps = self.tokens = 0
-        self._begun: float | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._seconds_now(), "steps": self.steps, "tokens": self.tokens}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.steps, self.tokens = (state_dict[name] for name in ("seconds", "steps", "tokens"))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begun = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.tokens += batch.step_tokens
-            self.steps += 1
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pause()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:  # a validation of its own is not followed by training
-            self._begun = time.perf_counter()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pause()
-
-    def _seconds_now(self) -> float:
-        return self.seconds + (time.perf_counter() - self._begun if self._begun is not None else 0.0)
-
-    def _pause(self) -> None:
-        self.seconds, self._begun = self._seconds_now(), None
-
-    def figures(self) -> dict[str, float]:
-        """For summary.json."""
-        return {
-            "train_seconds": round(self.seconds, 1),
-            "optimizer_steps": self.steps,
-            "supervised_tokens_trained": self.tokens,
-            "supervised_tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
-        }
 
 
 class WayOn(Callback):

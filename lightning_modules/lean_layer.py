@@ -5,6 +5,7 @@ rows in one sequence (attention.Bounds). With a cache, as in generation, the lay
 """
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -56,6 +57,20 @@ def _forward(layer: Any, last: bool) -> Callable[..., Tensor]:
         if bounds is None or dtypes is None:
             out: Tensor = own(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
             return out
+        compute = partial(lean, self, position_embeddings, bounds, needed, dtypes)
+        if self.gradient_checkpointing and self.training:  # as the forward would that this one stands in for
+            again: Tensor = self._gradient_checkpointing_func(compute, hidden_states)
+            return again
+        return compute(hidden_states)
+
+    def lean(
+        self: Any,
+        position_embeddings: tuple[Tensor, Tensor],
+        bounds: Bounds,
+        needed: Tensor | None,
+        dtypes: Dtypes,
+        hidden_states: Tensor,
+    ) -> Tensor:
         # A sharded weight is put together for each pass, in memory of its own; on a CPU one product is not faster
         may_fuse = hidden_states.is_cuda and not hasattr(self, "unshard")
         qkv, o, gate_up, down = (Use(group, group.weights(dtypes, may_fuse)) for group in groups)

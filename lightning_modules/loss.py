@@ -81,6 +81,12 @@ def chunk_rows(vocabulary: int, device: torch.device, width: int = 4) -> int:
     return max(1, min(most, memory // CHUNK_SHARE) // (width * vocabulary))
 
 
+def chunk(vocabulary: int, device: torch.device, dtype: torch.dtype) -> tuple[int, torch.dtype]:
+    """Positions of a chunk and what its logits are held in, for a product in `dtype`: in that on CUDA, else float32."""
+    held = dtype if device.type == "cuda" else torch.float32
+    return chunk_rows(vocabulary, device, held.itemsize), held
+
+
 def supervised_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -161,14 +167,14 @@ def cross_entropy_(
 def _chunks(
     hidden: Tensor, weight: Tensor, rows: Tensor | None, row_ids: Tensor | None
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Which positions; their (c, D) hidden states and the head in the dtype of the product; (c, V) logits: in that
-    dtype on CUDA, else float32. They are the caller's to change until the next chunk."""
+    """Which positions; their (c, D) hidden states and the head in the dtype of the product; (c, V) logits as `chunk`
+    says. They are the caller's to change until the next chunk."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     with torch.autocast(device, enabled=False):
         matrix = weight.to(dtype)
-        held = dtype if device == "cuda" else torch.float32
-        size = min(chunk_rows(len(weight), hidden.device, held.itemsize), max(1, len(hidden)))
+        most, held = chunk(len(weight), hidden.device, dtype)
+        size = min(most, max(1, len(hidden)))
         buffer = torch.empty(size, len(weight), dtype=held, device=hidden.device) if len(hidden) else hidden
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)

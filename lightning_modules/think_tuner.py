@@ -17,7 +17,7 @@ from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.answering import EvalSettings, answer_rows
-from lightning_modules.backbone import Dtype, LossSums, ThinkNet, load_base
+from lightning_modules.backbone import Dtype, LossSums, ThinkNet, checkpoint_activations, load_base
 from lightning_modules.checkpoint import KEY, check_identity, identity
 from lightning_modules.decoding import generation_config
 from lightning_modules.lora import LoraSettings, Start
@@ -90,6 +90,7 @@ class ThinkTuner(LightningModule):
         self.eval_loss, self.tag_scores = RoleLoss(), TagScores()
         self.answered: list[Answered] = []
         self.gradients = Gradients()
+        self.speed: dict[str, float] = {}  # what throughput.py measured since the last log
         self.seed: int | None = None  # of dropout
         self.cancelled: Callable[[], bool] = lambda: False  # whether answers under way are still wanted
         self.optimizer_settings: list[dict[str, Any]] = []
@@ -104,9 +105,7 @@ class ThinkTuner(LightningModule):
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
-            if self.gradient_checkpointing:
-                # The name changed within transformers 5
-                getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+            checkpoint_activations(base, self.gradient_checkpointing)
             settings = self.evaluation.decoding
             self.net = ThinkNet(
                 base, self.tokenizer, self.lora, self.think_rows_init, self.loss, self.lora_start, self.lean
@@ -199,6 +198,7 @@ class ThinkTuner(LightningModule):
         figures = {f"train/{name}": float(value) for name, value in self.train_loss.compute().items()}
         self.train_loss.reset()
         figures |= {f"train/{name}": value for name, value in self.gradients.figures().items()}
+        figures |= {f"train/{name}": value for name, value in self.speed.items()}
         figures["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.loggers:
             logger.log_metrics(figures, step=step)

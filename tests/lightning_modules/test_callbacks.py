@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from lightning_modules.callbacks import Beginning, MetricsCsv, SampleTable, Throughput, WayOn
+from lightning_modules.callbacks import Beginning, MetricsCsv, SampleTable, WayOn
 from lightning_modules.decoding import Generation
 from lightning_modules.metrics import Answered
 from lightning_modules.runs import Run
@@ -50,27 +50,6 @@ def test_samples_are_added_and_nothing_in_them_ends_their_block(tmp_path: Path) 
     assert text.count("### Row") == 6
     assert "    ```\n    # b" in text
     assert not [line for line in text.splitlines() if line.startswith(("# b", "```"))]
-
-
-def test_throughput_counts_training_and_not_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 50.0, 55.0])  # starts, validation begins, validation ends, training ends
-    monkeypatch.setattr("lightning_modules.callbacks.time.perf_counter", lambda: next(clock))
-    state = SimpleNamespace(fn="fit")
-    trainer: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=2, state=state)
-    callback = Throughput()
-    callback.on_train_start(trainer, trainer)
-    for index in range(4):
-        trainer.global_step = (index + 1) // 2
-        callback.on_train_batch_end(trainer, trainer, None, SimpleNamespace(step_tokens=90), index)
-    callback.on_validation_start(trainer, trainer)
-    callback.on_validation_end(trainer, trainer)
-    callback.on_train_end(trainer, trainer)
-    resumed = Throughput()
-    resumed.load_state_dict(callback.state_dict())
-    assert resumed.figures() == callback.figures() == {
-        "train_seconds": 15.0, "optimizer_steps": 2, "supervised_tokens_trained": 180,
-        "supervised_tokens_per_second": 12.0,
-    }  # fmt: skip
 
 
 def test_who_is_stopped_is_told_the_way_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

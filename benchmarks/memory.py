@@ -1,0 +1,230 @@
+"""Holds what `estimate` says of a training step's memory against what it takes.
+
+    python benchmarks/memory.py                          # CPU: small shapes, minutes
+    python benchmarks/memory.py --device cuda            # the real shapes
+    python benchmarks/memory.py --only full checkpoint   # settings with one of these in their name
+
+Weights are random. Each setting has a process of its own, that builds the net, takes two optimizer steps of two
+micro-batches of the longest rows, and tells its peak: on a GPU what torch allocated at most, on a CPU by how much the
+most that the process ever held (VmHWM) exceeds what it held when everything was imported and warm. There glibc is told
+to give back what was freed (MALLOC_TRIM_THRESHOLD_): left alone it keeps much of it, and the process looks larger than
+what it needs (--as-is measures that).
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+ALL_LINEAR = "all-linear"
+QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One net and batch."""
+
+    shape: str
+    rows: int
+    length: int
+    dtype: str = "float32"
+    rank: int = 8  # 0 trains all weights
+    targets: Any = QKVO
+    checkpointing: bool = False
+    mixed: str = ""  # autocast
+    lean: bool = True
+
+
+def shape(hidden: int, layers: int, inner: int, heads: int, kv: int, vocabulary: int, tied: bool) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": inner, "num_attention_heads": heads,
+        "num_key_value_heads": kv, "vocab_size": vocabulary, "tie_word_embeddings": tied,
+    }  # fmt: skip
+
+
+SHAPES = {
+    "body": shape(512, 8, 1408, 8, 8, 32_000, True),
+    "grouped": shape(768, 6, 4096, 12, 2, 32_000, False),
+    "vocabulary": shape(256, 4, 704, 4, 4, 151_936, False),
+    "qwen1.5-0.5b": shape(1024, 24, 2816, 16, 16, 151_936, True),
+    "qwen1.5-1.8b": shape(2048, 24, 5504, 16, 16, 151_936, False),
+    "qwen2-1.5b": shape(1536, 28, 8960, 12, 2, 151_936, True),
+}
+CPU = {
+    "body": Setting("body", 4, 512),
+    "body, not lean": Setting("body", 4, 512, lean=False),
+    "short": Setting("body", 8, 128),
+    "checkpoint": Setting("body", 4, 512, checkpointing=True),
+    "all-linear": Setting("body", 4, 512, rank=64, targets=ALL_LINEAR),
+    "bfloat16": Setting("body", 2, 512, "bfloat16"),
+    "bf16-mixed": Setting("body", 2, 512, mixed="bfloat16"),
+    "grouped": Setting("grouped", 1, 2048),
+    "grouped, long, checkpoint": Setting("grouped", 1, 4096, checkpointing=True),
+    "vocabulary": Setting("vocabulary", 4, 512),
+    "full": Setting("body", 4, 256, rank=0),
+    "full, checkpoint": Setting("body", 4, 512, rank=0, checkpointing=True),
+}
+CUDA = {
+    "0.5b, 4 x 512": Setting("qwen1.5-0.5b", 4, 512, "bfloat16"),
+    "0.5b, 1 x 4096, float32": Setting("qwen1.5-0.5b", 1, 4096),
+    "0.5b, full": Setting("qwen1.5-0.5b", 4, 512, rank=0),
+    "0.5b, full, bf16-mixed, checkpoint": Setting("qwen1.5-0.5b", 4, 1024, "float32", 0, QKVO, True, "bfloat16"),
+    "1.8b, 4 x 512, 16-mixed": Setting("qwen1.5-1.8b", 4, 512, "float16", mixed="float16"),
+    "1.8b, 1 x 4096": Setting("qwen1.5-1.8b", 1, 4096, "bfloat16"),
+    "1.8b, 4 x 4096, checkpoint": Setting("qwen1.5-1.8b", 4, 4096, "bfloat16", checkpointing=True),
+    "1.8b, 2 x 2048, all-linear": Setting("qwen1.5-1.8b", 2, 2048, "bfloat16", rank=64, targets=ALL_LINEAR),
+    "2-1.5b, 2 x 4096": Setting("qwen2-1.5b", 2, 4096, "bfloat16"),
+    "2-1.5b, 16 x 512, all-linear, mixed": Setting("qwen2-1.5b", 16, 512, "bfloat16", 16, ALL_LINEAR, mixed="bfloat16"),
+}  # fmt: skip
+
+
+class Tokens:
+    """As much of a ThinkTokenizer as a net asks for: two new tags in the last rows of the vocabulary."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.base_size, self.new_ids, self.pieces = vocabulary - 2, [vocabulary - 2, vocabulary - 1], [[1, 2], [3, 4]]
+
+    def __len__(self) -> int:
+        return self.base_size + 2
+
+
+def build(setting: Setting, device: str) -> Any:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from lightning_modules.backbone import ThinkNet, checkpoint_activations
+    from lightning_modules.lora import LoraSettings
+
+    lora = LoraSettings(rank=setting.rank, target_modules=setting.targets) if setting.rank else None
+    config = Qwen2Config(**SHAPES[setting.shape], max_position_embeddings=32_768)
+    torch.set_default_dtype(getattr(torch, setting.dtype))
+    try:
+        with torch.device(device):
+            base = Qwen2ForCausalLM(config)
+            torch.set_default_dtype(torch.float32)
+            checkpoint_activations(base, setting.checkpointing)
+            tokenizer: Any = Tokens(config.vocab_size)
+            return ThinkNet(base, tokenizer, lora, lean=setting.lean)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def measure(setting: Setting, device: str) -> float:
+    """Bytes, in this process."""
+    import torch
+
+    from lightning_modules.optim import OptimSettings, build_optimizer
+
+    def train(setting: Setting) -> None:
+        torch.manual_seed(0)
+        net = build(setting, device).to(device)
+        fused = device == "cuda" and setting.mixed != "float16"  # as in think_tuner.py
+        optimizer = build_optimizer(net.named_parameters(), OptimSettings(), fused)
+        batch = batch_of(setting).to(device)
+        for _ in range(2):
+            for _ in range(2):
+                with torch.autocast(device, getattr(torch, setting.mixed)) if setting.mixed else nullcontext():
+                    total = net(batch).total
+                total.backward()
+                del total
+            optimizer.step()
+            optimizer.zero_grad()
+
+    SHAPES["tiny"] = shape(64, 1, 128, 2, 2, 512, True)
+    train(dataclasses.replace(setting, shape="tiny", rows=1, length=16))
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        train(setting)
+        return float(torch.cuda.max_memory_allocated())
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = status("VmRSS")
+    train(setting)
+    return status("VmHWM") - before
+
+
+def status(name: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return float(line.split()[1]) * 1024
+
+
+def batch_of(setting: Setting) -> Any:
+    import numpy as np
+
+    from datamodules.collate import collate
+    from datamodules.render import Role
+    from datamodules.token_rows import TokenRow
+
+    drawn = np.random.default_rng(0)
+    roles = np.full(setting.length, Role.THOUGHT, np.int8)
+    roles[0] = Role.PROMPT
+    most = SHAPES[setting.shape]["vocab_size"]
+    rows = [TokenRow(k, str(k), "", drawn.integers(0, most, setting.length), roles) for k in range(setting.rows)]
+    return collate(rows, setting.rows * setting.length, 0)
+
+
+def estimate(setting: Setting, device: str) -> Any:
+    """What the planner says, as `python cli.py estimate` does."""
+    import torch
+
+    from lightning_modules.memory import Steps, plan
+
+    mixed = getattr(torch, setting.mixed) if setting.mixed else None
+    steps = Steps(setting.rows, setting.length, device == "cuda", mixed, accumulate=2)
+    return plan(build(setting, "meta"), steps)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of the names of the settings that are wanted")
+    parser.add_argument("--as-is", action="store_true", help="let glibc keep what was freed")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    settings = CPU if args.device == "cpu" else CUDA
+    if args.measure:
+        print(json.dumps(measure(settings[args.measure], args.device)))
+        return
+    import torch
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if args.device == "cuda":
+        print(torch.cuda.get_device_name())
+    heads = ("measured MB", "estimated", "ratio", "weights", "kept", "loss", "backward")
+    print(f"{'':38}" + "".join(f"{head:>12}" for head in heads))
+    worst = 0.0
+    for name, setting in settings.items():
+        if not any(part in name for part in args.only):
+            continue
+        command = [sys.executable, __file__, "--device", args.device, "--measure", name]
+        environ = os.environ if args.as_is else os.environ | {"MALLOC_TRIM_THRESHOLD_": "131072"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ)
+        said = estimate(setting, args.device)
+        parts = (
+            said.held.frozen + said.held.trained,
+            said.working.activations,
+            said.working.loss,
+            said.working.backward,
+        )
+        if done.returncode:
+            print(f"{name:38}      failed {said.total / 1e6:12,.0f}", flush=True)
+            continue
+        measured = float(done.stdout)
+        worst = max(worst, abs(said.total / measured - 1))
+        columns = f"{measured / 1e6:12,.0f}{said.total / 1e6:12,.0f}{said.total / measured:12.3f}"
+        print(f"{name:38}{columns}" + "".join(f"{part / 1e6:12,.0f}" for part in parts), flush=True)
+    print(f"furthest off: {100 * worst:.1f} %")
+
+
+if __name__ == "__main__":
+    main()

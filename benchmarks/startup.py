@@ -1,0 +1,97 @@
+"""Measures what a user waits for: answers of the command line, the first optimizer step, checkpoints being written.
+
+    python benchmarks/startup.py [--rows 250000] [--repeat 3]
+
+The first step is that of `cli.py fit` on the embedded model with built-in rows that are prepared already, from the
+command to the line of metrics.csv that follows it; of the base, measured before training, no figure is asked for
+(trainer.limit_val_batches 0), and loading that model takes next to nothing. A checkpoint has as many bytes as one of
+Qwen1.5-1.8B at rank 8 with its optimizer: 40 MB.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+AT_ONCE = (["--help"], ["--version"], ["fti"], ["fit", "--config", "configs/thnik.yaml"])
+PARSED = (["fit", "--help"], ["estimate", "--help"], ["preview", "--help"], ["generate", "--help"])
+CHECKPOINT = 40 * 10**6
+MINUTES = 10  # between two checkpoints, by default
+
+
+def answers(repeat: int) -> None:
+    for args in (*AT_ONCE, *PARSED):
+        took = [run(args)[0] for _ in range(repeat)]
+        print(f"{' '.join(args):40} {statistics.median(took):6.2f} s   {min(took):.2f} to {max(took):.2f}", flush=True)
+
+
+def run(args: list[str]) -> tuple[float, str]:
+    """Seconds, and what was printed."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "cli.py", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    return time.perf_counter() - started, done.stdout + done.stderr
+
+
+def first_step(rows: int, workers: int, repeat: int, scratch: Path) -> None:
+    fit = [
+        "fit", "--run.root", str(scratch / "runs"), "--data.cache_dir", str(scratch / "cache"), "--data.train_rows",
+        str(rows), "--data.val_rows", "100", "--data.num_workers", str(workers), "--trainer.accelerator", "cpu",
+        "--trainer.max_steps", "1", "--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "0",
+        "--model.evaluation.rows", "0",
+    ]  # fmt: skip
+    for number in range(repeat + 1):
+        begun = time.time()
+        whole, printed = run(fit)
+        logs = sorted((scratch / "runs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
+        if not logs or logs[-1].stat().st_mtime < begun:
+            sys.exit(f"no step was taken:\n{printed}")
+        kind = "warm" if number else "rows prepared first"
+        step = logs[-1].stat().st_mtime - begun
+        print(f"{rows:,} rows, {workers} workers, {kind}: first step {step:.1f} s, all {whole:.1f} s", flush=True)
+
+
+def checkpoints(repeat: int, scratch: Path) -> None:
+    import torch
+
+    from lightning_modules.checkpoint import write_checkpoint
+
+    content = {f"tensor {k}": torch.randn(CHECKPOINT // 4 // 200) for k in range(200)}
+    took = []
+    for _ in range(2 * repeat):
+        started = time.perf_counter()
+        write_checkpoint(content, scratch / "some.ckpt")
+        took.append(time.perf_counter() - started)
+    size, median = os.path.getsize(scratch / "some.ckpt"), statistics.median(took)
+    share = 100 * median / (60 * MINUTES)
+    print(f"a checkpoint of {size / 1e6:.1f} MB: {median:.2f} s ({min(took):.2f} to {max(took):.2f}), {share:.3f} % of")
+    print(f"{MINUTES} minutes; 1 % would be one every {100 * median:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=250_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--scratch", type=Path, help="kept; without it a temporary folder")
+    parser.add_argument("--only", choices=["answers", "first_step", "checkpoints"])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = args.scratch or Path(temporary)
+        scratch.mkdir(parents=True, exist_ok=True)
+        if args.only in (None, "answers"):
+            answers(args.repeat)
+        if args.only in (None, "first_step"):
+            first_step(args.rows, args.workers, args.repeat, scratch)
+        if args.only in (None, "checkpoints"):
+            checkpoints(args.repeat, scratch)
+
+
+if __name__ == "__main__":
+    main()

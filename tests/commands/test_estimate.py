@@ -1,0 +1,68 @@
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cli import main
+from commands.estimate import duration
+from lightning_modules.flops import Shape, training_flops
+
+SHAPE = Shape(frozen=10**6, trained=10**4, head=10**5, head_trained=False, layers=2, attention=64)
+
+
+def peak(text: str) -> float:
+    found = re.search(r"at the peak +([\d,.]+)", text)
+    assert found is not None, text
+    return float(found[1].replace(",", ""))
+
+
+def estimated(capsys: pytest.CaptureFixture[str], *args: str) -> float:
+    assert main(["estimate", *args]) == 0
+    return peak(capsys.readouterr().out)
+
+
+def test_the_peak_follows_batch_and_length_and_checkpointing(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("--config", "configs/demo.yaml", "--data.batch_size")
+    small, large = (estimated(capsys, *common, rows) for rows in ("4", "16"))
+    assert 2 < large / small < 4
+    again = estimated(capsys, *common, "16", "--model.gradient_checkpointing", "true")
+    assert again < 0.6 * large
+    assert estimated(capsys, *common, "16", "--data.max_length", "64") == pytest.approx(small, rel=0.1)
+
+
+def test_of_a_config_only_what_matters_is_read_and_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--config", "configs/demo.yaml", "--data.batch_size", "0"]) == 2
+    assert "data.batch_size: '0' is too low" in capsys.readouterr().err
+    assert main(["estimate", "--tflops", "1", "--data.train_rows", "null"]) == 2
+    assert "data.train_rows" in capsys.readouterr().err
+    assert main(["estimate", "--tflops", "1", "--tokens_per_second", "1"]) == 2
+    assert "one of the two" in capsys.readouterr().err
+
+
+def given(**changed: Any) -> Any:
+    data = SimpleNamespace(max_length=100, batch_size=2, train_rows=1_000)
+    trainer = SimpleNamespace(max_epochs=3, max_steps=-1, accumulate_grad_batches=5)
+    settings = {"data": data, "trainer": trainer, "row_tokens": None, "row_supervised": None, "tflops": None,
+                "tokens_per_second": None}  # fmt: skip
+    return SimpleNamespace(**settings | changed)
+
+
+def test_time_is_tokens_by_rate_or_flops_by_rate_and_devices() -> None:
+    by_tokens = duration(given(tokens_per_second=10.0, row_tokens=90, row_supervised=60), SHAPE, 2)
+    assert "3,000 rows of 90 tokens, 60 of them supervised" in by_tokens
+    assert "5 h 0 min" in by_tokens  # 180,000 tokens at 10 a second
+    seconds = 3_000 * training_flops(SHAPE, [100], 100) / (2 * 1e9)
+    by_flops = duration(given(tflops=1e-3), SHAPE, 2)
+    assert f"{seconds // 3600:.0f} h {round(seconds / 60) % 60} min" in by_flops
+    assert "0.00 TFLOP/s a device" in by_flops
+
+
+def test_steps_end_a_fit_before_its_epochs_do() -> None:
+    trainer = SimpleNamespace(max_epochs=3, max_steps=7, accumulate_grad_batches=5)
+    assert duration(given(trainer=trainer, tflops=1.0), SHAPE, 2).startswith("140 rows")
+    trainer.max_epochs = -1
+    assert duration(given(trainer=trainer, tflops=1.0), SHAPE, 2).startswith("140 rows")
+    trainer.max_steps = 10**6
+    trainer.max_epochs = 3
+    assert duration(given(trainer=trainer, tflops=1.0), SHAPE, 2).startswith("3,000 rows")
