@@ -240,11 +240,12 @@ class ThinkCLI(LightningCLI):
         """Measures the best checkpoint, and prints and keeps the table of before and after."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        training = self.throughput.figures(self.trainer.world_size)  # loading best.ckpt sets them back to its step
         best = self.trainer.strategy.broadcast(self.run.best_or_last())
         self.trainer.loggers = []  # what best.ckpt reaches is not a point at the end of the curve
         self.trainer.validate(self.model, self.datamodule, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(self.trainer.callback_metrics, "val")
-        self.record(after=after, training=self.throughput.figures(self.trainer.world_size), checkpoint=best.name)
+        self.record(after=after, training=training, checkpoint=best.name)
         if self.trainer.is_global_zero:
             print_table({"before": self.run.read_summary().get("before", {}), "after": after})
             print_samples(self.model.answered)

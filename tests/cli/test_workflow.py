@@ -66,6 +66,16 @@ def test_the_summary_holds_what_the_table_shows(in_trained: Path) -> None:
     assert all(content["data"]["identity"]["rows"][split] for split in ("train", "val"))  # digests
 
 
+def test_the_summary_counts_all_of_training_where_the_best_checkpoint_is_an_early_one(
+    in_tmp: Path, fit: Callable[..., int]
+) -> None:
+    assert fit("--model.optim.lr", "0.9", "--trainer.gradient_clip_val", "null") == 0
+    (run,) = (in_tmp / "runs" / "demo").iterdir()
+    best, last = (read_checkpoint(run / "checkpoints" / f"{name}.ckpt")["global_step"] for name in ("best", "last"))
+    assert best < last == 4
+    assert summary(run)["training"]["optimizer_steps"] == 4
+
+
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(in_trained: Path) -> None:
     path = in_trained / "checkpoints" / "last.ckpt"
     content = read_checkpoint(path)
