@@ -19,10 +19,10 @@ from datamodules.batching import PlannedBatch
 from datamodules.collate import Batch
 from datamodules.loader import PlannedBatches
 from datamodules.token_rows import TokenRow
-from lightning_modules.callbacks import Throughput
 from lightning_modules.lora import LoraSettings
 from lightning_modules.optim import OptimSettings
 from lightning_modules.think_tuner import ThinkTuner
+from lightning_modules.throughput import Throughput
 
 STILL = 1e-15  # a learning rate
 PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
