@@ -47,6 +47,8 @@ class GivenSteps(LightningDataModule):
         supervised = zip(task["steps"], task["supervised"], strict=True)
         self.planned = [PlannedBatch(tuple(step), tokens) for step, tokens in supervised]
         self.steps_per_epoch = len(self.planned)
+        # What Throughput asks of a data module: how much a batch could have held
+        self.batch_size, self.max_length = 1, max(map(sum, task["lengths"]))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(

@@ -1,5 +1,6 @@
 """What the speed benchmark's figures rest on: the count of FLOPs, the plan of steps, the rows' file."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.limit import needed
 from benchmarks.speed.plan import KINDS, Kind, plan
-from benchmarks.speed.rows import IGNORED, Rows
+from benchmarks.speed.rows import IGNORED, ROOT, Rows
+from benchmarks.speed.run import Runs
 
 LENGTHS = np.random.default_rng(1).integers(20, 200, 300)
 
@@ -66,3 +68,24 @@ def test_rows_come_back_from_their_file_and_prompts_have_no_label(tmp_path: Path
     assert [loaded.supervised(k) for k in range(3)] == [7, 3, 4]
     assert loaded.tokenizer == {"tokenizer.json": b"{}"} and loaded.tag_pieces == [[1, 2], [1, 3]]
     assert loaded.of_length(50, 2).lengths.tolist() == [50, 50]
+
+
+def test_our_side_and_the_plain_one_train_to_the_same_losses(tmp_path: Path) -> None:
+    """Each in its own process, as the benchmark has it, on the embedded model."""
+    made, path = rows(), tmp_path / "rows.npz"
+    made.ids[:] = np.arange(20) + 40
+    made.save(path)
+    steps = [[0, 1], [2], [0, 2]]
+    task = {
+        "device": "cpu", "dtype": "float32", "model": str(ROOT / "assets" / "tiny-qwen"), "rows": str(path),
+        "threads": 1, "rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "lr": 1e-3, "workers": 0,
+        "train_rows": False, "flat": False, "warm": 1, "options": {}, "steps": steps,
+        "supervised": [sum(map(made.supervised, step)) for step in steps],
+        "lengths": [[int(made.lengths[row]) for row in step] for step in steps],
+    }  # fmt: skip
+    runs = Runs(tmp_path / "out.jsonl", time.monotonic() + 300, None)
+    ours, plain = (runs.one(task | {"side": side}, 150) for side in ("ours", "plain"))
+    assert "error" not in ours and "error" not in plain
+    assert ours["losses"] == pytest.approx(plain["losses"], abs=1e-4)
+    assert len(set(ours["losses"])) == 3 and ours["tokens"] == task["supervised"]
+    assert "lean layers" in ours["path"]
