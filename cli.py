@@ -25,9 +25,7 @@ COMMANDS = {
     "export": "write a run's model as a folder that transformers opens",
     "replay": "compute again, row by row, a step that ended a fit since it was not finite",
 }
-# Read when torch is imported: large pages for tensors on a CPU, and GPU memory that does not fall to pieces where batches
-# have many sizes. What the user has set stays.
-ALLOCATORS = {"THP_MEM_ALLOC_ENABLE": "1", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # for tensors on a CPU; torch reads it when it is imported
 HELP = f"""usage: python cli.py COMMAND [options]
 
 Teach a small language model to think before it answers.
@@ -60,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 "command", command, "does not exist", f"did you mean {near}?" if near else "see python cli.py --help"
             )
         require_config_files(rest)
-        for name, value in ALLOCATORS.items():
+        for name, value in LARGE_PAGES.items():
             os.environ.setdefault(name, value)
         if command == "generate":
             from commands.generate import run

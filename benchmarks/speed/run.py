@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.rows import ROOT
-from cli import ALLOCATORS
+from cli import LARGE_PAGES
 
 SIDES = ("ours", "trl", "plain", "rates", "model")
 GRACE = 5  # seconds
@@ -52,7 +52,7 @@ class Runs:
             "TRANSFORMERS_VERBOSITY": "error", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         }  # fmt: skip
         if task["side"] == "ours":
-            environment |= ALLOCATORS
+            environment |= LARGE_PAGES
         started = time.monotonic()
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file, tempfile.TemporaryFile("w+") as errors:
             json.dump(task, file)
