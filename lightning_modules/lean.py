@@ -1,8 +1,9 @@
 """A decoder layer around its attention as two autograd functions that keep next to nothing.
 
-transformers and peft keep for the backward pass, for each token and layer of Qwen1.5, some 42 numbers a unit of width.
-Here it is 11.5: the two inputs of the norms, q, k, v and what attention made of them, gate and up. All else is either
-computed again (norms, the gated product) or never needed (inputs of frozen weights).
+For the backward pass a layer of Qwen1.5-0.5B keeps 11.5 numbers a token and unit of width, where transformers and peft
+keep 15.3 (counted): the two inputs of the norms, q, k, v and what attention made of them, gate and up. All else is either
+computed again (norms, the gated product) or never needed (inputs of frozen weights). More than that it saves passes over
+memory, and so time.
 """
 
 from typing import Any, NamedTuple
