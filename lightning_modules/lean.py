@@ -1,9 +1,9 @@
 """A decoder layer around its attention as two autograd functions that keep next to nothing.
 
 For the backward pass a layer of Qwen1.5-0.5B keeps 11.5 numbers a token and unit of width, where transformers and peft
-keep 15.3 (counted): the two inputs of the norms, q, k, v and what attention made of them, gate and up. All else is either
-computed again (norms, the gated product) or never needed (inputs of frozen weights). More than that it saves passes over
-memory, and so time.
+keep 15.3 (counted): the two inputs of the norms, q, k, v and what attention made of them, gate and up. All else is
+either computed again (norms, the gated product) or never needed (inputs of frozen weights). More than that it saves
+passes over memory, and so time.
 """
 
 from typing import Any, NamedTuple
