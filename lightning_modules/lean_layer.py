@@ -55,7 +55,8 @@ def _forward(layer: Any, last: bool) -> Callable[..., Tensor]:
     ) -> Tensor:
         """(1, T, D) -> (1, T, D); of the last layer (1, len(needed), D)."""
         if bounds is None or dtypes is None:
-            out: Tensor = own(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
+            within = {} if bounds is None else {"bounds": bounds}  # attention stays within rows either way
+            out: Tensor = own(hidden_states, *args, position_embeddings=position_embeddings, **within, **kwargs)
             return out
         compute = partial(lean, self, position_embeddings, bounds, needed, dtypes)
         if self.gradient_checkpointing and self.training:  # as the forward would that this one stands in for
