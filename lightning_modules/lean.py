@@ -26,10 +26,6 @@ class Use(NamedTuple):
     group: Group
     weights: Weights
 
-    @property
-    def fused(self) -> bool:
-        return len(self.weights.frozen) < len(self.group.widths)
-
 
 class BeforeAttention(torch.autograd.Function):
     """x (T, D) -> norm -> q, k, v -> q and k turned to their positions, each (T, heads, d); and x, to go around: so the
@@ -49,7 +45,7 @@ class BeforeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, residual: Tensor) -> tuple[Any, ...]:
         x, scale, low, cos, sin = ctx.saved_tensors
-        grads = ctx.qkv.group.like_outputs(q, ctx.qkv.fused)
+        grads = ctx.qkv.group.like_outputs(q, ctx.qkv.weights)
         places = [grad.view(given.shape) for grad, given in zip(grads, (q, k, v), strict=True)]
         rotate(q, cos, sin, back=True, out=places[0])
         rotate(k, cos, sin, back=True, out=places[1])
@@ -91,7 +87,7 @@ class AfterAttention(torch.autograd.Function):
         hidden = None if low_down is None else swiglu(gate, up)
         grad_hidden, down = ctx.down.group.backward([own], hidden, low_down, ctx.down.weights, dtypes)
         del hidden
-        both = ctx.gate_up.group.like_outputs(own, ctx.gate_up.fused)
+        both = ctx.gate_up.group.like_outputs(own, ctx.gate_up.weights)
         swiglu_backward(grad_hidden, gate, up, *both)
         del grad_hidden
         normed = None if low is None else renorm(y, ctx.norm.weight, scale).to(dtypes.base)

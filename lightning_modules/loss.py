@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from datamodules.render import Role
 from errors import UserError
-from lightning_modules.elementwise import kernels
+from lightning_modules.elementwise import on_gpu
 
 CHUNK_SHARE = 64  # of the device's memory, one part may hold logits
 MOST_CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**30}  # larger chunks are not faster
@@ -129,7 +129,7 @@ def cross_entropy_(
 ) -> tuple[Tensor, Tensor]:
     """(N,) float32 cross-entropy of (N, V) logits, and (N,) what is minimized. With `slope`, the logits become the
     gradient of the latter, in place; without, they are lost."""
-    if logits.is_cuda and (fast := kernels()):
+    if fast := on_gpu(logits):
         both: tuple[Tensor, Tensor] = fast.cross_entropy_(logits, targets, weights, label_smoothing, z_loss, slope)
         return both
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
@@ -137,15 +137,15 @@ def cross_entropy_(
     for start in range(0, len(logits), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
         block, target = logits[part], targets[part, None]
-        own = block.gather(1, target).float()
+        own = block.gather(1, target)[:, 0].float() if z_loss else None
         log_probs = torch.log_softmax(block, -1, dtype=torch.float32)
         losses[part] = -log_probs.gather(1, target)[:, 0]
-        normalizer = own[:, 0] + losses[part]
         minimized[part] = losses[part]
         if label_smoothing:
             even = -log_probs.mean(-1)
             minimized[part] = (1 - label_smoothing) * losses[part] + label_smoothing * even
-        if z_loss:
+        if own is not None:
+            normalizer = own + losses[part]
             minimized[part] += z_loss * normalizer.square()
         if weights is not None:
             minimized[part] *= weights[part]
@@ -153,7 +153,7 @@ def cross_entropy_(
             continue
         # d minimized / d logits = weight x ((1 + 2 z logsumexp) softmax - smoothed one-hot)
         grad = log_probs.exp_()
-        if z_loss:
+        if own is not None:
             grad *= 1 + 2 * z_loss * normalizer[:, None]
         if label_smoothing:
             grad -= label_smoothing / logits.shape[1]

@@ -70,10 +70,10 @@ class Gradients:
         """() the L2 norm of all gradients, over all ranks where they are sharded; of the step after `step` of them."""
         norm = get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
         whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a DTensor
-        if optimizer.defaults.get("fused"):
+        fused, arrived = optimizer.defaults.get("fused"), None
+        if fused:
             optimizer.found_inf = (~whole.isfinite()).float()  # type: ignore[attr-defined]  # as a gradient scaler does
-        arrived = None
-        if whole.is_cuda and optimizer.defaults.get("fused"):
+        if fused and whole.is_cuda:
             host = torch.empty((), dtype=whole.dtype, pin_memory=True).copy_(whole.detach(), non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()

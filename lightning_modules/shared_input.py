@@ -35,6 +35,11 @@ class Weights(NamedTuple):
     a: Tensor | None  # (sum of ranks, in), each multiplied by its scale
     bs: list[Tensor | None]  # (out_i, rank_i), None where a layer has no adapter
 
+    @property
+    def fused(self) -> bool:
+        """Whether the frozen ones are one matrix."""
+        return len(self.frozen) < len(self.bs)
+
 
 class Group:
     """Linear layers, plain or with peft's LoRA, that are given the same input."""
@@ -75,10 +80,7 @@ class Group:
         assert self.a is not None
         with torch.no_grad():
             torch._foreach_copy_(self.copies, self.trained())
-            if len(set(self.scales)) == 1:
-                self.a.mul_(self.scales[0])
-            else:
-                torch._foreach_mul_(self.copies[::2], self.scales)
+            torch._foreach_mul_(self.copies[::2], self.scales)
         return Weights(frozen, biases, self.a, self.bs)
 
     def _make_room(self, frozen: Tensor, dtype: torch.dtype) -> None:
@@ -91,8 +93,7 @@ class Group:
             self.copies = [copy for a, b in parts if b is not None for copy in (a, b)]
 
     def _fuse(self, frozen: list[Tensor], biases: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
-        at = [weight.data_ptr() for weight in frozen]
-        if self.fused is None or self.fused.data_ptr() != at[0]:  # new, or moved to another device
+        if self.fused is None or self.fused.data_ptr() != frozen[0].data_ptr():  # new, or moved to another device
             with torch.inference_mode(False), torch.no_grad():
                 self.fused = torch.cat([weight.detach() for weight in frozen])
                 for weight, part in zip(frozen, torch.split(self.fused, self.widths), strict=True):
@@ -102,9 +103,9 @@ class Group:
                     self.fused_bias = torch.cat([bias.detach() for bias in biases if bias is not None])
         return [self.fused], [self.fused_bias]
 
-    def like_outputs(self, x: Tensor, fused: bool) -> list[Tensor]:
-        """Uninitialized tensors of the outputs' shapes; with `fused` parts of one."""
-        if fused:
+    def like_outputs(self, x: Tensor, weights: Weights) -> list[Tensor]:
+        """Uninitialized tensors of the outputs' shapes; where weights are fused parts of one."""
+        if weights.fused:
             return list(torch.split(x.new_empty(len(x), sum(self.widths)), self.widths, dim=1))
         return [x.new_empty(len(x), width) for width in self.widths]
 
@@ -114,7 +115,7 @@ class Group:
             x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
             for weight, bias in zip(weights.frozen, weights.biases, strict=True)
         ]
-        if len(outputs) < len(self.widths):
+        if weights.fused:
             outputs = list(torch.split(outputs[0], self.widths, dim=1))
         if weights.a is None:
             return outputs, None
@@ -154,9 +155,9 @@ class Group:
                 trained += [piece.mul_(scale), grad_b]
         if not to_x:
             return None, trained
-        if len(weights.frozen) < len(grads):
-            whole = grads[0]._base if grads[0]._base is not None else torch.cat(grads, 1)
-            grads = [whole]
+        if weights.fused:
+            assert grads[0]._base is not None
+            grads = [grads[0]._base]
         grad_x = grads[0] @ weights.frozen[0]
         for grad, weight in zip(grads[1:], weights.frozen[1:], strict=True):
             grad_x.addmm_(grad, weight)

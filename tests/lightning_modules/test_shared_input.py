@@ -37,7 +37,7 @@ def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, fu
     assert len(weights.frozen) == (1 if fused else 4)
     with torch.no_grad():
         outputs, low = group.forward(x, weights, EXACT)
-        given = group.like_outputs(x, fused)
+        given = group.like_outputs(x, weights)
         for place, grad in zip(given, grads, strict=True):
             place.copy_(grad)
         grad_x, trained = group.backward(given, x, low, weights, EXACT)
