@@ -14,6 +14,7 @@ from commands.preflight import count_devices
 from errors import UserError
 from lightning_modules.flops import Shape, training_flops
 from lightning_modules.memory import Plan, Steps, plan, shapes_of
+from lightning_modules.precision import MIXED
 from lightning_modules.think_tuner import ThinkTuner
 
 MATTERS: Groups = {
@@ -24,7 +25,6 @@ MATTERS: Groups = {
         "max_steps",
     ),
 }  # fmt: skip
-MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 def build_parser() -> Parser:

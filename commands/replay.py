@@ -15,10 +15,10 @@ from commands.parsing import Complaint, Parser, explain
 from datamodules.collate import Batch
 from errors import UserError
 from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.precision import MIXED
 from lightning_modules.think_tuner import ThinkTuner
 
 SHOWN = 8  # tensors whose gradient is not finite, by name
-HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def run(args: Sequence[str]) -> int:
         ]
     loaded = load_run(None, str(file), "", content)
     precision = given.precision or loaded.config["trainer"]["precision"] or "32-true"
-    if precision not in (*HALF, "32-true"):
-        raise UserError("--precision", precision, "is not one that trains", f"give 32-true or {' or '.join(HALF)}")
+    if precision not in (*MIXED, "32-true"):
+        raise UserError("--precision", precision, "is not one that trains", f"give 32-true or {' or '.join(MIXED)}")
     tuner = loaded.tuner.to(device(given.device))
-    context = torch.autocast(tuner.device.type, HALF[precision]) if precision in HALF else nullcontext()
+    context = torch.autocast(tuner.device.type, MIXED[precision]) if precision in MIXED else nullcontext()
     print(f"{file}: {len(content['batches'])} micro-batches, computed in {precision} on {tuner.device}")
     for k, (batch, seed) in enumerate(zip(batches(content, tuner.device), content["seeds"], strict=True)):
         show(k, tuner, batch, seed, context)

@@ -1,7 +1,10 @@
-"""Mixed float16 for FSDP2: Lightning has no gradient scaler for its ModelParallelStrategy, so it is brought along."""
+"""Mixed precision: what products are in, and float16 for FSDP2: Lightning has no gradient scaler for its
+ModelParallelStrategy, so it is brought along."""
 
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
+
+MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}  # trainer.precision: what products are in
 
 
 class ShardedHalfPrecision(MixedPrecision):

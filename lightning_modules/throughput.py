@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.collate import Batch
 from lightning_modules.flops import Shape, peak_flops, training_flops
+from lightning_modules.precision import MIXED
 
 BAR = {
     "tokens_per_second": "tok/s", "rows_per_second": "rows/s", "packing_efficiency": "full", "peak_memory_gb": "GB",
@@ -64,8 +65,7 @@ class Throughput(Callback):
         self._begun, self._shown = time.perf_counter(), self.counts.copy()
         self._total = tuner.total_steps()
         if tuner.device.type == "cuda":
-            mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-            dtype = mixed.get(str(trainer.precision), getattr(torch, tuner.dtype_name))
+            dtype = MIXED.get(str(trainer.precision), getattr(torch, tuner.dtype_name))
             self._peak = peak_flops(torch.cuda.get_device_name(tuner.device), dtype)
         if self._peak is not None:
             self._shape = Shape.of(tuner.net)
