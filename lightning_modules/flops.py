@@ -56,12 +56,20 @@ class Shape:
 
 def training_flops(shape: Shape, lengths: Sequence[int], supervised: int) -> float:
     """Forward and backward pass over rows of these lengths, of whose tokens `supervised` have a loss."""
+    return sum(flops_by_part(shape, lengths, supervised).values())
+
+
+def flops_by_part(shape: Shape, lengths: Sequence[int], supervised: int) -> dict[str, float]:
+    """The same of the layers' frozen and trained weights, attention and the head."""
     tokens = sum(lengths)
     pairs = sum(length * (length + 1) // 2 for length in lengths)
-    body = (4 * shape.frozen + 6 * shape.trained) * tokens
-    head = (6 if shape.head_trained else 4) * shape.head * supervised
-    # A pair: 2 FLOPs a unit of width for its score and 2 for its value, and twice that for their gradients
-    return float(body + head + 12 * shape.layers * shape.attention * pairs)
+    return {
+        "frozen": 4.0 * shape.frozen * tokens,
+        "trained": 6.0 * shape.trained * tokens,
+        # A pair: 2 FLOPs a unit of width for its score and 2 for its value, and twice that for their gradients
+        "attention": 12.0 * shape.layers * shape.attention * pairs,
+        "head": (6.0 if shape.head_trained else 4.0) * shape.head * supervised,
+    }
 
 
 def peak_flops(gpu: str, dtype: torch.dtype) -> float | None:

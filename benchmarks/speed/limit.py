@@ -1,18 +1,8 @@
 """What a step must compute, the time that this takes at the rate at which the machine multiplies matrices, and MFU.
 
-For one step of T tokens in rows of lengths t, N of them supervised, with P weights in a decoder's linear layers, width
-D, vocabulary V, and LoRA of rank r on linear layers of i inputs and o outputs:
-
-    body       (2 + 2) P T           forward, and the gradient of the inputs; frozen weights have none
-    attention  (4 + 8) D sum(t (t + 1) / 2) per layer: two products forward, four backward, below the diagonal only
-    head       (2 + 2) V D N         where a loss is due, and nowhere else
-    LoRA       (2 + 4) r (i + o) T   trained weights have a gradient, too
-
-FLOPs count a multiplication and an addition as two. The counting is that of PaLM's appendix B (arXiv 2204.02311), less
-what a frozen base does not need: there a trained weight costs 2 + 4 a token, whence 6 P; recomputing counts as nothing
-in both. MFU = these FLOPs / seconds / the device's peak of dense products (NVIDIA's data sheets). `palm` is the number
-by PaLM's own counting, 6 for every parameter and token of decoder and head and 12 D t of attention: higher, and not
-what is computed here.
+FLOPs and peaks are those of lightning_modules/flops.py. `palm` is the number by PaLM's own counting (appendix B, arXiv
+2204.02311), 6 for every parameter and token of decoder and head and 12 D t of attention: higher, and not what is
+computed here.
 """
 
 import json
@@ -20,10 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Dense bfloat16 and float16 products, FLOP/s, by what torch calls the device; the first that is part of it
-PEAKS = {
-    "H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165.2e12,
-}  # fmt: skip
+from lightning_modules.flops import Shape, flops_by_part
+
 RUNS = 5
 # Of a chunk; which is fastest depends on the caches
 HEAD_ROWS = {"cpu": (64, 128, 256, 512), "cuda": (1024, 4096)}
@@ -47,17 +35,12 @@ def linear_layers(config: Config) -> dict[str, tuple[int, int]]:
 
 
 def needed(config: Config, lengths: list[int], supervised: int, rank: int, targets: list[str]) -> dict[str, float]:
-    """FLOPs of one step, by group."""
-    layers, tokens = config["num_hidden_layers"], sum(lengths)
-    linear = linear_layers(config)
-    weights = sum(i * o for i, o in linear.values())
-    pairs = sum(t * (t + 1) / 2 for t in lengths)
-    return {
-        "body": 4.0 * layers * weights * tokens,
-        "attention": 12.0 * layers * config["hidden_size"] * pairs,
-        "head": 4.0 * config["vocab_size"] * config["hidden_size"] * supervised,
-        "lora": 6.0 * layers * rank * sum(sum(linear[name]) for name in targets) * tokens,
-    }
+    """FLOPs of one step, by part: with a frozen head, and LoRA of this rank on the layers named in `targets`."""
+    layers, linear, width = config["num_hidden_layers"], linear_layers(config), config["hidden_size"]
+    frozen = layers * sum(i * o for i, o in linear.values())
+    trained = layers * rank * sum(sum(linear[name]) for name in targets)
+    shape = Shape(frozen, trained, config["vocab_size"] * width, False, layers, width)
+    return flops_by_part(shape, lengths, supervised)
 
 
 def palm(config: Config, lengths: list[int]) -> float:
@@ -65,11 +48,6 @@ def palm(config: Config, lengths: list[int]) -> float:
     layers, width = config["num_hidden_layers"], config["hidden_size"]
     weights = layers * sum(i * o for i, o in linear_layers(config).values()) + config["vocab_size"] * width
     return float(sum(t * (6.0 * weights + 12.0 * layers * width * t) for t in lengths))
-
-
-def peak(device_name: str) -> float | None:
-    found = (flops for name, flops in PEAKS.items() if all(part in device_name for part in name.split()))
-    return next(found, None)
 
 
 def rates(task: dict[str, Any]) -> dict[str, float]:

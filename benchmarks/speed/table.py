@@ -4,7 +4,10 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.speed.limit import least_seconds, needed, palm, peak, read_config
+import torch
+
+from benchmarks.speed.limit import least_seconds, needed, palm, read_config
+from lightning_modules.flops import peak_flops
 
 AGREE = 1e-3  # by which losses of a step may differ
 
@@ -74,7 +77,7 @@ def summarize(case: dict[str, Any], task: dict[str, Any], results: list[Result])
             "groups": next((r["groups"] for r in runs.values() if "groups" in r), None),
         }
         device = next((r["device_name"] for r in runs.values() if "device_name" in r), "")
-        if seconds and (most := peak(device)):
+        if seconds and (most := peak_flops(device, getattr(torch, case["dtype"]))):
             figures["mfu"] = each / seconds / most
             figures["mfu_palm"] = statistics.mean(palm(config, lengths) for lengths, _ in pairs) / seconds / most
         if name != first:
