@@ -31,6 +31,7 @@ from datamodules.untidy import Untidy
 from errors import UserError
 
 log = logging.getLogger("thinkwright")
+AT_LEAST = {"max_length": 8, "batch_size": 1, "val_batch_size": 1, "num_workers": 0, "num_proc": 1}
 
 
 class MagpieDataModule(LightningDataModule):
@@ -110,36 +111,13 @@ class MagpieDataModule(LightningDataModule):
         tokenizer_revision: str | None = None,
     ) -> None:
         super().__init__()
-        at_least = {
-            "max_length": (max_length, 8),
-            "batch_size": (batch_size, 1),
-            "val_batch_size": (val_batch_size, 1),
-            "num_workers": (num_workers, 0),
-            "num_proc": (num_proc, 1),
-        }
-        for key, (value, least) in at_least.items():
-            if value < least:
-                raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
-        if not 0 < held_out < 1:
-            raise UserError("data.held_out", held_out, "is not a share between 0 and 1", "give 0.1 for one in ten")
-        if near_duplicates is not None:
-            Border(near_duplicates)  # says so if it cannot be
-        check_template(template, system)
-        tags.check("data.tags")
-        steps.check()
-        check_tokens_per_step(packing, tokens_per_step)
-        given = [MixedSource(source, None, revision, split)] if mix is None else mix
-        rows = {"train": train_rows, "val": val_rows, "test": test_rows}
-        check_sources(given, rows)
-        for one in given:
-            (one.tags or source_tags or tags).check("data.source_tags")
-            Selection(one.where if one.where is not None else where)
-        self.given, self.columns, self.where, self.untidy = given, columns, where, untidy
+        self.given = [MixedSource(source, None, revision, split)] if mix is None else mix
+        self.columns, self.where, self.untidy = columns, where, untidy
         self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
         self.new_tokens = tuple(new_tokens)
         self.steps, self.max_length, self.too_long, self.near_duplicates = steps, max_length, too_long, near_duplicates
         self.held_out, self.seed = held_out, seed
-        self.rows_wanted = rows
+        self.rows_wanted = {"train": train_rows, "val": val_rows, "test": test_rows}
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.packing, self.tokens_per_step = packing, tokens_per_step
         self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
@@ -150,6 +128,25 @@ class MagpieDataModule(LightningDataModule):
         self.epochs: Epochs | None = None  # how those of a fit are cut
         self._announced: Path | None = None
         self._cut_for: tuple[Path, Sizes] | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """Raises UserError for settings that cannot be."""
+        for key, least in AT_LEAST.items():
+            if (value := getattr(self, key)) < least:
+                raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
+        if not 0 < self.held_out < 1:
+            raise UserError("data.held_out", self.held_out, "is not a share between 0 and 1", "give 0.1 for one in ten")
+        if self.near_duplicates is not None:
+            Border(self.near_duplicates)  # says so if it cannot be
+        check_template(self.template_setting, self.system)
+        self.tags.check("data.tags")
+        self.steps.check()
+        check_tokens_per_step(self.packing, self.tokens_per_step)
+        check_sources(self.given, self.rows_wanted)
+        for one in self.given:
+            (one.tags or self.source_tags or self.tags).check("data.source_tags")
+            Selection(one.where if one.where is not None else self.where)
 
     # Preparation
 
