@@ -23,7 +23,7 @@ def gradients(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) ->
     return torch.autograd.grad(function(*leaves), leaves, grad.double())
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
+def assert_near(ours: Tensor, theirs: Tensor) -> None:
     limit = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[ours.dtype]
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=limit, atol=limit)
 
@@ -39,23 +39,23 @@ def test_the_norm_and_its_gradient_beside_the_residual(device: str, dtype: torch
         return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * weight.double()
 
     normed, scale = rms_norm(x, weight, 1e-6)
-    close(normed, right(x.double()))
+    assert_near(normed, right(x.double()))
     assert torch.equal(renorm(x, weight, scale), normed)
     (through,) = gradients(right, grad, x)
-    close(rms_norm_backward(grad, x, weight, scale, residual), through + residual)
+    assert_near(rms_norm_backward(grad, x, weight, scale, residual), through + residual)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_gate_and_its_gradient(device: str, dtype: torch.dtype) -> None:
     gate, up, grad = (numbers(5, 700, seed=s, device=device, dtype=dtype) for s in range(3))
-    close(swiglu(gate, up), F.silu(gate.double()) * up.double())
+    assert_near(swiglu(gate, up), F.silu(gate.double()) * up.double())
     both = torch.empty(5, 1400, dtype=dtype, device=device)
     swiglu_backward(grad.clone(), gate, up, both[:, :700], both[:, 700:])
     for ours, theirs in zip(
         torch.split(both, 700, 1), gradients(lambda g, u: F.silu(g) * u, grad, gate, up), strict=True
     ):
-        close(ours, theirs)
+        assert_near(ours, theirs)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -71,8 +71,8 @@ def test_the_rotation_is_transformers_and_turns_back(device: str, dtype: torch.d
     cos, sin = (part.repeat(1, 2).to(dtype) for part in (angles.cos(), angles.sin()))
     turned = rotate(x, cos, sin)
     q = x.double().transpose(0, 1)[None]
-    close(turned, apply_rotary_pos_emb(q, q, cos.double()[None], sin.double()[None])[0][0].transpose(0, 1))
-    close(rotate(turned, cos, sin, back=True), x)
+    assert_near(turned, apply_rotary_pos_emb(q, q, cos.double()[None], sin.double()[None])[0][0].transpose(0, 1))
+    assert_near(rotate(turned, cos, sin, back=True), x)
     assert torch.equal(rotate(x, cos, sin, out=x), turned)
 
 
