@@ -25,6 +25,7 @@ from errors import UserError
 
 POLL = 0.5  # seconds between two looks at whether another rank has failed
 GRACE = 3 * POLL  # for which a rank that failed stays, so that the others can read why
+PATIENCE = 20 * POLL  # for which, after that, one that failed waits for the rank that started it to end by itself
 SAVE, NOTHING = 1, 0  # what ranks ask of each other beside signals, whose numbers are higher
 
 
@@ -107,6 +108,7 @@ class Lifeline(Callback):
         environment: Any = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
         self._rank = trainer.global_rank
         self.child = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+        self._parent = os.getppid()
         host, wait = environment.main_address, timedelta(seconds=60)
         if self._rank == 0:
             self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=wait)
@@ -131,6 +133,9 @@ class Lifeline(Callback):
             return
         time.sleep(GRACE)
         self.told = not first.startswith(f"{self._rank} ")
+        until = time.monotonic() + PATIENCE
+        while self.child and os.getppid() == self._parent and time.monotonic() < until:
+            time.sleep(POLL)
 
     def close(self) -> None:
         """When all is done, on every rank: from here on it is no failure that another one ends."""
@@ -148,4 +153,5 @@ class Lifeline(Callback):
                 rank, code, text = "0", "1", "its process is gone"
             if not self._closed.wait(POLL):  # a rank that fails, too, tells so by itself
                 print(f"rank {self._rank} ends, since rank {rank} did: {text}", file=sys.stderr, flush=True)
-                os._exit(int(code))
+                # Else the first rank, which started this one, may be killed before it has said what ended it
+                os._exit(0 if self.child else int(code))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class CrashAfter(Callback):
-    """Raises in the optimizer step after `step`, on all ranks or on one."""
+    """Raises in the optimizer step after `step`, on all ranks or on one, which takes `linger` seconds to end."""
 
-    def __init__(self, step: int, rank: int | None = None) -> None:
-        self.step, self.rank = step, rank
+    def __init__(self, step: int, rank: int | None = None, linger: float = 0) -> None:
+        self.step, self.rank, self.linger = step, rank, linger
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
             Path("broken").touch()
+            trainer.strategy.on_exception = lambda exception: time.sleep(self.linger)  # type: ignore[method-assign]
             raise RuntimeError("crashed on purpose")
 
 

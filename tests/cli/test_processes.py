@@ -159,9 +159,9 @@ def test_kill_minus_nine_at_any_batch_costs_nothing_but_time(strategy: str, in_t
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_on_one_rank_ends_all_with_that_error(rank: int, in_tmp: Path, cache: Path) -> None:
-    code, said, seconds = run(
-        fit(*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache), *breaking("CrashAfter", step=2, rank=rank)), in_tmp
-    )
+    # Lightning's first rank looks every 5 seconds whether one that it started has failed, and kills itself if so
+    broken = breaking("CrashAfter", step=2, rank=rank, linger=6)
+    code, said, seconds = run(fit(*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache), *broken), in_tmp)
     assert code == 1, said
     assert "RuntimeError: crashed on purpose" in said
     assert f"rank {1 - rank} ends, since rank {rank} did: RuntimeError: crashed on purpose" in said
