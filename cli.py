@@ -25,7 +25,6 @@ COMMANDS = {
     "export": "write a run's model as a folder that transformers opens",
     "replay": "compute again, row by row, a step that ended a fit since it was not finite",
 }
-LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # for tensors on a CPU; torch reads it when it is imported
 HELP = f"""usage: python cli.py COMMAND [options]
 
 Teach a small language model to think before it answers.
@@ -58,8 +57,6 @@ def main(args: Sequence[str] | None = None) -> int:
                 "command", command, "does not exist", f"did you mean {near}?" if near else "see python cli.py --help"
             )
         require_config_files(rest)
-        for name, value in LARGE_PAGES.items():
-            os.environ.setdefault(name, value)
         if command == "generate":
             from commands.generate import run
         elif command == "export":

@@ -26,6 +26,7 @@ from errors import UserError
 from hub import model_folder
 from lightning_modules.callbacks import Beginning
 from lightning_modules.checkpoint import KEY, check_identity, identity, read_checkpoint
+from lightning_modules.precision import WIDE, advice_for_cpu, bfloat16_gain
 from lightning_modules.record import write_record
 from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate, new_run, run_of
 from lightning_modules.saving import CheckpointSettings, SaveCheckpoints
@@ -235,6 +236,15 @@ class ThinkCLI(LightningCLI):
         if self.checkpoint is None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.trainer.validate(self.model, self.datamodule, verbose=False)
             self.record(before=stage_figures(self.trainer.callback_metrics, "val"))
+            self.say_what_suits_the_cpu()
+
+    @rank_zero_only
+    def say_what_suits_the_cpu(self) -> None:
+        wide = self.model.net.causal_lm.config.hidden_size >= WIDE
+        if wide and self.trainer.strategy.root_device.type == "cpu":
+            advice = advice_for_cpu(str(self.trainer.precision), bfloat16_gain())
+            if advice is not None:
+                log.info(advice)
 
     def after_fit(self) -> None:
         """Measures the best checkpoint, and prints and keeps the table of before and after."""

@@ -19,8 +19,10 @@ from errors import UserError
 from lightning_modules.elementwise import on_gpu
 
 CHUNK_SHARE = 64  # of the device's memory, one part may hold logits
-MOST_CHUNK_BYTES = {"cpu": 2**28, "cuda": 2**30}  # larger chunks are not faster
+# Larger chunks are not faster (docs/speed.md). By the device and the bytes of a number
+MOST_CHUNK_BYTES = {("cpu", 4): 2**28, ("cpu", 2): 2**26, ("cuda", 4): 2**30, ("cuda", 2): 2**30}
 BLOCK_ROWS = 4  # logits of so many positions stay in a CPU's cache from one step over them to the next
+SMALL = 1e-30  # a probability of which float32 does not tell the logarithm to its full precision
 
 
 @dataclass
@@ -70,21 +72,15 @@ class LossSettings:
             raise UserError("model.loss.z_loss", self.z_loss, "is below 0", "give 0.0 for none, or 1e-4")
 
 
-def chunk_rows(vocabulary: int, device: torch.device, width: int = 4) -> int:
+def chunk_rows(vocabulary: int, device: torch.device, width: int) -> int:
     """Positions of which a chunk holds the logits, `width` bytes each. Of the memory that a device has, not of what is
     free at the moment: a run must sum in the same order when it is repeated."""
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    most = MOST_CHUNK_BYTES.get(device.type, MOST_CHUNK_BYTES["cpu"])
+    most = MOST_CHUNK_BYTES.get((device.type, width), 2**28)
     return max(1, min(most, memory // CHUNK_SHARE) // (width * vocabulary))
-
-
-def chunk(vocabulary: int, device: torch.device, dtype: torch.dtype) -> tuple[int, torch.dtype]:
-    """Positions of a chunk and what its logits are held in, for a product in `dtype`: in that on CUDA, else float32."""
-    held = dtype if device.type == "cuda" else torch.float32
-    return chunk_rows(vocabulary, device, held.itemsize), held
 
 
 def supervised_cross_entropy(
@@ -134,58 +130,55 @@ def cross_entropy_(
         return both
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     minimized = torch.empty_like(losses)
+    scratch = torch.empty(BLOCK_ROWS, logits.shape[1], dtype=torch.float32, device=logits.device)
     for start in range(0, len(logits), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
         block, target = logits[part], targets[part, None]
-        own = block.gather(1, target)[:, 0].float() if z_loss else None
-        log_probs = torch.log_softmax(block, -1, dtype=torch.float32)
-        losses[part] = -log_probs.gather(1, target)[:, 0]
+        probs = torch.softmax(block, -1, dtype=torch.float32, out=scratch[: len(block)])
+        own, likelihood = block.gather(1, target)[:, 0].float(), probs.gather(1, target)[:, 0]
+        losses[part] = -likelihood.log()
+        if float(likelihood.min()) < SMALL:
+            losses[part] = block.float().logsumexp(-1) - own
+        normalizer = own + losses[part]
         minimized[part] = losses[part]
         if label_smoothing:
-            even = -log_probs.mean(-1)
+            even = normalizer - block.mean(-1, dtype=torch.float32)
             minimized[part] = (1 - label_smoothing) * losses[part] + label_smoothing * even
-        if own is not None:
-            normalizer = own + losses[part]
+        if z_loss:
             minimized[part] += z_loss * normalizer.square()
         if weights is not None:
             minimized[part] *= weights[part]
         if not slope:
             continue
         # d minimized / d logits = weight x ((1 + 2 z logsumexp) softmax - smoothed one-hot)
-        grad = log_probs.exp_()
-        if own is not None:
-            grad *= 1 + 2 * z_loss * normalizer[:, None]
+        if z_loss:
+            probs *= 1 + 2 * z_loss * normalizer[:, None]
         if label_smoothing:
-            grad -= label_smoothing / logits.shape[1]
-        grad.scatter_add_(1, target, grad.new_full(target.shape, label_smoothing - 1.0))
+            probs -= label_smoothing / logits.shape[1]
+        probs.scatter_add_(1, target, probs.new_full(target.shape, label_smoothing - 1.0))
         if weights is not None:
-            grad *= weights[part, None]
-        block.copy_(grad)
+            probs *= weights[part, None]
+        block.copy_(probs)
     return losses, minimized
 
 
 def _chunks(
     hidden: Tensor, weight: Tensor, rows: Tensor | None, row_ids: Tensor | None
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Which positions; their (c, D) hidden states and the head in the dtype of the product; (c, V) logits as `chunk`
-    says. They are the caller's to change until the next chunk."""
+    """Which positions; their (c, D) hidden states, the head, and (c, V) logits, in the dtype of the product. The logits
+    are the caller's to change until the next chunk."""
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     with torch.autocast(device, enabled=False):
         matrix = weight.to(dtype)
-        most, held = chunk(len(weight), hidden.device, dtype)
-        size = min(most, max(1, len(hidden)))
-        buffer = torch.empty(size, len(weight), dtype=held, device=hidden.device) if len(hidden) else hidden
+        size = min(chunk_rows(len(weight), hidden.device, dtype.itemsize), max(1, len(hidden)))
+        buffer = torch.empty(size, len(weight), dtype=dtype, device=hidden.device) if len(hidden) else hidden
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             h = hidden[part].to(dtype)
-            logits = buffer[: len(h)]
-            if held == dtype:
-                torch.mm(h, matrix.T, out=logits)
-            else:
-                logits.copy_(h @ matrix.T)
+            logits = torch.mm(h, matrix.T, out=buffer[: len(h)])
             if rows is not None and row_ids is not None:
-                logits.index_copy_(1, row_ids, F.linear(h.float(), rows).to(held))
+                logits.index_copy_(1, row_ids, F.linear(h.float(), rows).to(dtype))
             yield part, h, matrix, logits
 
 
@@ -222,7 +215,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 logits.index_fill_(1, row_ids, 0.0)  # the frozen columns that the rows stand in for
                 if grad_rows is not None:
                     grad_rows.addmm_(row_slope.T, h.float())
-            logits = logits.to(h.dtype)
             if grad_hidden is not None:
                 grad = logits @ matrix
                 grad_hidden[part] = (

@@ -107,23 +107,23 @@ def rehearse(
 def _loss_at_once(on_gpu: bool) -> Iterator[None]:
     """Has the cross-entropy of a chunk, which is a kernel or a loop over a few rows at a time, be one step that makes
     its results and nothing else; and has chunks be those of a GPU."""
-    own = loss.cross_entropy_, loss.chunk
+    own = loss.cross_entropy_, loss.chunk_rows
 
     def at_once(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
         return logits.new_empty(len(logits), dtype=torch.float32), logits.new_empty(len(logits), dtype=torch.float32)
 
-    def of_gpu(vocabulary: int, device: torch.device, dtype: torch.dtype) -> tuple[int, torch.dtype]:
+    def of_gpu(vocabulary: int, device: torch.device, width: int) -> int:
         if torch.cuda.is_available():
-            return loss.chunk_rows(vocabulary, torch.device("cuda", 0), dtype.itemsize), dtype
-        most = min(loss.MOST_CHUNK_BYTES["cuda"], GPU_MEMORY // loss.CHUNK_SHARE)
-        return max(1, most // (dtype.itemsize * vocabulary)), dtype
+            return own[1](vocabulary, torch.device("cuda", 0), width)
+        most = min(loss.MOST_CHUNK_BYTES["cuda", width], GPU_MEMORY // loss.CHUNK_SHARE)
+        return max(1, most // (width * vocabulary))
 
     loss.cross_entropy_ = at_once  # type: ignore[assignment]
-    loss.chunk = of_gpu if on_gpu else own[1]
+    loss.chunk_rows = of_gpu if on_gpu else own[1]
     try:
         yield
     finally:
-        loss.cross_entropy_, loss.chunk = own
+        loss.cross_entropy_, loss.chunk_rows = own
 
 
 def _batch(lengths: list[int]) -> Batch:

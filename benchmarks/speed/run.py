@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.rows import ROOT
-from cli import LARGE_PAGES
 
 SIDES = ("ours", "trl", "plain", "rates", "model")
 GRACE = 5  # seconds
@@ -51,8 +50,6 @@ class Runs:
             "OMP_NUM_THREADS": str(task["threads"]), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_VERBOSITY": "error", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         }  # fmt: skip
-        if task["side"] == "ours":
-            environment |= LARGE_PAGES
         started = time.monotonic()
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file, tempfile.TemporaryFile("w+") as errors:
             json.dump(task, file)

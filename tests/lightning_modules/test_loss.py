@@ -52,6 +52,25 @@ def test_loss_and_gradients_are_those_of_full_logits(with_rows: bool, trained_he
         torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1, 10, 100])
+def test_tokens_of_no_probability_have_their_loss_and_gradients(scale: int) -> None:
+    """From losses of about 90 on a probability is 0 in float32."""
+    hidden, weight, targets, _ = inputs()
+    ours, per_token = supervised_cross_entropy(scale * hidden, weight, targets)
+    theirs = reference((scale * hidden).double(), weight.double(), targets, None)
+    torch.testing.assert_close(per_token.double(), theirs, rtol=1e-6, atol=1e-6 * scale)
+    (mine,), (right,) = torch.autograd.grad(ours, hidden), torch.autograd.grad(theirs.sum(), hidden)
+    torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_a_loss_that_is_not_finite_is_not_hidden() -> None:
+    hidden, weight, targets, _ = inputs()
+    with torch.no_grad():
+        hidden[5, 0] = float("nan")
+    total, per_token = supervised_cross_entropy(hidden, weight, targets)
+    assert total.isnan() and per_token[5].isnan() and per_token.isnan().sum() == 1
+
+
 def test_a_frozen_head_gets_no_gradient_and_none_is_computed_without_need() -> None:
     hidden, weight, targets, rows = inputs()
     total, _ = supervised_cross_entropy(hidden, weight, targets, rows, IDS)

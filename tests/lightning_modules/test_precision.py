@@ -1,4 +1,4 @@
-"""float16 with FSDP2 and a gradient scaler, which Lightning does not offer: two processes on a CPU."""
+"""What suits a CPU; float16 with FSDP2 and a gradient scaler, which Lightning does not offer: two processes."""
 
 import json
 import os
@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from lightning_modules.precision import advice_for_cpu, bfloat16_gain
 from tests.conftest import ROOT
 
 
@@ -27,3 +30,20 @@ def test_two_processes_find_a_scale_together_learn_and_go_on_with_it(tmp_path: P
     assert more[-1]["skipped"] == skipped
     first, last = (sum(step["loss"] for step in steps) for steps in (course[:4], more[-4:]))
     assert last < 0.6 * first
+
+
+@pytest.mark.parametrize(
+    ("precision", "gain", "said"),
+    [
+        ("32-true", 2.2, "this CPU multiplies bfloat16 2.2 times as fast as float32; --trainer.precision bf16-mixed"),
+        ("bf16-mixed", 0.5, "this CPU multiplies float32 2.0 times as fast as bfloat16; --trainer.precision 32-true"),
+        ("32-true", 1.1, None), ("32-true", 0.5, None), ("bf16-mixed", 2.2, None), ("bf16-mixed", 0.9, None),
+    ],
+)  # fmt: skip
+def test_a_user_is_told_where_the_other_precision_is_faster(precision: str, gain: float, said: str | None) -> None:
+    advice = advice_for_cpu(precision, gain)
+    assert advice is None if said is None else advice is not None and advice.startswith(said)
+
+
+def test_the_gain_is_measured() -> None:
+    assert 0 < bfloat16_gain() < 100
