@@ -39,7 +39,7 @@ class Setting:
     dtype: str = "float32"
     rank: int = 8  # 0 trains all weights
     targets: Any = QKVO
-    checkpointing: bool = False
+    checkpointing: bool | int = False
     mixed: str = ""  # autocast
     lean: bool = True
 
@@ -64,6 +64,7 @@ CPU = {
     "body, not lean": Setting("body", 4, 512, lean=False),
     "short": Setting("body", 8, 128),
     "checkpoint": Setting("body", 4, 512, checkpointing=True),
+    "checkpoint, 3 of 8 layers": Setting("body", 4, 512, checkpointing=3),
     "all-linear": Setting("body", 4, 512, rank=64, targets=ALL_LINEAR),
     "bfloat16": Setting("body", 2, 512, "bfloat16"),
     "bf16-mixed": Setting("body", 2, 512, mixed="bfloat16"),
@@ -101,8 +102,9 @@ def build(setting: Setting, device: str) -> Any:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from lightning_modules.backbone import ThinkNet, checkpoint_activations
+    from lightning_modules.backbone import ThinkNet
     from lightning_modules.lora import LoraSettings
+    from lightning_modules.recompute import checkpoint_activations
 
     lora = LoraSettings(rank=setting.rank, target_modules=setting.targets) if setting.rank else None
     config = Qwen2Config(**SHAPES[setting.shape], max_position_embeddings=32_768)

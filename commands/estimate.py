@@ -1,6 +1,7 @@
 """estimate: what a device would hold of a config's fit, and how long that would take, before anything is loaded."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,12 @@ def build_parser() -> Parser:
         "fit would take, evaluation apart.",
     )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="A config of fit; of several the later wins.")
+    parser.add_argument(
+        "--device_gb",
+        type=float | None,
+        help="Memory of a device, in GB: says how many layers must be checkpointed for the fit to stay within it. "
+        "Leave a tenth of the device's for what no estimate sees.",
+    )
     parser.add_argument(
         "--tflops",
         type=float | None,
@@ -89,7 +96,17 @@ def run(args: Sequence[str]) -> int:
     where = f"{'GPU' if on_gpu else 'CPU'}, {'FSDP2' if sharded else 'each device holds all'}"
     batch = f"batches of {steps.rows} x {steps.length:,} tokens, all supervised"
     print(f"{tuner.name}, MB a device ({where}); {batch}")
-    show(plan(net, steps, counts, sharded, tuner.quantize == "nf4"))
+    nf4 = tuner.quantize == "nf4"
+    show(plan(net, steps, counts, sharded, nf4))
+    if given.device_gb:
+
+        def peak(checkpointed: int) -> float:
+            tuner.gradient_checkpointing = checkpointed
+            return plan(shapes_of(tuner), steps, [devices], sharded, nf4)[devices].total
+
+        with Console().status("looking for the fewest layers to checkpoint"):
+            said = depth(peak, len(net.causal_lm.base_model.layers), given.device_gb)
+        print(said)
     if given.tflops or given.tokens_per_second:
         print(duration(given, Shape.of(net), devices))
     return 0
@@ -103,7 +120,7 @@ def check(given: Any) -> None:
         "trainer.accumulate_grad_batches": 1,
         "row_tokens": 1,
     }
-    least |= {"row_supervised": 1, "tflops": 1e-6, "tokens_per_second": 1e-6}
+    least |= {"row_supervised": 1, "tflops": 1e-6, "tokens_per_second": 1e-6, "device_gb": 1e-6}
     for key, value in least.items():
         if given[key] is not None and given[key] < value:
             raise UserError(key, given[key], "is too low", f"give {value} or more")
@@ -126,6 +143,25 @@ def show(columns: dict[int, Plan]) -> None:
     table.add_row("at the peak", *(f"{one.total / 1e6:,.1f}" for one in columns.values()), style="bold")
     Console().print(table)
     print("At the peak there is only one of the last three, and the first of them has no activations beside it.")
+
+
+def depth(peak: Callable[[int], float], layers: int, device_gb: float) -> str:
+    """With how few of `layers` checkpointed a device of `device_gb` holds a fit; `peak` gives bytes for a number."""
+
+    def fits(checkpointed: int) -> bool:
+        return peak(checkpointed) <= device_gb * 1e9
+
+    if not fits(layers):
+        least = peak(layers) / 1e9
+        return (
+            f"{device_gb:g} GB do not hold it, even with all layers checkpointed: {least:.2f} GB. Lower "
+            "data.batch_size or data.max_length, or hold the base in fewer bits (model.dtype, model.quantize)"
+        )
+    fewest = bisect_left(range(layers), True, key=fits)
+    if not fewest:
+        return f"{device_gb:g} GB hold it without gradient checkpointing"
+    way = f"--model.gradient_checkpointing {fewest}"
+    return f"{device_gb:g} GB hold it with {fewest} of {layers} layers checkpointed: {way}"
 
 
 def duration(given: Any, shape: Shape, devices: int) -> str:

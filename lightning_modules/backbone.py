@@ -196,9 +196,3 @@ def load_base(
         raise UserError(
             "model.name", name, problem, "give a decoder-only transformers model with its weights"
         ) from error
-
-
-def checkpoint_activations(base: "PreTrainedModel", wanted: bool) -> None:
-    """Where `wanted`, has each layer keep its input and compute the rest again in the backward pass."""
-    if wanted:  # the name changed within transformers 5
-        getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()

@@ -11,7 +11,8 @@ from torch import nn
 
 from datamodules.tokenize import ThinkTokenizer
 from hub import model_folder
-from lightning_modules.backbone import ThinkNet, checkpoint_activations
+from lightning_modules.backbone import ThinkNet
+from lightning_modules.recompute import checkpoint_activations
 from lightning_modules.rehearsal import Working, rehearse
 from lightning_modules.think_tuner import ThinkTuner
 

@@ -17,7 +17,7 @@ from datamodules.tokenize import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.answering import EvalSettings, answer_rows
-from lightning_modules.backbone import Dtype, LossSums, ThinkNet, checkpoint_activations, load_base
+from lightning_modules.backbone import Dtype, LossSums, ThinkNet, load_base
 from lightning_modules.checkpoint import KEY, check_identity, identity
 from lightning_modules.decoding import generation_config
 from lightning_modules.lora import LoraSettings, Start
@@ -26,6 +26,7 @@ from lightning_modules.metrics import Answered, RoleLoss, TagScores, from_all_ra
 from lightning_modules.nonfinite import Attempt, Gradients, poisoned
 from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 from lightning_modules.quantize import Quantize, check_quantize
+from lightning_modules.recompute import check_checkpointing, checkpoint_activations
 from lightning_modules.think_rows import RowInit
 
 
@@ -40,10 +41,10 @@ class ThinkTuner(LightningModule):
         quantize: Hold the frozen base's linear layers in 4 bits a weight (nf4, by bitsandbytes); dtype is then what
             they compute in, and what the other weights are held in.
         from_scratch: Start from random weights of the base's architecture.
-        gradient_checkpointing: Keep one activation per layer and compute the others again: less memory, more time.
-        lean: Let decoder layers of a frozen base keep for the backward pass only what they must, and pass over memory
-            less often; the result is the same. Layers it does not know (not Qwen2's or Llama's; DoRA, dropout, 4 bits)
-            compute as transformers has them. false has all do so.
+        gradient_checkpointing: Keep one activation per layer and compute the others again, in all layers or in so many:
+            less memory, more time. `estimate --device_gb` tells how many layers a device asks for.
+        lean: Let decoder layers of a frozen base keep less and pass over memory less often, to the same result. Those
+            it does not know (not Qwen2's or Llama's; DoRA, dropout, 4 bits) are transformers' own; false: all are.
         loss: What is minimized.
         optim: Optimizer and learning rates.
         evaluation: What validation and test do beside the loss.
@@ -61,7 +62,7 @@ class ThinkTuner(LightningModule):
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (read as the default of a nested config, never changed)
         quantize: Quantize | None = None,
         from_scratch: bool = False,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: bool | int = False,
         lean: bool = True,
         loss: LossSettings = LossSettings(),  # noqa: B008
         optim: OptimSettings = OptimSettings(),  # noqa: B008
@@ -80,14 +81,14 @@ class ThinkTuner(LightningModule):
             problem = "would leave random weights frozen under adapters"
             raise UserError("model.from_scratch", True, problem, "set model.lora null with it")
         check_quantize(quantize, lora, from_scratch)
+        check_checkpointing(gradient_checkpointing)
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
         self.gradient_checkpointing, self.lean, self.loss, self.optim = gradient_checkpointing, lean, loss, optim
         self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
         self.think_rows_init = think_rows_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
-        self.train_loss = RoleLoss()
-        self.eval_loss, self.tag_scores = RoleLoss(), TagScores()
+        self.train_loss, self.eval_loss, self.tag_scores = RoleLoss(), RoleLoss(), TagScores()
         self.answered: list[Answered] = []
         self.gradients = Gradients()
         self.speed: dict[str, float] = {}  # what throughput.py measured since the last log

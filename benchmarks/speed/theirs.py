@@ -2,10 +2,11 @@
 
 Options, for both: `attention=NAME` (transformers' attn_implementation), `checkpointing` (gradient checkpointing, which
 is TRL's default and off here), `liger` (Liger's layer kernels; for the plain loop its fused loss, too), `rows` (train
-the rows of the think tags by peft's trainable_token_indices: not for tied models in TRL).
+the rows of the think tags by peft's trainable_token_indices: not for tied models in TRL). Of the plain loop:
+`compile` (torch.compile, for any length).
 
-TRL's other settings are its best for these rows: no mixed precision on a CPU (its default is bfloat16, which is slower
-there), fused AdamW, metrics every 50 steps, padding-free batches where rows are packed. Its loss is what its source
+TRL's other settings are its best for these rows: products in the precision that is compared (its default is bfloat16),
+fused AdamW, metrics every 50 steps, padding-free batches where rows are packed. Its loss is what its source
 says it is for the device (trl/trainer/utils.py, add_fused_lm_head): reported as `path`.
 """
 
@@ -132,6 +133,8 @@ def run_plain(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
     assert same_start(model), "no LoRA found"
+    if options.get("compile"):
+        model.compile(dynamic=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=task["lr"], weight_decay=0.0, fused=True)
     half = task["dtype"] != "float32"
@@ -157,7 +160,8 @@ def run_plain(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         steps.end(loss)
-    path = f"{'flat' if task['flat'] else 'padded'}, attention {attention(task)}, the model's own loss"
+    how = ", compiled" if options.get("compile") else ""
+    path = f"{'flat' if task['flat'] else 'padded'}, attention {attention(task)}, the model's own loss{how}"
     return {"prepare": prepared - started, "start": steps.begun - prepared, "path": path}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cli import main
-from commands.estimate import duration
+from commands.estimate import depth, duration
 from lightning_modules.flops import Shape, training_flops
 
 SHAPE = Shape(frozen=10**6, trained=10**4, head=10**5, head_trained=False, layers=2, attention=64)
@@ -29,6 +29,37 @@ def test_the_peak_follows_batch_and_length_and_checkpointing(capsys: pytest.Capt
     again = estimated(capsys, *common, "16", "--model.gradient_checkpointing", "true")
     assert again < 0.6 * large
     assert estimated(capsys, *common, "16", "--data.max_length", "64") == pytest.approx(small, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gb", "said"),
+    [
+        (30, "30 GB hold it without gradient checkpointing"), (24, "24 GB hold it without gradient checkpointing"),
+        (23.9, "--model.gradient_checkpointing 1"), (14, "with 10 of 24 layers checkpointed"),
+        (0.5, "do not hold it, even with all layers checkpointed: 1.00 GB"),
+    ],
+)  # fmt: skip
+def test_as_few_layers_are_checkpointed_as_a_device_asks_for(gb: float, said: str) -> None:
+    asked = []
+
+    def peak(checkpointed: int) -> float:
+        asked.append(checkpointed)
+        return max(24 - checkpointed, 1) * 1e9
+
+    assert said in depth(peak, 24, gb)
+    assert len(asked) <= 8  # each takes seconds
+
+
+def test_a_device_is_told_the_depth_that_the_estimate_itself_then_confirms(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("--config", "configs/demo.yaml", "--data.batch_size", "16")
+    none, all_layers = (estimated(capsys, *common, "--model.gradient_checkpointing", n) for n in ("0", "true"))
+    between = (none + all_layers) / 2e3
+    assert main(["estimate", *common, "--device_gb", str(between)]) == 0
+    found = re.search(r"--model.gradient_checkpointing (\d+)", capsys.readouterr().out)
+    assert found is not None
+    told = int(found[1])
+    fewer, enough = (estimated(capsys, *common, "--model.gradient_checkpointing", str(n)) for n in (told - 1, told))
+    assert enough <= between * 1e3 < fewer
 
 
 def test_of_a_config_only_what_matters_is_read_and_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from lightning_modules.backbone import ThinkNet, load_base
 from lightning_modules.lora import LoraSettings
 from lightning_modules.loss import LossSettings, RoleWeights
 from lightning_modules.optim import OptimSettings, build_optimizer
+from lightning_modules.recompute import checkpoint_activations
 from lightning_modules.think_rows import RowInit
 from tests.conftest import KINDS, TINY, random_lm
 
@@ -237,10 +238,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(
     peft: dict[str, Any], tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     grads = []
-    for checkpointing in (False, True):
+    for checkpointed in (False, True, 1):
         base = random_lm("qwen2")
-        if checkpointing:
-            getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+        checkpoint_activations(base, checkpointed)
         net = ThinkNet(base, tiny_tokenizer, LoraSettings(rank=4, peft=peft))
         torch.manual_seed(0)
         for p in net.parameters():
@@ -248,8 +248,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(
                 torch.nn.init.normal_(p, std=0.05)
         net(make_batch(0, 3)).total.backward()
         grads.append([p.grad for p in net.parameters() if p.requires_grad])
-    for one, two in zip(*grads, strict=True):
+    for one, two, three in zip(*grads, strict=True):
         torch.testing.assert_close(one, two)
+        torch.testing.assert_close(one, three)
 
 
 def test_the_embedded_model_loads_and_starts_anew_by_seed() -> None:

@@ -61,6 +61,8 @@ def test_rows_and_lengths_count_and_lean_layers_and_checkpoints_keep_less() -> N
     checkpointed = working({"lora": LoraSettings(), "gradient_checkpointing": True}, [128])
     assert checkpointed.activations < 0.5 * one.activations < 0.5 * not_lean.activations
     assert checkpointed.backward > one.backward  # a layer's activations come back
+    half = working({"lora": LoraSettings(), "gradient_checkpointing": 2}, [128])  # of 4 layers
+    assert half.activations == pytest.approx((one.activations + checkpointed.activations) / 2, rel=0.05)
 
 
 def test_gradients_of_earlier_micro_batches_are_there_at_the_peak() -> None:
