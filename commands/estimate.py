@@ -148,16 +148,13 @@ def show(columns: dict[int, Plan]) -> None:
 def depth(peak: Callable[[int], float], layers: int, device_gb: float) -> str:
     """With how few of `layers` checkpointed a device of `device_gb` holds a fit; `peak` gives bytes for a number."""
 
-    def fits(checkpointed: int) -> bool:
-        return peak(checkpointed) <= device_gb * 1e9
-
-    if not fits(layers):
-        least = peak(layers) / 1e9
+    room = device_gb * 1e9
+    if (least := peak(layers)) > room:
         return (
-            f"{device_gb:g} GB do not hold it, even with all layers checkpointed: {least:.2f} GB. Lower "
+            f"{device_gb:g} GB do not hold it, even with all layers checkpointed: {least / 1e9:.2f} GB. Lower "
             "data.batch_size or data.max_length, or hold the base in fewer bits (model.dtype, model.quantize)"
         )
-    fewest = bisect_left(range(layers), True, key=fits)
+    fewest = bisect_left(range(layers), True, key=lambda checkpointed: peak(checkpointed) <= room)
     if not fewest:
         return f"{device_gb:g} GB hold it without gradient checkpointing"
     way = f"--model.gradient_checkpointing {fewest}"

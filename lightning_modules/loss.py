@@ -72,12 +72,12 @@ class LossSettings:
             raise UserError("model.loss.z_loss", self.z_loss, "is below 0", "give 0.0 for none, or 1e-4")
 
 
-def chunk_rows(vocabulary: int, device: torch.device, width: int) -> int:
+def chunk_rows(vocabulary: int, device: torch.device, width: int, memory: int | None = None) -> int:
     """Positions of which a chunk holds the logits, `width` bytes each. Of the memory that a device has, not of what is
-    free at the moment: a run must sum in the same order when it is repeated."""
-    if device.type == "cuda":
+    free at the moment: a run must sum in the same order when it is repeated. `memory`: of a device that is not here."""
+    if memory is None and device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
-    else:
+    elif memory is None:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     most = MOST_CHUNK_BYTES.get((device.type, width), 2**28)
     return max(1, min(most, memory // CHUNK_SHARE) // (width * vocabulary))

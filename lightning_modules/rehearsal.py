@@ -112,11 +112,10 @@ def _loss_at_once(on_gpu: bool) -> Iterator[None]:
     def at_once(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
         return logits.new_empty(len(logits), dtype=torch.float32), logits.new_empty(len(logits), dtype=torch.float32)
 
-    def of_gpu(vocabulary: int, device: torch.device, width: int) -> int:
-        if torch.cuda.is_available():
-            return own[1](vocabulary, torch.device("cuda", 0), width)
-        most = min(loss.MOST_CHUNK_BYTES["cuda", width], GPU_MEMORY // loss.CHUNK_SHARE)
-        return max(1, most // (width * vocabulary))
+    def of_gpu(vocabulary: int, device: torch.device, width: int, memory: int | None = None) -> int:
+        if not torch.cuda.is_available():
+            memory = GPU_MEMORY
+        return own[1](vocabulary, torch.device("cuda", 0), width, memory)
 
     loss.cross_entropy_ = at_once  # type: ignore[assignment]
     loss.chunk_rows = of_gpu if on_gpu else own[1]

@@ -8,6 +8,7 @@ from torch import nn
 from datamodules.tokenize import ThinkTokenizer
 from lightning_modules.backbone import ThinkNet
 from lightning_modules.lora import LoraSettings
+from lightning_modules.recompute import checkpoint_activations
 from tests.conftest import random_lm
 
 MakeBatch = Callable[..., Any]
@@ -30,8 +31,7 @@ def made(
             nn.init.normal_(parameter, 1.0, 0.1)
     if more.get("dtype"):
         base = base.to(more["dtype"])
-    if more.get("checkpointing"):
-        getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+    checkpoint_activations(base, more.get("checkpointing", False))
     net = ThinkNet(base, tokenizer, lora, lean=lean)
     for p in net.parameters():
         if p.requires_grad:

@@ -11,6 +11,7 @@ from errors import UserError
 from lightning_modules.backbone import ThinkNet, load_base
 from lightning_modules.lora import LoraSettings
 from lightning_modules.quantize import check_quantize
+from lightning_modules.recompute import checkpoint_activations
 from tests.conftest import TINY, random_lm
 
 pytest.importorskip("bitsandbytes")
@@ -81,8 +82,7 @@ def test_gradients_are_the_same_after_evaluation_and_with_checkpointing(
     batch, found = make_batch(0, 3), []
     for checkpointing in (False, True):
         base = load_base(str(TINY), None, "float32", quantize="nf4")
-        if checkpointing:
-            getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
+        checkpoint_activations(base, checkpointing)
         net = ThinkNet(base, tiny_tokenizer, lora)
         fill(net)
         if checkpointing:
