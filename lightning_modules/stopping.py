@@ -115,7 +115,8 @@ class Lifeline(Callback):
         port = trainer.strategy.broadcast(self._store.port if self._store else 0)
         if self._store is None:
             self._store = TCPStore(host, port, is_master=False, timeout=wait)
-        threading.Thread(target=self._watch, args=(self._store,), daemon=True, name="lifeline").start()
+        self._watching = threading.Thread(target=self._watch, args=(self._store,), daemon=True, name="lifeline")
+        self._watching.start()
         trainer.strategy.barrier("lifeline")  # nobody fails before all can tell
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -142,6 +143,7 @@ class Lifeline(Callback):
         if self._store is not None:
             dist.barrier()
             self._closed.set()
+            self._watching.join(GRACE)  # one that is in the store's C++ while Python shuts down aborts the process
 
     def _watch(self, store: TCPStore) -> None:
         while not self._closed.wait(POLL):
