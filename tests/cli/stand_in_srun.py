@@ -23,6 +23,7 @@ def srun(args: list[str]) -> int:
     tasks = []
     for rank in range(int(os.environ["SLURM_NNODES"])):
         place = {"SLURM_STEP_ID": "0", "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"}
+        place["PYTHONFAULTHANDLER"] = "1"
         with open(output.replace("%t", str(rank)), "ab") as log:
             tasks.append(
                 subprocess.Popen(
@@ -37,6 +38,9 @@ def srun(args: list[str]) -> int:
                 failed = True
                 to_all(tasks, signal.SIGTERM)
             time.sleep(0.05)
+        if None in codes:
+            to_all(tasks, signal.SIGABRT)  # what still runs says where it stands
+            time.sleep(2)
     finally:
         to_all(tasks, signal.SIGKILL)
     ended = [task.wait() for task in tasks]
