@@ -38,7 +38,7 @@ from lightning_modules.throughput import Throughput
 log = logging.getLogger("thinkwright")
 RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts which folder the first one made
 NOT_FOR_USERS = (
-    "LightningCLI's args parameter", ".*LeafSpec.*", ".*does not have many workers.*", ".*in eval mode.*",
+    "LightningCLI's args parameter", ".*LeafSpec.*", ".*in eval mode.*",
     ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*", ".*Experiment logs directory.*",
     "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
     "Detected call of `lr_scheduler.step.*",

@@ -1,41 +1,66 @@
-"""The planned batches as a data set, and a training loader that goes on wherever training stands."""
+"""The batches of a plan, made by threads ahead of their use, and a training loader that goes on where training stands.
 
-import signal
-from collections.abc import Callable, Iterator
+Threads and not processes: a batch is a few copies out of a memory-mapped file, made in less time than another process
+would take to hand it over (benchmarks/README.md), and a process that is forked while other threads run (gloo's,
+TensorBoard's, the progress bar's) may hang before it has begun.
+"""
 
-from torch.utils.data import DataLoader, Dataset
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import torch
 
 from datamodules.batching import PlannedBatch
 from datamodules.collate import Batch, collate
 from datamodules.token_rows import TokenRows
 
-PATIENCE = 120  # seconds that a worker lives on after SIGTERM
+AHEAD = 2  # batches for each thread; torch's DataLoader has as many for each worker
 
 
-class PlannedBatches(Dataset[Batch]):
-    """Item i is the i-th planned batch."""
+class PlannedBatches:
+    """The planned batches in their order, in pinned memory where there is a GPU.
 
-    def __init__(self, rows: TokenRows, planned: list[PlannedBatch], pad_id: int) -> None:
-        self.rows, self.planned, self.pad_id = rows, planned, pad_id
+    `num_workers` threads make them ahead, each as many as AHEAD says; with 0 each is made when it is asked for.
+    """
+
+    def __init__(self, rows: TokenRows, planned: list[PlannedBatch], pad_id: int, num_workers: int = 0) -> None:
+        self.rows, self.planned, self.pad_id, self.num_workers = rows, planned, pad_id, num_workers
 
     def __len__(self) -> int:
         return len(self.planned)
 
-    def __getitem__(self, index: int) -> Batch:
-        batch = self.planned[index]
+    def __iter__(self) -> Iterator[Batch]:
+        pin = torch.cuda.is_available()
+        for batch in self._ahead() if self.num_workers else map(self._make, self.planned):
+            yield batch.pin_memory() if pin else batch
+
+    def _make(self, batch: PlannedBatch) -> Batch:
         return collate([self.rows[row] for row in batch.rows], batch.step_tokens, self.pad_id)
+
+    def _ahead(self) -> Iterator[Batch]:
+        pool, todo = ThreadPoolExecutor(self.num_workers, "batches"), iter(self.planned)
+        try:
+            ahead = deque(pool.submit(self._make, batch) for batch in islice(todo, AHEAD * self.num_workers))
+            while ahead:
+                made = ahead.popleft().result()
+                ahead.extend(pool.submit(self._make, batch) for batch in islice(todo, 1))
+                yield made
+        finally:  # the others may not be wanted any more
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class PlanLoader:
     """The training loader: this rank's batches by plan, from wherever training stands.
 
     `done()` is the number of batches that training has processed since its first epoch. A resumed fit has it back
-    before Lightning asks for an iterator: it is the same on every rank, it does not count what workers fetched ahead,
-    and at the end of an epoch it means the next.
+    before Lightning asks for an iterator: it is the same on every rank, it does not count what was made ahead, and at
+    the end of an epoch it means the next.
     """
 
     def __init__(
-        self, planned: int, in_epoch: int, batches: Callable[[int, int], DataLoader[Batch]], done: Callable[[], int]
+        self, planned: int, in_epoch: int, batches: Callable[[int, int], Iterable[Batch]], done: Callable[[], int]
     ) -> None:
         self._planned, self._in_epoch = planned, in_epoch  # batches in the plan of an epoch, and those that are taken
         self._batches, self._done = batches, done
@@ -46,12 +71,3 @@ class PlanLoader:
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = divmod(self._done(), self._in_epoch)
         return iter(self._batches(epoch, start))
-
-
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """For a worker process: Ctrl-C and a cluster's SIGTERM reach it, too, and the trainer still needs its batches to
-    come to the end of an optimizer step. It ends with the trainer, however that ends; or in a while, should nobody ask
-    it to."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))

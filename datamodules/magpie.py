@@ -6,15 +6,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluation
-from datamodules.collate import Batch
 from datamodules.duplicates import Border
 from datamodules.examine import CUTTING, Outcome, Recipe, TooLong
-from datamodules.loader import PlanLoader, PlannedBatches, leave_signals_to_the_trainer
+from datamodules.loader import PlanLoader, PlannedBatches
 from datamodules.prepare import prepare, shortfall
 from datamodules.render import Template
 from datamodules.report import Report
@@ -70,7 +67,7 @@ class MagpieDataModule(LightningDataModule):
             many whole rows as fill batch_size times max_length; no row sees another. `auto`: packed on GPUs, else none.
         tokens_per_step: Supervised tokens of an optimizer step of packed rows; null: the mean of unpacked ones.
         val_batch_size: Rows a device takes at once in validation, test and predict.
-        num_workers: Processes a device has for making batches; 0 makes them in the training process.
+        num_workers: Threads that make a device's batches ahead; 0 makes each when it is asked for.
         num_proc: Processes that prepare rows, where there are more than a few thousand; 1 prepares in this one.
         cache_dir: Folder for prepared rows.
         tokenizer: Model whose tokenizer is used; the same as model.name.
@@ -254,12 +251,12 @@ class MagpieDataModule(LightningDataModule):
         """Optimizer steps of an epoch, from the plan."""
         return -(-self.batches_per_epoch()[1] // self.sizes().accumulate)
 
-    def train_dataloader(self) -> "PlanLoader":
+    def train_dataloader(self) -> PlanLoader:
         trainer = self.trainer
         assert trainer is not None
         rows, sizes = self.splits["train"], self.sizes()
 
-        def batches(epoch: int, start: int) -> DataLoader[Batch]:
+        def batches(epoch: int, start: int) -> PlannedBatches:
             plan = plan_epoch(rows.lengths, rows.supervised, sizes, self.seed, epoch)
             return self._loader("train", [batch[trainer.global_rank] for batch in plan.batches[start:]])
 
@@ -270,27 +267,21 @@ class MagpieDataModule(LightningDataModule):
 
     # Evaluation
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> PlannedBatches:
         return self._evaluation("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> PlannedBatches:
         return self._evaluation("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> PlannedBatches:
         return self._evaluation("test")
 
-    def _evaluation(self, split: str) -> DataLoader[Batch]:
+    def _evaluation(self, split: str) -> PlannedBatches:
         assert self.trainer is not None
         plan = plan_evaluation(
             len(self.splits[split]), self.val_batch_size, self.trainer.global_rank, self.trainer.world_size
         )
         return self._loader(split, [PlannedBatch(rows, 0) for rows in plan])
 
-    def _loader(self, split: str, planned: list[PlannedBatch]) -> DataLoader[Batch]:
-        return DataLoader(
-            PlannedBatches(self.splits[split], planned, self.pad_id),
-            batch_size=None,
-            num_workers=self.num_workers,
-            worker_init_fn=leave_signals_to_the_trainer,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _loader(self, split: str, planned: list[PlannedBatch]) -> PlannedBatches:
+        return PlannedBatches(self.splits[split], planned, self.pad_id, self.num_workers)

@@ -8,15 +8,12 @@ import time
 import warnings
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from torch.utils.data import DataLoader
 
 from benchmarks.speed.adapters import same_start
 from benchmarks.speed.record import Steps
 from benchmarks.speed.rows import Rows
 from datamodules.batching import PlannedBatch
-from datamodules.collate import Batch
 from datamodules.loader import PlannedBatches
 from datamodules.token_rows import TokenRow
 from lightning_modules.lora import LoraSettings
@@ -39,7 +36,7 @@ class FileRows:
 
 
 class GivenSteps(LightningDataModule):
-    """The planned steps, by the project's own data set, collation and loader settings."""
+    """The planned steps, by the project's own collation and loader."""
 
     def __init__(self, task: dict[str, Any], rows: Rows) -> None:
         super().__init__()
@@ -50,13 +47,8 @@ class GivenSteps(LightningDataModule):
         # What Throughput asks of a data module: how much a batch could have held
         self.batch_size, self.max_length = 1, max(map(sum, task["lengths"]))
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(
-            PlannedBatches(FileRows(self.rows), self.planned, 0),  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def train_dataloader(self) -> PlannedBatches:
+        return PlannedBatches(FileRows(self.rows), self.planned, 0, self.workers)  # type: ignore[arg-type]
 
 
 class Recorder(Callback):

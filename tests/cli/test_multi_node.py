@@ -174,7 +174,7 @@ def test_outside_of_the_checkout_the_script_says_where_to_submit(tmp_path: Path)
 def test_a_job_saves_ahead_of_its_limit_and_its_second_start_ends_the_run(
     submit: Submit, cache: Path, tmp_path: Path
 ) -> None:
-    """Workers are told to end, too, and the ranks still come to the end of their step."""
+    """All ranks are told at once, in the middle of a step, and come to its end."""
     fit = [
         "--config", DEMO, *SHORT, "--data.cache_dir", str(cache), "--data.train_rows", "320", "--data.num_workers", "1",
         "--model.evaluation.rows", "0", "--trainer.accumulate_grad_batches", "1", "--trainer.max_epochs", "1",

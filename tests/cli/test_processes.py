@@ -112,7 +112,6 @@ def test_a_signal_from_outside_ends_training_with_its_code_and_the_way_on(
     sent: int, code: int, in_tmp: Path, cache: Path
 ) -> None:
     long = ("--trainer.max_epochs", "500", "--checkpoint.every_n_steps", "1", "--model.evaluation.rows", "0")
-    # Workers get the signal, too, where a terminal or a cluster sends it
     args = fit(*long, "--data.cache_dir", str(cache), "--data.num_workers", "2")
     with begun(args, in_tmp) as process:
         os.killpg(process.pid, sent)

@@ -2,7 +2,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
 
 from datamodules.loader import PlanLoader
 from datamodules.magpie import MagpieDataModule
@@ -69,7 +68,7 @@ def test_how_epochs_are_cut_is_said_once(tmp_path: Any, caplog: pytest.LogCaptur
 
 def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -> None:
     for workers in (0, 2):
-        loader: DataLoader[Any] = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()
+        loader = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()
         assert [batch.rows for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
