@@ -1,7 +1,7 @@
 """The batches of a plan, made by threads ahead of their use, and a training loader that goes on where training stands.
 
 Threads and not processes: a batch is a few copies out of a memory-mapped file, made in less time than another process
-would take to hand it over (benchmarks/README.md), and a process that is forked while other threads run (gloo's,
+would take to hand it over (benchmarks/loading.py), and a process that is forked while other threads run (gloo's,
 TensorBoard's, the progress bar's) may hang before it has begun.
 """
 

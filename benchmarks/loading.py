@@ -1,0 +1,97 @@
+"""Measures what a batch costs: made where it is used, by threads ahead, or by processes, as a DataLoader has them.
+
+    python -m benchmarks.loading [--rows 20000] [--batches 500] [--repeat 3]
+
+Rows of 200 to 900 tokens, taken at random from a file that the page cache holds. `wait` is what a training step waits
+for its batch where steps take 20 ms, asleep, as if a GPU computed; `alone` is the time for each batch when nothing is
+done between two.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batching import PlannedBatch
+from datamodules.collate import Batch, collate
+from datamodules.loader import PlannedBatches
+from datamodules.token_rows import TokenRows, TokenRowsWriter
+
+STEP = 0.02  # seconds, of a small model on a fast GPU
+
+
+def write_rows(path: Path, number: int) -> TokenRows:
+    random, writer = np.random.default_rng(0), TokenRowsWriter(path)
+    for row in range(number):
+        length = int(random.integers(200, 900))
+        ids = random.integers(0, 150_000, length).astype(np.int32)
+        writer.add(str(row), "", length - 60, ids, (np.arange(length) >= 60).astype(np.int8))
+    writer.close()
+    return TokenRows(path)
+
+
+class InProcesses(Dataset[Batch]):
+    def __init__(self, rows: TokenRows, planned: list[PlannedBatch]) -> None:
+        self.rows, self.planned = rows, planned
+
+    def __len__(self) -> int:
+        return len(self.planned)
+
+    def __getitem__(self, index: int) -> Batch:
+        return collate([self.rows[row] for row in self.planned[index].rows], self.planned[index].step_tokens, 0)
+
+
+def measure(loader: Iterable[Any], step: float) -> tuple[float, float]:
+    """Seconds to the first batch, and mean seconds that each of the others is waited for."""
+    begun = time.perf_counter()
+    batches: Iterator[Any] = iter(loader)
+    next(batches)
+    first, waited, number = time.perf_counter() - begun, 0.0, 0
+    while True:
+        time.sleep(step)
+        begun = time.perf_counter()
+        try:
+            next(batches)
+        except StopIteration:
+            return first, waited / number
+        waited, number = waited + time.perf_counter() - begun, number + 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--batches", type=int, default=500)
+    parser.add_argument("--repeat", type=int, default=3)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # on a machine with few cores
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = write_rows(Path(scratch) / "train.arrow", args.rows)
+        print("rows  made by       first ms   alone ms    wait ms")
+        for size in (4, 32):
+            chosen = np.random.default_rng(size).integers(0, args.rows, (args.batches, size)).tolist()
+            planned = [PlannedBatch(tuple(batch), 1) for batch in chosen]
+            ways: dict[str, Callable[[], Iterable[Any]]] = {"this thread": lambda p=planned: PlannedBatches(rows, p, 0)}
+            for number in (2, 4):
+                ways[f"{number} threads"] = lambda p=planned, n=number: PlannedBatches(rows, p, 0, n)
+            for number in (2, 4):
+                ways[f"{number} processes"] = lambda p=planned, n=number: DataLoader(
+                    InProcesses(rows, p), batch_size=None, num_workers=n
+                )
+            for name, way in ways.items():
+                alone = [measure(way(), 0.0) for _ in range(args.repeat)]
+                waits = [measure(way(), STEP)[1] for _ in range(args.repeat)]
+                first, each = (1000 * statistics.median(column) for column in zip(*alone, strict=True))
+                print(
+                    f"{size:4}  {name:12} {first:9.1f}  {each:9.2f}  {1000 * statistics.median(waits):9.2f}", flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()
