@@ -92,7 +92,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps that are")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, help="processes that make batches; default: 2 on CUDA, else 0")
+    parser.add_argument(
+        "--workers", type=int, help="of a loader: ours threads, else processes; default 2 on CUDA, else 0"
+    )
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--train-rows", action="store_true", help="ours at the full rate; give the peers :rows")
     parser.add_argument("--profile", type=Path, help="folder for torch.profiler's traces, which cost time")
