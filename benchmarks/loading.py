@@ -12,15 +12,15 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.batching import PlannedBatch
-from datamodules.collate import Batch, collate
+from datamodules.collate import Batch
 from datamodules.loader import PlannedBatches
 from datamodules.token_rows import TokenRows, TokenRowsWriter
 
@@ -37,15 +37,19 @@ def write_rows(path: Path, number: int) -> TokenRows:
     return TokenRows(path)
 
 
-class InProcesses(Dataset[Batch]):
-    def __init__(self, rows: TokenRows, planned: list[PlannedBatch]) -> None:
-        self.rows, self.planned = rows, planned
-
-    def __len__(self) -> int:
-        return len(self.planned)
+class ByIndex(PlannedBatches):
+    """The same batches, as a DataLoader asks for them."""
 
     def __getitem__(self, index: int) -> Batch:
-        return collate([self.rows[row] for row in self.planned[index].rows], self.planned[index].step_tokens, 0)
+        return self.make(self.planned[index])
+
+
+def ways(rows: TokenRows, planned: list[PlannedBatch]) -> Iterator[tuple[str, Iterable[Any]]]:
+    for threads in (0, 2, 4):
+        yield f"{threads} threads" if threads else "this thread", PlannedBatches(rows, planned, 0, threads)
+    by_index: Any = ByIndex(rows, planned, 0)
+    for processes in (2, 4):
+        yield f"{processes} processes", DataLoader(by_index, batch_size=None, num_workers=processes)
 
 
 def measure(loader: Iterable[Any], step: float) -> tuple[float, float]:
@@ -77,20 +81,11 @@ def main() -> None:
         for size in (4, 32):
             chosen = np.random.default_rng(size).integers(0, args.rows, (args.batches, size)).tolist()
             planned = [PlannedBatch(tuple(batch), 1) for batch in chosen]
-            ways: dict[str, Callable[[], Iterable[Any]]] = {"this thread": lambda p=planned: PlannedBatches(rows, p, 0)}
-            for number in (2, 4):
-                ways[f"{number} threads"] = lambda p=planned, n=number: PlannedBatches(rows, p, 0, n)
-            for number in (2, 4):
-                ways[f"{number} processes"] = lambda p=planned, n=number: DataLoader(
-                    InProcesses(rows, p), batch_size=None, num_workers=n
-                )
-            for name, way in ways.items():
-                alone = [measure(way(), 0.0) for _ in range(args.repeat)]
-                waits = [measure(way(), STEP)[1] for _ in range(args.repeat)]
+            for name, loader in ways(rows, planned):
+                alone = [measure(loader, 0.0) for _ in range(args.repeat)]
+                wait = 1000 * statistics.median(measure(loader, STEP)[1] for _ in range(args.repeat))
                 first, each = (1000 * statistics.median(column) for column in zip(*alone, strict=True))
-                print(
-                    f"{size:4}  {name:12} {first:9.1f}  {each:9.2f}  {1000 * statistics.median(waits):9.2f}", flush=True
-                )
+                print(f"{size:4}  {name:12} {first:9.1f}  {each:9.2f}  {wait:9.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,6 @@ def show(columns: dict[int, Plan]) -> None:
 
 def depth(peak: Callable[[int], float], layers: int, device_gb: float) -> str:
     """With how few of `layers` checkpointed a device of `device_gb` holds a fit; `peak` gives bytes for a number."""
-
     room = device_gb * 1e9
     if (least := peak(layers)) > room:
         return (

@@ -33,19 +33,20 @@ class PlannedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         pin = torch.cuda.is_available()
-        for batch in self._ahead() if self.num_workers else map(self._make, self.planned):
+        for batch in self._ahead() if self.num_workers else map(self.make, self.planned):
             yield batch.pin_memory() if pin else batch
 
-    def _make(self, batch: PlannedBatch) -> Batch:
+    def make(self, batch: PlannedBatch) -> Batch:
+        """The tensors of one of them; asked from any thread."""
         return collate([self.rows[row] for row in batch.rows], batch.step_tokens, self.pad_id)
 
     def _ahead(self) -> Iterator[Batch]:
         pool, todo = ThreadPoolExecutor(self.num_workers, "batches"), iter(self.planned)
         try:
-            ahead = deque(pool.submit(self._make, batch) for batch in islice(todo, AHEAD * self.num_workers))
+            ahead = deque(pool.submit(self.make, batch) for batch in islice(todo, AHEAD * self.num_workers))
             while ahead:
                 made = ahead.popleft().result()
-                ahead.extend(pool.submit(self._make, batch) for batch in islice(todo, 1))
+                ahead.extend(pool.submit(self.make, batch) for batch in islice(todo, 1))
                 yield made
         finally:  # the others may not be wanted any more
             pool.shutdown(wait=False, cancel_futures=True)
