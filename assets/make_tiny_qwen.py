@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cli import main  # noqa: E402
-from datamodules import equations  # noqa: E402
+from datamodules.rows import builtin  # noqa: E402
 
 TARGET = ROOT / "assets" / "tiny-qwen"
 # Qwen1.5's own pre-tokenizer (tokenizer.json of Qwen/Qwen1.5-1.8B-Chat)
@@ -53,7 +53,7 @@ def write_tokenizer(folder: Path) -> None:
         vocab_size=ROWS - 32, initial_alphabet=alphabet, min_frequency=30, show_progress=False
     )
     texts = ["### Instruction: \n### Response: "] * 100
-    for row in islice(equations.rows(0, "plain"), 10_000):
+    for row in islice(builtin.rows(0, "plain"), 10_000):
         texts += [row["instruction"], row["response"]]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CHATML])

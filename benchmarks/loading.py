@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from datamodules.batching import PlannedBatch
-from datamodules.collate import Batch
-from datamodules.loader import PlannedBatches
-from datamodules.token_rows import TokenRows, TokenRowsWriter
+from datamodules.batches.collate import Batch
+from datamodules.batches.loader import PlannedBatches
+from datamodules.batches.plan import PlannedBatch
+from datamodules.prepare.token_dataset import TokenRows, TokenRowsWriter
 
 STEP = 0.02  # seconds, of a small model on a fast GPU
 

@@ -102,9 +102,9 @@ def build(setting: Setting, device: str) -> Any:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from lightning_modules.backbone import ThinkNet
-    from lightning_modules.lora import LoraSettings
-    from lightning_modules.recompute import checkpoint_activations
+    from lightning_modules.net.activation_checkpointing import checkpoint_activations
+    from lightning_modules.net.lora import LoraSettings
+    from lightning_modules.net.think_net import ThinkNet
 
     lora = LoraSettings(rank=setting.rank, target_modules=setting.targets) if setting.rank else None
     config = Qwen2Config(**SHAPES[setting.shape], max_position_embeddings=32_768)
@@ -124,7 +124,7 @@ def measure(setting: Setting, device: str) -> float:
     """Bytes, in this process."""
     import torch
 
-    from lightning_modules.optim import OptimSettings, build_optimizer
+    from lightning_modules.update.optim import OptimSettings, build_optimizer
 
     def train(setting: Setting) -> None:
         torch.manual_seed(0)
@@ -163,9 +163,9 @@ def status(name: str) -> float:
 def batch_of(setting: Setting) -> Any:
     import numpy as np
 
-    from datamodules.collate import collate
-    from datamodules.render import Role
-    from datamodules.token_rows import TokenRow
+    from datamodules.batches.collate import collate
+    from datamodules.prepare.token_dataset import TokenRow
+    from datamodules.text.segments import Role
 
     drawn = np.random.default_rng(0)
     roles = np.full(setting.length, Role.THOUGHT, np.int8)
@@ -179,7 +179,7 @@ def estimate(setting: Setting, device: str) -> Any:
     """What the planner says, as `python cli.py estimate` does."""
     import torch
 
-    from lightning_modules.memory import Steps, plan
+    from lightning_modules.estimate.memory import Steps, plan
 
     mixed = getattr(torch, setting.mixed) if setting.mixed else None
     steps = Steps(setting.rows, setting.length, device == "cuda", mixed, accumulate=2)

@@ -25,10 +25,10 @@ CAPACITIES = (512, 1024, 2048, 4096)
 SPLITS = ("sentence", "none")
 REPEAT = 5
 
-from datamodules.batching import Shape, Sizes, plan_epoch, steps_per_epoch  # noqa: E402
+from datamodules.batches.packing import best_fit  # noqa: E402
+from datamodules.batches.plan import Shape, Sizes, plan_epoch, steps_per_epoch  # noqa: E402
 from datamodules.magpie import MagpieDataModule  # noqa: E402
-from datamodules.packing import best_fit  # noqa: E402
-from datamodules.steps import StepSettings  # noqa: E402
+from datamodules.text.steps import StepSettings  # noqa: E402
 
 
 def real_lengths(rows: list[Path], tokenizer: Path, split: str) -> np.ndarray:

@@ -69,7 +69,7 @@ def raw(task: Task) -> Figures:
 
 def ours(task: Task) -> Figures:
     """All of `prepare`: reading, parsing, splitting, tokenizing, near duplicates, Arrow, and the fingerprint."""
-    from datamodules.prepare import prepare
+    from datamodules.prepare.cache import prepare
 
     module = data_module(task)
     tokenizer = module.think_tokenizer  # loaded before the clock runs, as the other tokenizers are
@@ -135,7 +135,7 @@ def warm(task: Task) -> Figures:
 
 def data_module(task: Task) -> Any:
     from datamodules.magpie import MagpieDataModule
-    from datamodules.steps import StepSettings
+    from datamodules.text.steps import StepSettings
 
     module = MagpieDataModule(
         task["rows"], steps=StepSettings(task["split"]), max_length=task["max_length"], train_rows=None, val_rows=None,

@@ -60,7 +60,7 @@ def first_step(rows: int, workers: int, repeat: int, scratch: Path) -> None:
 def checkpoints(repeat: int, scratch: Path) -> None:
     import torch
 
-    from lightning_modules.checkpoint import write_checkpoint
+    from lightning_modules.checkpoints.checkpoint_file import write_checkpoint
 
     content = {f"tensor {k}": torch.randn(CHECKPOINT // 4 // 200) for k in range(200)}
     took = []

@@ -20,8 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from datamodules.steps import StepMode, StepSettings, split_steps  # noqa: E402
 from tests.datamodules.test_steps import LABELLED, THINK, boundaries, labelled_steps  # noqa: E402
+
+from datamodules.text.steps import StepMode, StepSettings, split_steps  # noqa: E402
 
 Splitter = Callable[[str], list[str]]
 MODES: tuple[StepMode, ...] = ("none", "sentence", "paragraph", "marker")

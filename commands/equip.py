@@ -6,7 +6,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.callbacks import (
+from lightning_modules.checkpoints.checkpoint_callback import SaveCheckpoints
+from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
+from lightning_modules.run.callbacks import (
     Beginning,
     MetricsCsv,
     SampleTable,
@@ -14,12 +16,10 @@ from lightning_modules.callbacks import (
     WayOn,
     WritePredictions,
 )
-from lightning_modules.checkpoint import CheckedCheckpointIO
-from lightning_modules.precision import ShardedHalfPrecision
-from lightning_modules.runs import Run
-from lightning_modules.saving import SaveCheckpoints
-from lightning_modules.stopping import Lifeline
-from lightning_modules.throughput import Throughput
+from lightning_modules.run.folder import Run
+from lightning_modules.run.signals import Lifeline
+from lightning_modules.run.throughput import Throughput
+from lightning_modules.update.precision import ShardedHalfPrecision
 
 
 @dataclass

@@ -13,10 +13,10 @@ from rich.table import Table
 from commands.parsing import Complaint, Groups, Parser, explain, only_what_matters
 from commands.preflight import count_devices
 from errors import UserError
-from lightning_modules.flops import Shape, training_flops
-from lightning_modules.memory import Plan, Steps, plan, shapes_of
-from lightning_modules.precision import MIXED
+from lightning_modules.estimate.memory import Plan, Steps, plan, shapes_of
+from lightning_modules.run.flops import Shape, training_flops
 from lightning_modules.think_tuner import ThinkTuner
+from lightning_modules.update.precision import MIXED
 
 MATTERS: Groups = {
     "model": None,

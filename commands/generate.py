@@ -10,8 +10,8 @@ import torch
 from commands.load import Loaded, add_run_arguments, load_run
 from commands.parsing import Complaint, Parser, explain
 from errors import UserError
-from lightning_modules.decoding import DecodingSettings, Generation, generate, generation_config
-from lightning_modules.summary import styled
+from lightning_modules.evaluation.summary import styled
+from lightning_modules.generation.generate import DecodingSettings, Generation, generate, generation_config
 
 
 def build_parser() -> Parser:

@@ -9,12 +9,12 @@ from jsonargparse import set_parsing_settings
 
 from commands.parsing import Complaint, Parser
 from datamodules.magpie import MagpieDataModule
-from datamodules.render import Template
-from datamodules.template import load_template
-from datamodules.thoughts import Tags
+from datamodules.text.response import Tags
+from datamodules.text.segments import Template
+from datamodules.tokens.template import load_template
 from errors import UserError
-from lightning_modules.checkpoint import KEY, read_checkpoint
-from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate
+from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
+from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
 
 

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from commands.parsing import Complaint, Groups, Parser, explain, only_what_matters
 from commands.preflight import config_files
-from datamodules import preview
 from datamodules.magpie import MagpieDataModule
-from datamodules.preview import Row
-from datamodules.preview_page import page
-from datamodules.render import Role
+from datamodules.preview import terminal as preview
+from datamodules.preview.html import page
+from datamodules.preview.terminal import Row
+from datamodules.text.segments import Role
 from errors import UserError
-from lightning_modules.runs import RunSettings, find_runs
+from lightning_modules.run.folder import RunSettings, find_runs
 
 A_LOOK = 2_000  # rows: seconds
 MATTERS: Groups = {"data": None, "model": ("name", "revision")}

@@ -12,11 +12,11 @@ import torch
 from commands.generate import device
 from commands.load import load_run
 from commands.parsing import Complaint, Parser, explain
-from datamodules.collate import Batch
+from datamodules.batches.collate import Batch
 from errors import UserError
-from lightning_modules.checkpoint import read_checkpoint
-from lightning_modules.precision import MIXED
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.think_tuner import ThinkTuner
+from lightning_modules.update.precision import MIXED
 
 SHOWN = 8  # tensors whose gradient is not finite, by name
 

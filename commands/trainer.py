@@ -21,19 +21,19 @@ from commands.equip import Equipment, equip, equip_fit, equip_predict, leave_sig
 from commands.parsing import Complaint, Parser, explain, missing_package
 from commands.preflight import check_hardware, check_launch, config_files
 from datamodules.magpie import MagpieDataModule
-from datamodules.tokenize import ThinkTokenizer
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.callbacks import Beginning
-from lightning_modules.checkpoint import KEY, check_identity, identity, read_checkpoint
-from lightning_modules.precision import WIDE, advice_for_cpu, bfloat16_gain
-from lightning_modules.record import write_record
-from lightning_modules.runs import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.saving import CheckpointSettings, SaveCheckpoints
-from lightning_modules.stopping import Lifeline, Signals, Stopped
-from lightning_modules.summary import print_samples, print_table, stage_figures
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointSettings, SaveCheckpoints
+from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity, read_checkpoint
+from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
+from lightning_modules.run.callbacks import Beginning
+from lightning_modules.run.environment import write_record
+from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.signals import Lifeline, Signals, Stopped
+from lightning_modules.run.throughput import Throughput
 from lightning_modules.think_tuner import ThinkTuner
-from lightning_modules.throughput import Throughput
+from lightning_modules.update.precision import WIDE, advice_for_cpu, bfloat16_gain
 
 log = logging.getLogger("thinkwright")
 RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts which folder the first one made

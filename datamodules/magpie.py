@@ -8,23 +8,23 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from datamodules.batching import PlannedBatch, Sizes, plan_epoch, plan_evaluation
-from datamodules.duplicates import Border
-from datamodules.examine import CUTTING, Outcome, Recipe, TooLong
-from datamodules.loader import PlanLoader, PlannedBatches
-from datamodules.prepare import prepare, shortfall
-from datamodules.render import Template
-from datamodules.report import Report
-from datamodules.select import Selection
-from datamodules.sizing import Epochs, Packing, check_tokens_per_step, cut
-from datamodules.sources import MixedSource, Source, check_sources, open_source
-from datamodules.steps import StepSettings
-from datamodules.survey import Part, Quotas, Survey
-from datamodules.template import check_template, load_template
-from datamodules.thoughts import Columns, Tags
-from datamodules.token_rows import TokenRows
-from datamodules.tokenize import ThinkTokenizer
-from datamodules.untidy import Untidy
+from datamodules.batches.loader import PlanLoader, PlannedBatches
+from datamodules.batches.plan import PlannedBatch, Sizes, plan_epoch, plan_evaluation
+from datamodules.batches.step_size import Epochs, Packing, check_tokens_per_step, cut
+from datamodules.prepare.cache import prepare, shortfall
+from datamodules.prepare.pass_over_sources import Part, Quotas, Survey
+from datamodules.prepare.stats import Report
+from datamodules.prepare.token_dataset import TokenRows
+from datamodules.rows.filters import Selection
+from datamodules.rows.near_duplicates import Border
+from datamodules.rows.sources import MixedSource, Source, check_sources, open_source
+from datamodules.text.malformed import Untidy
+from datamodules.text.response import Columns, Tags
+from datamodules.text.segments import Template
+from datamodules.text.steps import StepSettings
+from datamodules.tokens.process import CUTTING, Outcome, Recipe, TooLong
+from datamodules.tokens.template import check_template, load_template
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 
 log = logging.getLogger("thinkwright")

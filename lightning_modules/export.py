@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from datamodules.render import Template
+from datamodules.text.segments import Template
 from errors import UserError
 from hub import model_folder
-from lightning_modules.backbone import ThinkNet
-from lightning_modules.lora import as_plain
-from lightning_modules.summary import label, ordered, shown
-from lightning_modules.think_rows import ThinkEmbedding, ThinkHead
+from lightning_modules.evaluation.summary import label, ordered, shown
+from lightning_modules.net.lora import as_plain
+from lightning_modules.net.new_token_embeddings import ThinkEmbedding, ThinkHead
+from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
 
 

@@ -11,23 +11,23 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules.collate import Batch
-from datamodules.thoughts import Tags
-from datamodules.tokenize import ThinkTokenizer
+from datamodules.batches.collate import Batch
+from datamodules.text.response import Tags
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.answering import EvalSettings, answer_rows
-from lightning_modules.backbone import Dtype, LossSums, ThinkNet, load_base
-from lightning_modules.checkpoint import KEY, check_identity, identity
-from lightning_modules.decoding import generation_config
-from lightning_modules.lora import LoraSettings, Start
-from lightning_modules.loss import LossSettings
-from lightning_modules.metrics import Answered, RoleLoss, TagScores, from_all_ranks, think_scores
-from lightning_modules.nonfinite import Attempt, Gradients, poisoned
-from lightning_modules.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
-from lightning_modules.quantize import Quantize, check_quantize
-from lightning_modules.recompute import check_checkpointing, checkpoint_activations
-from lightning_modules.think_rows import RowInit
+from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity
+from lightning_modules.evaluation.metrics import Answered, RoleLoss, TagScores, from_all_ranks, think_scores
+from lightning_modules.generation.answers import EvalSettings, answer_rows
+from lightning_modules.generation.generate import generation_config
+from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
+from lightning_modules.net.lora import LoraSettings, Start
+from lightning_modules.net.loss import LossSettings
+from lightning_modules.net.new_token_embeddings import RowInit
+from lightning_modules.net.quantize import Quantize, check_quantize
+from lightning_modules.net.think_net import Dtype, LossSums, ThinkNet, load_base
+from lightning_modules.update.nonfinite import Attempt, Gradients, poisoned
+from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 
 
 class ThinkTuner(LightningModule):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from datamodules.render import Role, Segment, Template
+from datamodules.text.segments import Role, Segment, Template
 
 # Before any library reads them: no test asks the real hub, and tests that run side by side do not fight over cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -124,7 +124,7 @@ def random_lm(kind: str = "qwen2-tied", vocabulary: int = 640) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
-    from datamodules.tokenize import ThinkTokenizer
+    from datamodules.tokens.tokenizer import ThinkTokenizer
 
     return ThinkTokenizer.load(str(TINY))
 
@@ -132,15 +132,15 @@ def tiny_tokenizer() -> Any:
 @pytest.fixture
 def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     """Batches of built-in rows, by index, as training sees them."""
-    from datamodules import equations
-    from datamodules.collate import collate
-    from datamodules.render import render
-    from datamodules.steps import StepSettings
-    from datamodules.thoughts import Columns, example
-    from datamodules.token_rows import TokenRow
+    from datamodules.batches.collate import collate
+    from datamodules.prepare.token_dataset import TokenRow
+    from datamodules.rows import builtin
+    from datamodules.text.response import Columns, example
+    from datamodules.text.segments import render
+    from datamodules.text.steps import StepSettings
 
     def make(*indices: int, step_tokens: int | None = None) -> Any:
-        rows = [render(example(equations.row(0, i), Columns(), i), TEMPLATE, StepSettings()) for i in indices]
+        rows = [render(example(builtin.row(0, i), Columns(), i), TEMPLATE, StepSettings()) for i in indices]
         encoded = tiny_tokenizer.encoder.encode_rows(rows)
         taken = [TokenRow(i, str(i), "easy", *pair) for i, pair in zip(indices, encoded, strict=True)]
         tokens = sum(int((row.roles != 0).sum()) for row in taken)

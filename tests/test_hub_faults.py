@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 SET = "Magpie-Align/Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B"
 MODEL = "Qwen/Qwen2-1.5B-Instruct"
 READ = f"""
-from datamodules.sources import open_source
+from datamodules.rows.sources import open_source
 print(sum(1 for _ in open_source("{SET}", None, "train", 0.1, 0).rows()))
 """
 LOAD = f"""

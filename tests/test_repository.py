@@ -8,7 +8,9 @@ import pytest
 
 from tests.conftest import ROOT, TINY
 
-SOURCES = sorted(p for folder in ("commands", "datamodules", "lightning_modules") for p in (ROOT / folder).glob("*.py"))
+SOURCES = sorted(
+    p for folder in ("commands", "datamodules", "lightning_modules") for p in (ROOT / folder).rglob("*.py")
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -22,16 +24,16 @@ def imports(path: Path) -> set[str]:
 
 
 def test_data_knows_nothing_of_models() -> None:
-    for path in (ROOT / "datamodules").glob("*.py"):
+    for path in (ROOT / "datamodules").rglob("*.py"):
         assert not imports(path) & {"lightning_modules", "commands", "peft"}, path
 
 
 def test_models_know_nothing_of_commands() -> None:
-    for path in (ROOT / "lightning_modules").glob("*.py"):
+    for path in (ROOT / "lightning_modules").rglob("*.py"):
         assert "commands" not in imports(path), path
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_outgrows_its_job(path: Path) -> None:
     assert path.stem != "utils"
     assert len(path.read_text().splitlines()) <= 300

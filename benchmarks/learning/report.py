@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.curves import FIGURES, Curve, differences, over_seeds, plainly, shown, value, verdict
-from lightning_modules.runs import STARTED
+from lightning_modules.run.folder import STARTED
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # recipe -> seed -> what runs.read_run found
 

@@ -19,7 +19,7 @@ from benchmarks.learning.recipes import CONFIGS, Recipe, Scale, is_embedded
 from benchmarks.learning.rows import as_args
 from errors import INTERRUPTED, TERMINATED, UserError
 from hub import CHECKOUT
-from lightning_modules.runs import Run, find_runs
+from lightning_modules.run.folder import Run, find_runs
 
 HEAVY = ["cli", "commands.trainer", "commands.preview", "transformers.models.qwen2.modeling_qwen2", "peft"]
 CPU = "CPU seconds: "

@@ -1,7 +1,7 @@
 """What a step must compute, the time that this takes at the rate at which the machine multiplies matrices, and MFU.
 
-FLOPs and peaks are those of lightning_modules/flops.py. `palm` is the number by PaLM's own counting (appendix B, arXiv
-2204.02311), 6 for every parameter and token of decoder and head and 12 D t of attention: higher, and not what is
+FLOPs and peaks are those of lightning_modules/run/flops.py. `palm` is the number by PaLM's own counting (appendix B,
+arXiv 2204.02311), 6 for every parameter and token of decoder and head and 12 D t of attention: higher, and not what is
 computed here.
 """
 
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.flops import Shape, flops_by_part
+from lightning_modules.run.flops import Shape, flops_by_part
 
 RUNS = 5
 # Of a chunk; which is fastest depends on the caches

@@ -13,13 +13,13 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from benchmarks.speed.adapters import same_start
 from benchmarks.speed.record import Steps
 from benchmarks.speed.rows import Rows
-from datamodules.batching import PlannedBatch
-from datamodules.loader import PlannedBatches
-from datamodules.token_rows import TokenRow
-from lightning_modules.lora import LoraSettings
-from lightning_modules.optim import OptimSettings
+from datamodules.batches.loader import PlannedBatches
+from datamodules.batches.plan import PlannedBatch
+from datamodules.prepare.token_dataset import TokenRow
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.run.throughput import Throughput
 from lightning_modules.think_tuner import ThinkTuner
-from lightning_modules.throughput import Throughput
+from lightning_modules.update.optim import OptimSettings
 
 STILL = 1e-15  # a learning rate
 PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.packing import best_fit
+from datamodules.batches.packing import best_fit
 
 Kind = Literal["padded", "grouped", "packed"]
 KINDS: tuple[Kind, ...] = ("padded", "grouped", "packed")

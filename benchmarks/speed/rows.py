@@ -16,7 +16,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared"  # real rows and a real tokenizer where this is developed; not a part of the project
-PROMPT = 0  # datamodules.render.Role, which the peers' interpreter need not be able to import
+PROMPT = 0  # datamodules.text.segments.Role, which the peers' interpreter need not be able to import
 IGNORED = -100  # a label without a loss, for transformers
 
 
@@ -81,10 +81,10 @@ class Rows:
 def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
     """Through MagpieDataModule's sources, steps, template and tokenizer; near duplicates stay."""
     from datamodules.magpie import MagpieDataModule
-    from datamodules.steps import StepSettings
-    from datamodules.survey import Survey
-    from datamodules.thoughts import Tags
-    from datamodules.tokenize import ThinkTokenizer
+    from datamodules.prepare.pass_over_sources import Survey
+    from datamodules.text.response import Tags
+    from datamodules.text.steps import StepSettings
+    from datamodules.tokens.tokenizer import ThinkTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -32,7 +32,7 @@ RUNS = 3
 
 def plan_rows(size: int) -> None:
     """Plans an epoch of so many rows, with lengths that are spread as those of real rows are."""
-    from datamodules.batching import Sizes, plan_epoch
+    from datamodules.batches.plan import Sizes, plan_epoch
 
     lengths = np.random.default_rng(0).lognormal(7, 0.7, size).clip(64, 4096).astype(np.int64)
     before, seconds = high_water(), []

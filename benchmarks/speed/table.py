@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.limit import least_seconds, needed, palm, read_config
-from lightning_modules.flops import peak_flops
+from lightning_modules.run.flops import peak_flops
 
 AGREE = 1e-3  # by which losses of a step may differ
 

@@ -18,7 +18,7 @@ from benchmarks.learning.curves import over_seeds, plainly, verdict
 from benchmarks.learning.recipes import COMMON, EMBEDDED, KNOBS, LITERAL, STRONG, Recipe, default_scale, flat
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import split_rows
-from datamodules import equations
+from datamodules.rows import builtin
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -150,7 +150,7 @@ def test_one_command_trains_tabulates_and_does_not_train_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps(equations.row(0, k)) + "\n" for k in range(80)))
+    rows.write_text("".join(json.dumps(builtin.row(0, k)) + "\n" for k in range(80)))
     scale = ["--short", "90", "--long", "256", "--val-rows", "3", "--answered", "1", "--max-new-tokens", "8"]
     given = ["--rows", str(rows), "--out", str(tmp_path / "out"), "--recipes", "literal", "+ length", "--seeds", "1"]
     for _ in range(2):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cli import main
-from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from tests.cli.conftest import DEMO, SHORT
 from tests.conftest import ROOT, needs_bitsandbytes
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from tests.cli.conftest import DEMO, SHORT
 from tests.conftest import ROOT
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cli import main
-from datamodules.render import Role
+from datamodules.text.segments import Role
 from tests.cli.conftest import DEMO
 from tests.conftest import ROOT, TINY
 
@@ -74,7 +74,7 @@ def test_the_demos_data_is_shown_and_no_model_is_loaded(in_tmp: Path) -> None:
 import sys
 from cli import main
 assert main(["preview", "--config", {DEMO!r}, "--limit", "50", "--rows", "1", "--html", "page.html"]) == 0
-assert not {{"lightning_modules.think_tuner", "lightning_modules.backbone", "peft"}} & set(sys.modules)
+assert not {{"lightning_modules.think_tuner", "lightning_modules.net.think_net", "peft"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=in_tmp, capture_output=True, text=True, check=False,
                           env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"})  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from tests.cli.conftest import DEMO, SHORT
 from tests.conftest import ROOT
 

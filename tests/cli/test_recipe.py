@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.checkpoint import read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.checkpoint import KEY, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
 from tests.conftest import needs_bitsandbytes
 
 Fit = Callable[..., int]

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from cli import main
-from lightning_modules.checkpoint import KEY, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
 from tests.conftest import ROOT
 
 

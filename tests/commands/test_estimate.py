@@ -6,7 +6,7 @@ import pytest
 
 from cli import main
 from commands.estimate import depth, duration
-from lightning_modules.flops import Shape, training_flops
+from lightning_modules.run.flops import Shape, training_flops
 
 SHAPE = Shape(frozen=10**6, trained=10**4, head=10**5, head_trained=False, layers=2, attention=64)
 

@@ -13,8 +13,8 @@ import yaml
 from commands.export import run as export
 from commands.load import load_run
 from errors import UserError
-from lightning_modules.checkpoint import CheckedCheckpointIO
-from lightning_modules.lora import LoraSettings
+from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
+from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import TINY, needs_bitsandbytes, random_lm
 
@@ -152,7 +152,7 @@ def test_what_was_trained_against_four_bits_goes_into_whole_weights(
     four_bit = load_run(str(run), None, "runs").tuner.net
     assert four_bit is not None
     torch.testing.assert_close(logits(four_bit.causal_lm), said, rtol=0, atol=0)
-    monkeypatch.setattr("lightning_modules.quantize.find_spec", lambda _: None)
+    monkeypatch.setattr("lightning_modules.net.quantize.find_spec", lambda _: None)
     whole = load_run(str(run), None, "runs", quantize=None).tuner.net
     assert whole is not None
     wanted = logits(whole.causal_lm)

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from datamodules.loader import PlanLoader
+from datamodules.batches.loader import PlanLoader
 from datamodules.magpie import MagpieDataModule
-from datamodules.sources import MixedSource
-from datamodules.steps import StepSettings
-from datamodules.thoughts import Columns, Tags
-from datamodules.untidy import Untidy
+from datamodules.rows.sources import MixedSource
+from datamodules.text.malformed import Untidy
+from datamodules.text.response import Columns, Tags
+from datamodules.text.steps import StepSettings
 from errors import UserError
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.template import load_template
-from datamodules.tokenize import ThinkTokenizer
+from datamodules.tokens.template import load_template
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.export import Card, chat_template, export_adapter, export_merged
-from lightning_modules.lora import LoraSettings
+from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import KINDS, TEMPLATE, TINY, random_lm
 

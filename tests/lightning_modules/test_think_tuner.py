@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from datamodules.magpie import MagpieDataModule
-from datamodules.render import Role
-from datamodules.steps import StepSettings
+from datamodules.text.segments import Role
+from datamodules.text.steps import StepSettings
 from errors import UserError
-from lightning_modules.answering import EvalSettings
-from lightning_modules.lora import LoraSettings
-from lightning_modules.loss import LossSettings, RoleWeights
-from lightning_modules.optim import OptimSettings
+from lightning_modules.generation.answers import EvalSettings
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.net.loss import LossSettings, RoleWeights
 from lightning_modules.think_tuner import ThinkTuner
+from lightning_modules.update.optim import OptimSettings
 from tests.conftest import TINY
 
 LORA = LoraSettings(rank=4, target_modules="all-linear")
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_other_tensors_is_refused() -> None:
 
 
 def test_the_loss_of_a_step_without_rows_has_a_gradient(make_batch: Callable[..., Any]) -> None:
-    from datamodules.collate import collate
+    from datamodules.batches.collate import collate
 
     tuner = ThinkTuner(lora=LORA)
     tuner.configure_model()

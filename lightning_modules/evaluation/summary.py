@@ -1,0 +1,97 @@
+"""The table at the end of a command, from the same figures that summary.json holds."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_modules.evaluation.metrics import Answered
+from lightning_modules.run.callbacks import SAMPLES
+
+THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+PERCENT = ("think_format", "finished", "answer_match")
+ONE_DECIMAL = ("thoughts", "tag_rank_open", "tag_rank_close")
+LABELS = {
+    "loss": "loss per token",
+    "perplexity": "perplexity",
+    "loss_tag_open": "  opening tag",
+    "loss_thought": "  thought",
+    "loss_tag_close": "  closing tag",
+    "loss_answer": "  answer",
+    "loss_end": "  end",
+    "tag_prob_open": "opening tag: probability",
+    "tag_rank_open": "  rank",
+    "tag_prob_close": "closing tag: probability",
+    "tag_rank_close": "  rank",
+    "think_format": "well-formed thinking",
+    "finished": "answers that end",
+    "thoughts": "thoughts per answer",
+    "answer_match": "right answers",
+}  # in the order of the table
+BY_GROUP = "answer_match/"
+DIFFICULTIES = ("very easy", "easy", "medium", "hard", "very hard")  # Magpie's; other groups follow by name
+
+
+def stage_figures(metrics: Mapping[str, Any], stage: str) -> dict[str, float]:
+    """The figures of one stage ("val" or "test") among Lightning's metrics, without the stage in their names."""
+    own = {name.removeprefix(f"{stage}/"): value for name, value in metrics.items() if name.startswith(f"{stage}/")}
+    return {name: round(float(value), 6) for name, value in own.items()}
+
+
+def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
+    """One column for each set of figures, one row for each figure that any of them has."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    answered = next((int(c["answered"]) for c in columns.values() if "answered" in c), 0)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{answered} held-out rows answered" if answered else None,
+        title_style="dim",
+        title_justify="left",
+    )
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name in ordered({name for figures in columns.values() for name in figures}):
+        counted = next((figures for figures in columns.values() if name in figures), {})
+        table.add_row(label(name, counted), *(shown(name, figures.get(name)) for figures in columns.values()))
+    console.print(table)
+
+
+def ordered(names: set[str]) -> list[str]:
+    """The figures of the table in its order; counts of rows stand in titles and labels, not in it."""
+    groups = [name.removeprefix(BY_GROUP) for name in names if name.startswith(BY_GROUP)]
+    known = [group for group in DIFFICULTIES if group in groups]
+    others = sorted(set(groups) - set(known))
+    return [*(name for name in LABELS if name in names), *(BY_GROUP + group for group in [*known, *others])]
+
+
+def label(name: str, figures: Mapping[str, float]) -> str:
+    """What a figure is called; a group with the number of its rows, where the figures have it."""
+    if not name.startswith(BY_GROUP):
+        return LABELS[name]
+    group = name.removeprefix(BY_GROUP)
+    rows = figures.get(f"answered/{group}")
+    return f"  {group}" + (f" ({rows:.0f})" if rows else "")
+
+
+def shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name.partition("/")[0] in PERCENT:
+        return f"{100 * value:.1f} %"
+    return f"{value:.1f}" if name in ONE_DECIMAL else f"{value:.4f}"
+
+
+def print_samples(answered: Sequence[Answered]) -> None:
+    """A few prompts and what was written for them."""
+    for row in answered[:SAMPLES]:
+        print(row.prompt + styled(row.written.text, sys.stdout.isatty()) + "\n")
+
+
+def styled(text: str, terminal: bool) -> str:
+    """The text as it is; on a terminal with its thoughts dimmed."""
+    return THOUGHT.sub("\033[2m\\g<0>\033[0m", text) if terminal else text

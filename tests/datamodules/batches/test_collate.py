@@ -1,0 +1,52 @@
+import numpy as np
+import torch
+
+from datamodules.batches.collate import collate
+from datamodules.prepare.token_dataset import TokenRow
+from datamodules.text.segments import Role
+
+PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END = (int(role) for role in Role)
+
+
+def row(ids: list[int], roles: list[int], index: int = 0) -> TokenRow:
+    return TokenRow(index, str(index), "easy", np.array(ids, np.int32), np.array(roles, np.int8))
+
+
+def test_targets_are_the_supervised_tokens_and_stand_one_after_where_they_are_predicted() -> None:
+    batch = collate(
+        [
+            row([5, 6, 1, 7, 2, 8, 9], [PROMPT, PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END], 3),
+            row([5, 6, 8, 9], [PROMPT, PROMPT, ANSWER, END], 4),
+        ],
+        7,
+        pad_id=0,
+    )
+    assert batch.input_ids.tolist() == [[5, 6, 1, 7, 2, 8, 9, 5, 6, 8, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]]
+    assert (batch.starts.tolist(), batch.lengths, batch.starts.dtype) == ([0, 7, 11], [7, 4], torch.int32)
+    assert batch.token_ids() == [[5, 6, 1, 7, 2, 8, 9], [5, 6, 8, 9]]
+    assert batch.targets.tolist() == [1, 7, 2, 8, 9, 8, 9]
+    assert batch.target_roles.tolist() == [OPEN, THOUGHT, CLOSE, ANSWER, END, ANSWER, END]
+    flat = batch.input_ids.flatten()
+    assert torch.equal(flat[batch.predict_from + 1], batch.targets)
+    assert (batch.prompt_lengths, batch.rows, batch.groups, batch.step_tokens) == ([2, 2], [3, 4], ["easy", "easy"], 7)
+
+
+def test_a_batch_without_rows_has_shape_and_no_targets() -> None:
+    batch = collate([], 9, pad_id=3)
+    assert batch.input_ids.tolist() == [[3]]
+    assert (batch.position_ids.tolist(), batch.starts.tolist(), batch.lengths) == ([[0]], [0, 1], [1])
+    assert batch.targets.shape == batch.predict_from.shape == (0,)
+    assert batch.targets.dtype == torch.int64
+
+
+def test_a_first_token_has_nothing_to_be_predicted_from() -> None:
+    batch = collate([row([8, 9], [ANSWER, END])], 1, pad_id=0)
+    assert batch.targets.tolist() == [9]
+
+
+def test_moving_a_batch_moves_its_tensors_and_keeps_the_rest() -> None:
+    batch = collate([row([5, 8, 9], [PROMPT, ANSWER, END], 3)], 2, pad_id=0)
+    moved = batch.to("meta")
+    assert moved.input_ids.device.type == moved.targets.device.type == "meta"
+    assert (moved.rows, moved.step_tokens) == ([3], 2)

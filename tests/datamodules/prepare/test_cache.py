@@ -1,0 +1,222 @@
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules.prepare import cache as module
+from datamodules.prepare.cache import prepare, shortfall
+from datamodules.prepare.pass_over_sources import Part, Quotas
+from datamodules.prepare.stats import Report
+from datamodules.prepare.token_dataset import TokenRows
+from datamodules.rows.sources import open_source
+from datamodules.text.segments import Role
+from datamodules.text.steps import StepSettings
+from datamodules.tokens.process import Recipe
+from datamodules.tokens.tokenizer import ThinkTokenizer
+from errors import UserError
+from tests.conftest import ROOT, TEMPLATE
+
+ALL: Quotas = {"train": None, "val": None}
+
+
+def rows(count: int, **more: object) -> list[dict[str, object]]:
+    return [
+        {"instruction": f"Ask {i}", "response": f"<think>A {i}. B.</think>c {i}", "conversation_id": f"r{i}", **more}
+        for i in range(count)
+    ]
+
+
+def part(path: Path, data: list[dict[str, object]], **recipe: Any) -> Part:
+    path.write_text("".join(json.dumps(row) + "\n" for row in data))
+    return Part(open_source(str(path), None, "train", 0.25, 0), Recipe(TEMPLATE, **recipe))
+
+
+@pytest.fixture
+def made(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> Callable[..., tuple[Path, Report]]:
+    """Prepares one part into a cache of the test's own."""
+
+    def run(one: Part, quotas: Quotas = ALL, num_proc: int = 1, near: float | None = 0.8) -> tuple[Path, Report]:
+        return prepare([one], tiny_tokenizer, quotas, near, tmp_path / "cache", num_proc)
+
+    return run
+
+
+def test_prepared_rows_are_what_the_tokenizer_gives(
+    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, made: Callable[..., tuple[Path, Report]]
+) -> None:
+    folder, report = made(part(tmp_path / "a.jsonl", rows(700)))
+    train, val = TokenRows(folder / "train.arrow"), TokenRows(folder / "val.arrow")
+    assert len(train) == report.kept["train"] > 512  # more than one record batch
+    assert len(train) + len(val) == report.read == 700
+    assert train.lengths.sum() == report.tokens["train"]
+    last = train[len(train) - 1]
+    assert tiny_tokenizer.decode(last.ids.tolist()).endswith(f"c {last.row_id[1:]}<|im_end|>")
+    assert last.ids.dtype == np.int32
+    assert last.roles.dtype == np.int8
+    assert (train.supervised[-1], train.lengths[-1]) == ((last.roles != Role.PROMPT).sum(), len(last.ids))
+    assert last.row == len(train) - 1
+
+
+def test_a_second_time_costs_nothing_and_any_change_counts(
+    tmp_path: Path, made: Callable[..., tuple[Path, Report]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = part(tmp_path / "a.jsonl", rows(40))
+    first, report = made(one)
+    monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("prepared again"))
+    assert made(one) == (first, report)
+    assert made(one, num_proc=2)[0] == first
+    monkeypatch.undo()
+    others = [
+        made(replace(one, recipe=Recipe(TEMPLATE, **change)))[0]
+        for change in (
+            {"max_length": 256},
+            {"steps": StepSettings(split="none")},
+            {"steps": StepSettings(min_chars=5)},
+            {"where": {"tokens": {"min": 1}}},
+            {"too_long": "truncate"},
+        )
+    ]
+    others.append(made(one, {"train": 5, "val": None})[0])
+    others.append(made(one, near=None)[0])
+    others.append(made(part(tmp_path / "a.jsonl", rows(41)))[0])
+    assert len({first, *others}) == 9
+
+
+def test_a_preparation_that_breaks_off_leaves_nothing(
+    tmp_path: Path, made: Callable[..., tuple[Path, Report]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = part(tmp_path / "a.jsonl", rows(2_000))
+
+    def broken() -> Any:
+        for i, row in enumerate(one.source.rows()):
+            if i == 1_000:
+                raise KeyboardInterrupt
+            yield row
+
+    with pytest.raises(KeyboardInterrupt):
+        made(replace(one, source=replace(one.source, rows=broken)))
+    assert [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"] == []
+    assert made(one)[1].read == 2_000
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from datamodules.magpie import MagpieDataModule
+from errors import UserError
+try:
+    data = MagpieDataModule(source=sys.argv[1], cache_dir=sys.argv[2], train_rows=None, val_rows=None, num_proc=1)
+    folder, report = data._prepare("fit")
+    print(folder.name, report.read)
+except UserError as error:
+    sys.exit(f"error: {{error}}")
+"""
+
+
+def preparing(source: Path, cache: Path, **more: Any) -> subprocess.Popen[str]:
+    script = SCRIPT.format(root=str(ROOT))
+    arguments = [sys.executable, "-c", script, str(source), str(cache)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_one_that_was_killed_is_not_taken_for_whole_and_is_cleared_away(tmp_path: Path) -> None:
+    one = part(tmp_path / "a.jsonl", rows(60_000))
+    assert one.source.name
+    killed = preparing(tmp_path / "a.jsonl", tmp_path / "cache")
+    while not list((tmp_path / "cache").glob(".preparing-*/train.arrow")):
+        assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "cache").glob("*/report.json"))
+    again = preparing(tmp_path / "a.jsonl", tmp_path / "cache")
+    out, err = again.communicate()
+    assert out.endswith(" 60000\n"), err
+    assert not list((tmp_path / "cache").glob(".preparing-*"))
+
+
+def test_runs_that_start_at_once_prepare_once(
+    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = part(tmp_path / "a.jsonl", rows(300))
+    writes: list[int] = []
+    write = module._write
+
+    def counted(*args: Any) -> None:
+        writes.append(1)
+        write(*args)
+
+    monkeypatch.setattr(module, "_write", counted)
+    found: list[tuple[Path, Report]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(prepare([one], tiny_tokenizer, ALL, None, tmp_path / "cache")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(writes) == 1
+    assert all(asdict(report) == asdict(found[0][1]) for _, report in found)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_cache(tmp_path: Path) -> None:
+    part(tmp_path / "a.jsonl", rows(20_000))
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    full = preparing(tmp_path / "a.jsonl", tmp_path / "cache", preexec_fn=small_files)
+    _, err = full.communicate()
+    assert full.returncode == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "data.cache_dir" in line
+    assert "Make room or give a folder on another disk" in line
+    assert "Traceback" not in err
+    assert not list((tmp_path / "cache").glob("[!.]*"))
+    assert not list((tmp_path / "cache").glob(".preparing-*"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (rows(3, response="<think>never"), r"leaves no row for train of 3 read \(3 think block never closed"),
+        (rows(40, response="<think>a</think>" + "x " * 600), r"longer than data.max_length\). Raise .* \(512\)"),
+        ([{"question": "a", "solution": "b"}], r"data.columns: 'instruction and response' is not in the data"),
+        ([], "is empty"),
+    ],
+)
+def test_data_that_leaves_nothing_is_refused(
+    tmp_path: Path, made: Callable[..., tuple[Path, Report]], data: list[dict[str, object]], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        made(part(tmp_path / "a.jsonl", data))
+
+
+def test_a_where_that_keeps_nothing_is_named(tmp_path: Path, made: Callable[..., tuple[Path, Report]]) -> None:
+    with pytest.raises(UserError, match=r"data\.where: .*leaves no row for train of 9 read \(9 where: difficulty\)"):
+        made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), where={"difficulty": ["hard"]}))
+    with pytest.raises(UserError, match=r"data\.where: 'dificulty' is no column.*Did you mean difficulty\?"):
+        made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), where={"dificulty": ["easy"]}))
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"data.cache_dir"):
+        prepare([part(tmp_path / "a.jsonl", rows(40))], tiny_tokenizer, ALL, None, tmp_path / "file" / "cache")
+
+
+def test_a_shortfall_is_said() -> None:
+    report = Report(read=50, kept={"train": 30, "val": 4})
+    assert list(shortfall(report, {"train": 40, "val": None})) == [
+        "data.train_rows: 40 asked for, 30 of 50 rows read survive; using those"
+    ]

@@ -1,0 +1,210 @@
+import gzip
+import json
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.rows import files
+from errors import UserError
+
+ROWS: list[dict[str, Any]] = [
+    {"instruction": f"Ask {i}", "response": "é\u2028" * i, "turns": [{"value": f"{i}"}], "none": None}
+    for i in range(600)
+]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+def read(name: Path | str, split: str = "train") -> list[dict[str, Any]]:
+    return list(files.rows(files.local_files(str(name), split)))
+
+
+def compressed(path: Path, content: bytes) -> None:
+    with pa.output_stream(str(path), compression=files.COMPRESSED[path.suffix]) as out:
+        out.write(content)
+
+
+def arrow(path: Path, new: Callable[..., Any]) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    with new(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=250)
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "a.parquet": lambda path: pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=250),
+    "a.jsonl": lambda path: path.write_bytes(LINES),
+    "bom.jsonl": lambda path: path.write_bytes(b"\xef\xbb\xbf" + LINES),
+    "crlf.jsonl": lambda path: path.write_bytes(b"\r\n \r\n" + LINES.replace(b"\n", b"\r\n")),
+    "a.jsonl.gz": lambda path: compressed(path, LINES),
+    "a.jsonl.zst": lambda path: compressed(path, LINES),
+    "two.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES[:50_000]) + gzip.compress(LINES[50_000:])),
+    "lines.json": lambda path: path.write_bytes(LINES),
+    "array.json": lambda path: path.write_text(json.dumps(ROWS, indent=2)),
+    "array.json.gz": lambda path: compressed(path, json.dumps(ROWS).encode()),
+    "stream.arrow": lambda path: arrow(path, pa.ipc.new_stream),
+    "file.arrow": lambda path: arrow(path, pa.ipc.new_file),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    assert read(tmp_path / name) == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst", "array.json", "stream.arrow", "file.arrow"])
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.999])
+def test_a_file_that_was_cut_off_is_named_and_not_taken_for_whole(name: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / name
+    WRITERS[name](path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert f"data.source: '{path}' cannot be read" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_arrow_stream_cut_between_two_batches_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """What a writer that was killed leaves behind: every batch is in order, only the mark of the end is missing."""
+    arrow(tmp_path / "a.arrow", pa.ipc.new_stream)
+    content = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(content.removesuffix(files.END_OF_STREAM))
+    with pytest.raises(UserError, match="the mark of its end is missing"):
+        read(tmp_path / "a.arrow")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst", "a.arrow", "b.json.gz"])
+def test_files_that_are_something_else_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"<html>404</html>" * 9)
+    with pytest.raises(UserError, match=f"{name}' cannot be read"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{oops", "Expecting property name enclosed in double quotes at column 2"),
+        ('{"a": 1} {"b": 2}', "Extra data at column 10"),
+        ('{"a": "cut', "Unterminated string starting at column 7"),
+        ('["a"]', "but list"),
+        ("3", "but int"),
+        ("null", "but NoneType"),
+        ("[" * 100_000, "recursion"),
+        ('{"a": ' + "9" * 5_000 + "}", "4300"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_line_that_is_no_json_object_is_named_by_file_and_number(line: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_text(f'{{"a": 1}}\n\n{line}\n{{"a": 2}}\n')
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"data.source: '{path}' cannot be read: line 3 is not a JSON object (")
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[{"a": 1}, 2]', "object 2 is not a JSON object (but int)"),
+        ('[{"a": 1}, {oops}' + " " * 99 + "]", "object 2 is not a JSON object (Expecting property name"),
+        ('[{"a": 1}, {"a": 2}', "object 3 is not a JSON object (the array does not end)"),
+    ],
+)
+def test_an_array_with_something_else_in_it_is_named(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "a.json")
+    assert problem in str(caught.value)
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.booleans()))), st.integers(1, 9))
+def test_an_array_reads_the_same_however_little_is_read_at_once(rows: list[dict[str, Any]], size: int) -> None:
+    import io
+    from unittest import mock
+
+    stream = io.TextIOWrapper(io.BytesIO(json.dumps(rows).encode()), encoding="utf-8")
+    with mock.patch.object(files, "ARRAY_AT_ONCE", size):
+        assert list(files._json_array(Path("a.json"), stream)) == rows
+
+
+def broken_text(path: Path) -> None:
+    """Two rows, the second with Latin-1 bytes in a string and in a nested one."""
+    bad = b"caf\xe9"
+    if path.suffix == ".jsonl":
+        path.write_bytes(b'{"a": "fine", "b": [{"c": "d"}]}\n{"a": "caf\xe9", "b": [{"c": "caf\xe9"}]}\n')
+        return
+    strings = pa.array([b"fine", bad]).view(pa.string())
+    nested = pa.array([b"d", bad]).view(pa.string())
+    lists = pa.ListArray.from_arrays([0, 1, 2], pa.StructArray.from_arrays([nested], ["c"]))
+    table = pa.table({"a": strings, "b": lists})
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow"])
+def test_bytes_that_are_not_utf8_arrive_as_lone_surrogates(name: str, tmp_path: Path) -> None:
+    broken_text(tmp_path / name)
+    bad = "caf\udce9"
+    assert read(tmp_path / name) == [{"a": "fine", "b": [{"c": "d"}]}, {"a": bad, "b": [{"c": bad}]}]
+
+
+def test_what_save_to_disk_wrote_is_read_by_split(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"a": f"{i}", "b": [{"c": "d"}]} for i in range(10)]
+    whole = datasets.Dataset.from_list(rows)
+    whole.save_to_disk(tmp_path / "one", num_shards=3)
+    assert read(tmp_path / "one") == rows
+    both = datasets.DatasetDict({"train": whole, "test": whole.select(range(3, 5))})
+    both.save_to_disk(tmp_path / "both")
+    assert read(tmp_path / "both") == rows
+    assert read(tmp_path / "both", split="test") == rows[3:5]
+    with pytest.raises(UserError, match=r"data.split: 'validation' is not in .*both. It has train, test\."):
+        read(tmp_path / "both", split="validation")
+    next((tmp_path / "one").glob("data-00001*")).unlink()
+    with pytest.raises(UserError, match=r"data-00001.*is missing from what save_to_disk wrote"):
+        read(tmp_path / "one")
+
+
+def test_folders_and_globs_take_the_data_and_leave_the_rest(tmp_path: Path) -> None:
+    """As `hf download --local-dir` leaves it: a README, descriptions and a hidden cache beside the data."""
+    for name in ("deep/er/b.jsonl", "deep/a.jsonl", ".cache/old.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"a": name}))
+    (tmp_path / "deep" / "README.md").write_text("read me")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    found = [{"a": "deep/a.jsonl"}, {"a": "deep/er/b.jsonl"}]
+    assert read(tmp_path) == found
+    assert read(f"{tmp_path}/**") == found
+    assert read(f"{tmp_path}/**/b.*") == found[1:]
+    assert read(f"{tmp_path}/de*") == found
+    assert files.local_files(f"{tmp_path}/*.jsonl", "train") == []
+
+
+def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.jsonl"):
+        WRITERS[name](tmp_path / name)
+    for place in (tmp_path, tmp_path / "*"):
+        with pytest.raises(UserError, match="is not one kind of"):
+            read(place)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "array.json", "file.arrow"])
+def test_a_part_costs_a_part(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are opened when their turn comes, so what is wrong with a later one does not matter before."""
+    WRITERS[name](tmp_path / name)
+    missing = tmp_path / f"missing{''.join(Path(name).suffixes)}"
+    stream = files.rows([tmp_path / name, missing])
+    assert list(islice(stream, 600)) == ROWS
+    with pytest.raises(UserError, match=r"missing.*cannot be read"):
+        next(stream)

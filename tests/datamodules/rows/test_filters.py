@@ -1,0 +1,113 @@
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.rows.filters import Selection
+from errors import UserError
+
+ROW = {
+    "difficulty": "hard", "input_quality": "good", "language": "EN", "score": 3.5, "flag": True, "nothing": None,
+    "other_task_category": ["Math", "Planning"], "configs": {"temperature": 0.6}, "empty": [], "nan": float("nan"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "passes"),
+    [
+        (None, True),
+        ({}, True),
+        ({"difficulty": "hard"}, True),
+        ({"difficulty": ["easy", "hard"]}, True),
+        ({"difficulty": "Hard"}, False),
+        ({"difficulty": ["easy", None]}, False),
+        ({"nothing": [None, "x"]}, True),
+        ({"nothing": None}, True),
+        ({"nothing": "x"}, False),
+        ({"absent": None}, True),
+        ({"absent": ["x"]}, False),
+        ({"other_task_category": "Planning"}, True),
+        ({"other_task_category": ["Editing", "Math"]}, True),
+        ({"other_task_category": ["Editing"]}, False),
+        ({"empty": None}, True),
+        ({"empty": "x"}, False),
+        ({"configs": "x"}, False),
+        ({"score": {"min": 3.5}}, True),
+        ({"score": {"max": 3.5}}, True),
+        ({"score": {"min": 3, "max": 3.4}}, False),
+        ({"score": 3.5}, True),
+        ({"flag": True}, True),
+        ({"flag": 1}, False),
+        ({"flag": {"min": 0}}, False),
+        ({"nan": {"min": 0}}, False),
+        ({"nothing": {"min": 0}}, False),
+        ({"difficulty": {"min": 0}}, False),
+        ({"difficulty": "hard", "language": "DE"}, False),
+        ({"tokens": {"min": 9}, "steps": 2}, True),
+    ],
+    ids=str,
+)
+def test_conditions_on_columns(where: dict[str, Any] | None, passes: bool) -> None:
+    """Plain values, lists, null and ranges; a value is what it is given as."""
+    assert (Selection(where).of_row(ROW) is None) == passes
+
+
+def test_the_reason_names_the_first_condition_not_met() -> None:
+    selection = Selection({"language": "EN", "difficulty": "easy", "tokens": {"max": 10}, "steps": [1, 2]})
+    assert selection.of_row(ROW) == "where: difficulty"
+    assert selection.of_size(11, 3) == "where: tokens"
+    assert selection.of_size(10, 3) == "where: steps"
+    assert selection.of_size(10, 2) is None
+
+
+@given(st.integers(), st.integers(), st.integers())
+def test_a_range_includes_both_its_ends(low: int, high: int, value: int) -> None:
+    low, high = sorted((low, high))
+    selection = Selection({"n": {"min": low, "max": high}, "tokens": {"min": low, "max": high}})
+    assert (selection.of_row({"n": value}) is None) == (low <= value <= high)
+    assert (selection.of_size(value, 0) is None) == (low <= value <= high)
+
+
+@given(st.lists(st.none() | st.text() | st.integers() | st.booleans(), min_size=1), st.data())
+def test_a_list_keeps_exactly_its_values(values: list[Any], data: st.DataObject) -> None:
+    selection = pickle.loads(pickle.dumps(Selection({"x": values})))  # as worker processes get it
+    assert selection.of_row({"x": data.draw(st.sampled_from(values))}) is None
+    assert selection.of_row({"x": "".join(map(str, values)) + "!"}) == "where: x"
+
+
+def test_missing_columns_are_named_with_those_there_are() -> None:
+    Selection({"difficulty": "hard", "tokens": {"min": 1}, "steps": 1}).check(["difficulty"])
+    with pytest.raises(UserError) as caught:
+        Selection({"dificulty": "hard", "colour": "red", "language": "EN"}).check(["difficulty", "language"])
+    assert str(caught.value) == (
+        "data.where: 'dificulty, colour' is no column; there are difficulty, language, and tokens and steps of every "
+        "row. Did you mean difficulty?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "problem"),
+    [
+        (["hard"], "data.where", "is no mapping"),
+        ({"difficulty": []}, "data.where.difficulty", "would keep nothing"),
+        ({"difficulty": [["hard"]]}, "data.where.difficulty", "is no plain value"),
+        ({"score": [{"min": 1}]}, "data.where.score", "is no plain value"),
+        ({"score": {}}, "data.where.score", "is no end of a range"),
+        ({"score": {"mni": 1, "max": 2}}, "data.where.score", "'mni' is no end of a range"),
+        ({"score": {"min": 3, "max": 2}}, "data.where.score", "min is above max"),
+        ({"score": {"min": "low"}}, "data.where.score.min", "'low' is no number"),
+        ({"score": {"max": True}}, "data.where.score.max", "is no number"),
+        ({"score": {"max": float("nan")}}, "data.where.score.max", "is no number"),
+        ({"tokens": "many"}, "data.where.tokens", "is no number of them"),
+        ({"steps": None}, "data.where.steps", "is no number of them"),
+        ({"steps": [1, 2.5]}, "data.where.steps", "is no number of them"),
+    ],
+    ids=str,
+)
+def test_malformed_conditions_are_refused_by_name(where: Any, key: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem) as caught:
+        Selection(where)
+    assert caught.value.key == key
+    assert "\n" not in str(caught.value)

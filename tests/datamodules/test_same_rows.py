@@ -1,0 +1,59 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.same_rows import check_same_rows, identity
+from datamodules.text.steps import StepSettings
+from errors import UserError
+from tests.datamodules.test_magpie import data
+
+
+def rows_file(folder: Path, answer: str = "b") -> Path:
+    path = folder / f"rows-{answer}.jsonl"
+    row = '{{"instruction": "Ask {}", "response": "<think>We add both numbers. Then we check it.{}</think>{}"}}\n'
+    path.write_text("".join(row.format(k, " More." * (k % 20), answer) for k in range(60)))
+    return path
+
+
+def of(tmp_path: Path, **settings: Any) -> dict[str, Any]:
+    few: dict[str, Any] = {"train_rows": 20, "val_rows": 5, "held_out": 0.3, "steps": StepSettings(split="none")}
+    return identity(data(tmp_path / "cache", **few | settings))
+
+
+def test_the_same_rows_are_the_same_wherever_they_come_from(tmp_path: Path) -> None:
+    saved = of(tmp_path, source=str(rows_file(tmp_path)))
+    moved = tmp_path / "moved.jsonl"
+    moved.write_text(rows_file(tmp_path).read_text())
+    now = of(tmp_path, source=str(moved))
+    assert now["data.source"] != saved["data.source"]
+    check_same_rows(saved, now)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": StepSettings(split="sentence")}, "data.steps.split: 'sentence' differs from the checkpoint's, none"),
+        ({"max_length": 60}, "data.max_length: '60' differs from the checkpoint's, 512. Set data.max_length to 512"),
+        ({"seed": 4}, "data.seed: '4' differs from the checkpoint's, 0"),
+        ({"train_rows": 10}, "data.train_rows: '10'"),
+        ({"template": "Q: {{ instruction }} A: "}, "data.template"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_other_rows_are_refused_with_the_setting_that_made_them(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    source = str(rows_file(tmp_path))
+    saved = of(tmp_path, source=source)
+    with pytest.raises(UserError) as refused:
+        check_same_rows(saved, of(tmp_path, source=source, **change))
+    assert words in str(refused.value)
+
+
+def test_a_file_that_changed_is_refused_though_no_setting_did(tmp_path: Path) -> None:
+    source = rows_file(tmp_path)
+    saved = of(tmp_path, source=str(source))
+    source.write_text(rows_file(tmp_path, "c").read_text())
+    with pytest.raises(UserError, match=r"data\.source: .* holds other rows than when the checkpoint was written"):
+        check_same_rows(saved, of(tmp_path, source=str(source)))

@@ -1,0 +1,228 @@
+"""Steps left out of the middle: what stays, what the tokens say, and that no more goes than has to."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.text.response import Example, Span
+from datamodules.text.segments import END, TAG_CLOSE, TAG_OPEN, Role, Segment, render
+from datamodules.text.steps import StepSettings, split_steps
+from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
+from datamodules.tokens.truncation import without_middle
+from tests.conftest import TEMPLATE, TINY
+
+MANY = settings(max_examples=200, deadline=None)
+WHOLE, SENTENCES = StepSettings(split="none"), StepSettings(split="sentence")
+STEPS = [
+    "So x is 3.",
+    "Wait.",
+    "Add the two: 4 + 5 = 9.",
+    "Is that right?",
+    "好好好好好好好。",
+    "Then y holds here.",
+    "1.",
+]
+sentences = st.lists(st.sampled_from(STEPS), min_size=1, max_size=30)
+between = st.sampled_from(["", "\n", "\n\nSo far, x = 3.\n", "好" * 20])
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> Example:
+    """One to three thoughts with text around them."""
+    spans = [Span(draw(between), thought=False)]
+    for _ in range(draw(st.integers(1, 3))):
+        spans += [Span("\n" + " ".join(draw(sentences)) + "\n", thought=True), Span(draw(between), thought=False)]
+    spans[-1] = Span(f"{spans[-1].text}\nAnswer: 4", thought=False)
+    return Example("0", "all", draw(st.sampled_from(["2 + 2?", "2 + 2? " * 20])), tuple(s for s in spans if s.text))
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_tokenizer: Any) -> Encoder:
+    found: Encoder = tiny_tokenizer.encoder
+    return found
+
+
+def loaded() -> Encoder:
+    """For hypothesis, which draws no fixtures; loaded once."""
+    return ThinkTokenizer.load(str(TINY)).encoder
+
+
+def tokens(segments: list[Segment], encoder: Encoder) -> int:
+    return len(encoder.encode_rows([segments])[0][0])
+
+
+def steps_of(segments: list[Segment]) -> list[str]:
+    """Each sentence of the thoughts, in order."""
+    return [step for piece in segments if piece.role == Role.THOUGHT for step in split_steps(piece.text, SENTENCES)]
+
+
+def around(segments: list[Segment]) -> list[Segment]:
+    """All that is no thought and no tag of one."""
+    return [piece for piece in segments if piece.role in (Role.PROMPT, Role.ANSWER, Role.END)]
+
+
+def balanced(segments: list[Segment]) -> bool:
+    """Whether every thought stands between its two tags, and no tag stands anywhere else."""
+    roles = "".join({Role.TAG_OPEN: "(", Role.THOUGHT: "t", Role.TAG_CLOSE: ")"}.get(s.role, "") for s in segments)
+    pairs = all(
+        segments[i - 1].role == Role.TAG_OPEN and segments[i + 1].role == Role.TAG_CLOSE
+        for i, piece in enumerate(segments)
+        if piece.role == Role.THOUGHT
+    )
+    return pairs and roles == "(t)" * (len(roles) // 3)
+
+
+def is_subsequence(part: list[Any], whole: list[Any]) -> bool:
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
+def shortest(segments: list[Segment], within: bool, encoder: Encoder) -> int:
+    """Tokens of the first and the last step with all that has to stay."""
+    units = [
+        (i, step) for i, piece in enumerate(segments) if piece.role == Role.THOUGHT for step in _units(piece, within)
+    ]
+    ends = dict[int, str]()
+    for i, step in units[:1] + units[1:][-1:]:
+        ends[i] = ends.get(i, "") + step
+    left: list[Segment] = []
+    for i, piece in enumerate(segments):
+        if i in ends:
+            left += [TAG_OPEN, Segment(Role.THOUGHT, ends[i]), TAG_CLOSE]
+        elif piece.role in (Role.PROMPT, Role.ANSWER, Role.END):
+            left.append(piece)
+    return tokens(left, encoder)
+
+
+def _units(piece: Segment, within: bool) -> list[str]:
+    """A thought cut where its sentences begin, white space left where it is."""
+    if not within:
+        return [piece.text]
+    starts, at = [0], 0
+    for step in split_steps(piece.text, SENTENCES):
+        at = piece.text.index(step, at)
+        starts.append(at)
+        at += len(step)
+    cuts = [0, *starts[2:], len(piece.text)]
+    return [piece.text[a:b] for a, b in pairwise(cuts)]
+
+
+@MANY
+@given(examples(), st.booleans(), st.floats(0, 1.1))
+def test_what_is_left_fits_and_is_what_stood_there(example: Example, within: bool, share: float) -> None:
+    encoder = loaded()
+    segments = render(example, TEMPLATE, WHOLE if within else SENTENCES)
+    before = tokens(segments, encoder)
+    max_length = int(before * share)
+    found = without_middle(segments, max_length, encoder, within)
+    if found is None:
+        assert shortest(segments, within, encoder) > max_length
+        return
+    pieces, ids, roles = found
+    expected_ids, expected_roles = encoder.encode_rows([pieces])[0]
+    assert ids.tolist() == expected_ids.tolist() and roles.tolist() == expected_roles.tolist()
+    assert len(ids) <= max_length
+    assert balanced(pieces)
+    assert around(pieces) == around(segments)
+    assert is_subsequence(steps_of(pieces), steps_of(segments))
+    if not within:
+        assert is_subsequence(pieces, segments)
+    assert steps_of(pieces)[0] == steps_of(segments)[0] and steps_of(pieces)[-1] == steps_of(segments)[-1]
+    if before <= max_length:
+        assert pieces == segments
+
+
+@MANY
+@given(examples(), st.booleans(), st.integers(-3, 3))
+def test_it_is_impossible_exactly_where_the_first_and_last_step_do_not_fit(
+    example: Example, within: bool, more: int
+) -> None:
+    encoder = loaded()
+    segments = render(example, TEMPLATE, WHOLE if within else SENTENCES)
+    least = shortest(segments, within, encoder)
+    found = without_middle(segments, least + more, encoder, within)
+    assert (found is None) == (more < 0)
+
+
+DENSE, SPARSE = "好" * 10 + "。", "the answer is the one. "
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("step", [DENSE, SPARSE, "X = 1. "])
+@pytest.mark.parametrize("rest", ["好" * 300, "the answer " * 150])
+def test_no_more_is_left_out_than_has_to_be(encoder: Encoder, within: bool, step: str, rest: str) -> None:
+    """However many tokens a character is in the steps and in the rest of the row."""
+    count = 100
+    steps = [f"X = {i}. {step}" if step is SPARSE else step for i in range(count)]
+    spans = [Span("".join(steps), thought=True)] if within else [Span(text, thought=True) for text in steps]
+    example = Example("0", "all", rest, (*spans, Span(rest, thought=False)))
+    segments = render(example, TEMPLATE, WHOLE)
+    before = tokens(segments, encoder)
+    thinking = before - tokens(around(segments), encoder)
+    one = thinking // count + 4
+    for max_length in (before - 1, before - thinking // 3, before - thinking // 2, before - thinking * 9 // 10):
+        found = without_middle(segments, max_length, encoder, within)
+        assert found is not None
+        assert max_length - 2 * one < len(found[1]) <= max_length
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_steps_that_are_hardly_a_token_are_left_out_beside_one_that_is_many(encoder: Encoder, within: bool) -> None:
+    """A guess by the row's average would never get there."""
+    steps = ["First. ", *["Ok so. "] * 200, "Last."]
+    spans = [Span("".join(steps), thought=True)] if within else [Span(text, thought=True) for text in steps]
+    segments = render(Example("0", "all", "a", (*spans, Span("好" * 500, thought=False))), TEMPLATE, WHOLE)
+    found = without_middle(segments, shortest(segments, within, encoder), encoder, within)
+    assert found is not None and steps_of(found[0]) == ["First.", "Last."]
+
+
+def rows(*thoughts: str) -> list[Segment]:
+    """Blocks of these, each followed by a line end, and an answer."""
+    spans = [span for text in thoughts for span in (Span(text, thought=True), Span("\n", thought=False))]
+    return render(Example("0", "all", "a", (*spans, Span("4", thought=False))), TEMPLATE, WHOLE)
+
+
+def test_the_middle_goes_first(encoder: Encoder) -> None:
+    segments = rows(" ".join(f"Step {i}." for i in range(9)))
+    kept = [[f"Step {i}." for i in range(9) if i not in out] for out in ((), (4,), (3, 4, 5), (1, 2, 3, 4, 5, 6, 7))]
+    for steps in kept:
+        most = tokens(rows(" ".join(steps)), encoder)
+        found = without_middle(segments, most, encoder, within=True)
+        assert found is not None and steps_of(found[0]) == steps
+
+
+def test_a_block_that_loses_all_its_steps_goes_with_its_tags(encoder: Encoder) -> None:
+    segments = rows("A b. C d.", "E f. G h.", "I j. K l.")
+    assert sum(piece.role == Role.TAG_OPEN for piece in segments) == 3
+    found = without_middle(segments, tokens(rows("A b. C d.", "I j. K l."), encoder) + 3, encoder, within=True)
+    assert found is not None
+    assert [piece.text for piece in found[0] if piece.role == Role.THOUGHT] == ["A b. C d.", "I j. K l."]
+    assert balanced(found[0]) and around(found[0]) == around(segments)
+
+
+def test_blocks_are_whole_steps_unless_within(encoder: Encoder) -> None:
+    segments = rows("A b. C d.", "E f. G h. I j. K l.", "M n.")
+    most = tokens(segments, encoder) - 1
+    whole, inside = (without_middle(segments, most, encoder, within) for within in (False, True))
+    assert whole is not None and inside is not None
+    assert steps_of(whole[0]) == ["A b.", "C d.", "M n."]
+    assert len(steps_of(inside[0])) == 6 and [piece.role for piece in inside[0]] == [piece.role for piece in segments]
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("thoughts", [(), ("A b.",), ("A b.", "C d.")])
+def test_rows_without_a_middle_cannot_be_shortened(encoder: Encoder, within: bool, thoughts: tuple[str, ...]) -> None:
+    segments = rows(*thoughts)
+    length = tokens(segments, encoder)
+    assert without_middle(segments, length - 1, encoder, within) is None
+    found = without_middle(segments, length, encoder, within)
+    assert found is not None and found[0] == segments
+
+
+def test_an_empty_block_that_was_kept_leaves_no_lone_tag(encoder: Encoder) -> None:
+    segments = [*rows("A b. C d. E f.")[:-1], TAG_OPEN, Segment(Role.THOUGHT, ""), TAG_CLOSE, END]
+    found = without_middle(segments, tokens(segments, encoder) - 1, encoder, within=True)
+    assert found is not None and balanced(found[0])

@@ -1,0 +1,41 @@
+import pytest
+
+from lightning_modules.evaluation.summary import label, ordered, print_table, shown, stage_figures, styled
+
+FIGURES = {
+    "loss": 0.5, "perplexity": 1.6487, "loss_thought": 0.25, "answered": 8.0, "think_format": 0.995, "thoughts": 3.14,
+    "answer_match": 0.9, "answer_match/very easy": 1.0, "answered/very easy": 3.0,
+}  # fmt: skip
+
+
+def test_the_table_shows_every_figure_and_says_where_one_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table({"before": {"loss": 2.0}, "after": FIGURES})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["loss", "per", "token", "2.0000", "0.5000"] in lines
+    assert ["well-formed", "thinking", "-", "99.5", "%"] in lines
+    assert ["very", "easy", "(3)", "-", "100.0", "%"] in lines
+    assert any("8 held-out rows answered" in " ".join(line) for line in lines)
+
+
+def test_figures_stand_in_order_and_none_is_lost() -> None:
+    names = ordered({*FIGURES, "answer_match/zebra", "answer_match/hard", "answer_match/easy"})
+    assert names == [
+        *("loss", "perplexity", "loss_thought", "think_format", "thoughts", "answer_match"),
+        *("answer_match/very easy", "answer_match/easy", "answer_match/hard", "answer_match/zebra"),
+    ]
+    assert set(FIGURES) - set(names) == {"answered", "answered/very easy"}  # in the title and in a label
+    assert label("loss_thought", FIGURES) == "  thought"
+    assert [shown("thoughts", 3.14), shown("loss", 0.5), shown("loss", None)] == ["3.1", "0.5000", "-"]
+
+
+def test_only_figures_of_the_stage_are_taken() -> None:
+    assert stage_figures({"val/loss": 1, "train/loss": 2, "val/answer_match/easy": 0.5}, "val") == {
+        "loss": 1.0,
+        "answer_match/easy": 0.5,
+    }
+
+
+def test_thoughts_are_dimmed_on_a_terminal_only() -> None:
+    text = "<think>a\nb</think><think>c</think>\n\nx = 7"
+    assert styled(text, terminal=False) == text
+    assert styled(text, terminal=True) == "\033[2m<think>a\nb</think>\033[0m\033[2m<think>c</think>\033[0m\n\nx = 7"

@@ -1,0 +1,136 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from datamodules.tokens.tokenizer import ThinkTokenizer
+from lightning_modules.net.activation_checkpointing import checkpoint_activations
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.net.think_net import ThinkNet
+from tests.conftest import random_lm
+
+MakeBatch = Callable[..., Any]
+ADAPTERS = {
+    "attention": LoraSettings(rank=4),
+    "all": LoraSettings(rank=4, target_modules="all-linear", rslora=True),
+    "some": LoraSettings(rank=4, target_modules=["k_proj", "up_proj"]),
+    "uneven": LoraSettings(rank=4, target_modules="all-linear", peft={"rank_pattern": {"v_proj": 2, "down_proj": 6}}),
+    "some layers": LoraSettings(target_modules=["q_proj", "down_proj"], peft={"layers_to_transform": [1]}),
+}
+
+
+def made(
+    lora: LoraSettings | None, tokenizer: ThinkTokenizer, lean: bool, kind: str = "qwen2", **more: Any
+) -> ThinkNet:
+    base = random_lm(kind)
+    for parameter in base.parameters():  # norms, and biases where the kind has them
+        if parameter.ndim == 1:
+            torch.manual_seed(parameter.numel())
+            nn.init.normal_(parameter, 1.0, 0.1)
+    if more.get("dtype"):
+        base = base.to(more["dtype"])
+    checkpoint_activations(base, more.get("checkpointing", False))
+    net = ThinkNet(base, tokenizer, lora, lean=lean)
+    for p in net.parameters():
+        if p.requires_grad:
+            torch.manual_seed(p.numel())
+            nn.init.normal_(p, std=0.05)
+    return net
+
+
+def results(net: ThinkNet, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    total = net(batch).total
+    return total, list(torch.autograd.grad(total, [p for p in net.parameters() if p.requires_grad]))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied", "llama"])
+@pytest.mark.parametrize("adapters", ADAPTERS)
+def test_lean_layers_give_the_loss_and_gradients_of_transformers_layers(
+    kind: str, adapters: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch, lora = make_batch(0, 3, 9), ADAPTERS[adapters]
+    lean, plain = (made(lora, tiny_tokenizer, on, kind) for on in (True, False))
+    assert lean.not_lean is None and plain.not_lean is not None
+    (ours, mine), (theirs, right) = results(lean, batch), results(plain, batch)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for one, two in zip(mine, right, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.float32, True), (torch.bfloat16, False), (torch.bfloat16, True)]
+)
+def test_in_half_precision_they_are_as_near_to_the_exact_gradient(
+    dtype: torch.dtype, autocast: bool, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch, lora = make_batch(0, 3, 9), ADAPTERS["all"]
+    _, exact = results(made(lora, tiny_tokenizer, False), batch)
+    errors = []
+    for lean in (True, False):
+        net = made(lora, tiny_tokenizer, lean, dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            _, mine = results(net, batch)
+        assert all(g.dtype == torch.float32 for g in mine)
+        errors.append(max(float((a - b).norm() / b.norm()) for a, b in zip(mine, exact, strict=True)))
+    assert errors[0] < max(1.5 * errors[1], 0.02)
+
+
+def test_gradient_checkpointing_and_lean_layers_go_together(
+    tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(0, 3)
+    once, again = (made(ADAPTERS["all"], tiny_tokenizer, True, checkpointing=on) for on in (False, True))
+    for one, two in zip(results(once, batch)[1], results(again, batch)[1], strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_they_keep_for_the_backward_pass_what_they_say(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    """Both norms' inputs, q, k, v, what attention made of them, gate and up; and what is narrow: ranks, scales."""
+    net, batch = made(ADAPTERS["attention"], tiny_tokenizer, True), make_batch(0)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        sums = net(batch)
+    tokens, width, heads, kv = batch.input_ids.shape[1], 32, 4 * 8, 2 * 8
+    a_layer = 4 * tokens * (2 * width + 2 * heads + 2 * kv + 2 * 48)
+    narrow = 4 * tokens * (4 * 4 + 3 + 3 * 4) + 4 * tokens * 2 * 8  # ranks, scales, sums of attention; cos and sin
+    assert sum(kept.values()) < 2 * (a_layer + narrow) + 4 * tokens * width * 4  # two layers, and both ends
+    assert sums.total.requires_grad
+
+
+@pytest.mark.parametrize(("lora", "reason"), [
+    (LoraSettings(peft={"use_dora": True}), "not plain LoRA"), (LoraSettings(dropout=0.1), "drop some"),
+    (None, "all weights"),
+])  # fmt: skip
+def test_what_they_do_not_know_is_left_to_transformers(
+    lora: LoraSettings | None, reason: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
+    assert net.not_lean is not None and reason in net.not_lean
+    assert net(make_batch(0)).total.isfinite()
+    assert "another kind" in str(ThinkNet(random_lm("qwen3"), tiny_tokenizer, LoraSettings()).not_lean)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("adapters", ["attention", "all"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_on_a_gpu_they_give_what_transformers_layers_give(
+    dtype: torch.dtype, adapters: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch, lora = make_batch(0, 3, 9), ADAPTERS[adapters]
+    _, exact = results(made(lora, tiny_tokenizer, False), batch)
+    errors = []
+    for lean in (True, False):
+        net = made(lora, tiny_tokenizer, lean, dtype=dtype).cuda()
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            _, mine = results(net, batch.to("cuda"))
+        errors.append(max(float((a.cpu() - b).norm() / b.norm()) for a, b in zip(mine, exact, strict=True)))
+    assert errors[0] < (1e-4 if dtype == torch.float32 else max(1.5 * errors[1], 0.02))

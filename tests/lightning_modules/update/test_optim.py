@@ -1,0 +1,100 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from datamodules.tokens.tokenizer import ThinkTokenizer
+from errors import UserError
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.net.think_net import ThinkNet
+from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+from tests.conftest import random_lm
+
+
+def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
+    module = nn.ModuleDict({"frozen": nn.Linear(2, 2), "adapter": nn.Linear(2, 3)})
+    module["frozen"].requires_grad_(False)
+    rows = nn.Parameter(torch.zeros(2, 4))
+    parameters = [*module.named_parameters(), ("embed.rows", rows)]
+    groups = build_optimizer(parameters, OptimSettings(lr=1e-3, think_rows_lr=1e-2, weight_decay=0.1)).param_groups
+    assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(3, 2)], [(3,)], [(2, 4)]]
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.0)]
+
+
+@pytest.mark.parametrize("lora", [LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}), None])
+def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: ThinkTokenizer) -> None:
+    """Not on DoRA's magnitudes, the rows of tags, biases and norms."""
+    net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
+    groups = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1)).param_groups
+    names = {id(p): name for name, p in net.named_parameters()}
+    decaying = {names[id(p)] for group in groups for p in group["params"] if group["weight_decay"]}
+    others = {names[id(p)] for group in groups for p in group["params"] if not group["weight_decay"]}
+    assert decaying | others == {name for name, p in net.named_parameters() if p.requires_grad}
+    if lora is None:
+        assert {name.rsplit(".", 1)[-1] for name in decaying} == {"weight"}
+        assert not any("norm" in name for name in decaying)
+        assert all("norm" in name or name.endswith(".bias") for name in others)
+    else:
+        assert all("lora_A" in name or "lora_B" in name for name in decaying)
+        assert all("lora_magnitude_vector" in name or name.endswith(".rows") for name in others)
+        assert any("lora_magnitude_vector" in name for name in others)
+
+
+def test_the_rows_take_the_common_rate_by_default() -> None:
+    (group,) = build_optimizer([("rows.rows", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)).param_groups
+    assert group["lr"] == 1e-3
+
+
+def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> None:
+    def build(settings: OptimSettings) -> tuple[torch.optim.AdamW, LambdaLR]:
+        torch.manual_seed(0)
+        optimizer = build_optimizer([("a.weight", nn.Parameter(torch.ones(2, 2)))], settings)
+        return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, 10, settings))
+
+    first, schedule = build(OptimSettings(lr=1e-3, schedule="linear"))
+    first.param_groups[0]["params"][0].grad = torch.ones(2, 2)
+    first.step()
+    schedule.step()
+    saved = deepcopy((first.state_dict(), schedule.state_dict()))
+    for settings in (OptimSettings(lr=1e-3, schedule="linear"), OptimSettings(lr=5e-3, weight_decay=0.1)):
+        second, schedule = build(settings)
+        own = settings_of(second)
+        second.load_state_dict(saved[0])
+        schedule.load_state_dict(saved[1])
+        restore_settings(schedule, own)
+        (group,) = second.param_groups
+        assert group["lr"] == settings.lr * lr_factor(1, 10, settings)
+        assert group["weight_decay"] == settings.weight_decay
+        assert second.state_dict()["state"][0]["exp_avg"].equal(saved[0]["state"][0]["exp_avg"])
+        schedule.step()
+        assert group["lr"] == settings.lr * lr_factor(2, 10, settings)
+
+
+def test_schedules_rise_and_fall_as_said() -> None:
+    level = [lr_factor(step, 10, OptimSettings()) for step in range(10)]
+    assert level == [1.0] * 10
+    warm = OptimSettings(schedule="linear", warmup_share=0.2)
+    line = [lr_factor(step, 10, warm) for step in range(11)]
+    assert line[:3] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
+    assert line[6] == pytest.approx(0.5)
+    assert line[10] == 0.0
+    cosine = [lr_factor(step, 100, OptimSettings(schedule="cosine", final_lr_share=0.1)) for step in range(101)]
+    assert [cosine[0], cosine[50], cosine[100]] == pytest.approx([1.0, 0.55, 0.1])
+    assert cosine == sorted(cosine, reverse=True)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"think_rows_lr": -1e-4}, {"warmup_share": 2}])
+def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"model\.optim\."):
+        OptimSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_a_warm_up_may_be_given_in_steps_which_needs_no_end() -> None:
+    settings = OptimSettings(warmup_steps=4)
+    assert [lr_factor(step, -1, settings) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert lr_factor(0, 10, OptimSettings(warmup_steps=0)) == 1.0
+    for wrong in ({"warmup_steps": -1}, {"warmup_steps": 5, "warmup_share": 0.1}):
+        with pytest.raises(UserError, match=r"model\.optim\.warmup_steps"):
+            OptimSettings(**wrong)
