@@ -22,19 +22,19 @@ from torch.utils.data import DataLoader
 from datamodules.batches.collate import Batch
 from datamodules.batches.loader import PlannedBatches
 from datamodules.batches.plan import PlannedBatch
-from datamodules.prepare.token_dataset import TokenRows, TokenRowsWriter
+from datamodules.prepare.token_dataset import TokenDataset, TokenDatasetWriter
 
 STEP = 0.02  # seconds, of a small model on a fast GPU
 
 
-def write_rows(path: Path, number: int) -> TokenRows:
-    random, writer = np.random.default_rng(0), TokenRowsWriter(path)
+def write_rows(path: Path, number: int) -> TokenDataset:
+    random, writer = np.random.default_rng(0), TokenDatasetWriter(path)
     for row in range(number):
         length = int(random.integers(200, 900))
         ids = random.integers(0, 150_000, length).astype(np.int32)
         writer.add(str(row), "", length - 60, ids, (np.arange(length) >= 60).astype(np.int8))
     writer.close()
-    return TokenRows(path)
+    return TokenDataset(path)
 
 
 class ByIndex(PlannedBatches):
@@ -44,7 +44,7 @@ class ByIndex(PlannedBatches):
         return self.make(self.planned[index])
 
 
-def ways(rows: TokenRows, planned: list[PlannedBatch]) -> Iterator[tuple[str, Iterable[Any]]]:
+def ways(rows: TokenDataset, planned: list[PlannedBatch]) -> Iterator[tuple[str, Iterable[Any]]]:
     for threads in (0, 2, 4):
         yield f"{threads} threads" if threads else "this thread", PlannedBatches(rows, planned, 0, threads)
     by_index: Any = ByIndex(rows, planned, 0)

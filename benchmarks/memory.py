@@ -164,14 +164,14 @@ def batch_of(setting: Setting) -> Any:
     import numpy as np
 
     from datamodules.batches.collate import collate
-    from datamodules.prepare.token_dataset import TokenRow
+    from datamodules.prepare.token_dataset import TokenExample
     from datamodules.text.segments import Role
 
     drawn = np.random.default_rng(0)
     roles = np.full(setting.length, Role.THOUGHT, np.int8)
     roles[0] = Role.PROMPT
     most = SHAPES[setting.shape]["vocab_size"]
-    rows = [TokenRow(k, str(k), "", drawn.integers(0, most, setting.length), roles) for k in range(setting.rows)]
+    rows = [TokenExample(k, str(k), "", drawn.integers(0, most, setting.length), roles) for k in range(setting.rows)]
     return collate(rows, setting.rows * setting.length, 0)
 
 
@@ -179,11 +179,11 @@ def estimate(setting: Setting, device: str) -> Any:
     """What the planner says, as `python cli.py estimate` does."""
     import torch
 
-    from lightning_modules.estimate.memory import Steps, plan
+    from lightning_modules.estimate.memory import Steps, estimate_memory
 
     mixed = getattr(torch, setting.mixed) if setting.mixed else None
     steps = Steps(setting.rows, setting.length, device == "cuda", mixed, accumulate=2)
-    return plan(build(setting, "meta"), steps)[1]
+    return estimate_memory(build(setting, "meta"), steps)[1]
 
 
 def main() -> None:

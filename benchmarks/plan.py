@@ -26,7 +26,7 @@ SPLITS = ("sentence", "none")
 REPEAT = 5
 
 from datamodules.batches.packing import best_fit  # noqa: E402
-from datamodules.batches.plan import Shape, Sizes, plan_epoch, steps_per_epoch  # noqa: E402
+from datamodules.batches.plan import Shape, StepSize, plan_epoch, steps_per_epoch  # noqa: E402
 from datamodules.magpie import MagpieDataModule  # noqa: E402
 from datamodules.text.steps import StepSettings  # noqa: E402
 
@@ -41,7 +41,7 @@ def real_lengths(rows: list[Path], tokenizer: Path, split: str) -> np.ndarray:
         merged.write_text("".join(path.read_text() for path in rows))
         data = MagpieDataModule(
             str(merged), steps=StepSettings(split), max_length=10**6, train_rows=None, val_rows=None,
-            near_duplicates=None, tokenizer=str(folder),
+            near_duplicate_threshold=None, tokenizer=str(folder),
         )  # fmt: skip
         return np.array([len(outcome.ids) for outcome, _, kept in data.outcomes() if kept is not None])
 
@@ -67,13 +67,13 @@ def seconds(args: argparse.Namespace) -> None:
         drawn = np.random.default_rng(1).lognormal(np.log(capacity / 4), 0.7, args.rows_planned)
         lengths = np.clip(drawn, 16, capacity).astype(np.int64)
         supervised = lengths * 85 // 100
-        for plain in (Sizes(4, 4, 4), Sizes(4, 1, 1)):
+        for plain in (StepSize(4, 4, 4), StepSize(4, 1, 1)):
             packs = best_fit(lengths, capacity, np.arange(len(lengths)))[1]
             steps = min(packs, max(1, round(len(lengths) / plain.rows_per_step)))
             for packing in ("none", "grouped", "packed"):
                 chosen: Shape = packing  # type: ignore[assignment]
                 packed = (capacity, steps) if packing == "packed" else (None, None)
-                sizes = Sizes(plain.batch_size, plain.accumulate, plain.world_size, chosen, *packed)
+                sizes = StepSize(plain.batch_size, plain.accumulate, plain.world_size, chosen, *packed)
                 took = []
                 for epoch in range(REPEAT):
                     started = time.perf_counter()

@@ -74,7 +74,7 @@ def ours(task: Task) -> Figures:
     module = data_module(task)
     tokenizer = module.think_tokenizer  # loaded before the clock runs, as the other tokenizers are
     with Clock() as clock:
-        wanted, near = module.quotas("fit"), module.near_duplicates
+        wanted, near = module.quotas("fit"), module.near_duplicate_threshold
         _, report = prepare(module.parts(), tokenizer, wanted, near, module.cache_dir, module.num_proc)
     figures = {"kept": report.kept, "dropped": report.dropped, "tokens": sum(report.tokens.values())}
     return {"wall": clock.wall, "cpu": clock.cpu, **figures}

@@ -6,18 +6,18 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.checkpoints.checkpoint_callback import SaveCheckpoints
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
 from lightning_modules.run.callbacks import (
-    Beginning,
     MetricsCsv,
+    ResumeHint,
+    RunStart,
     SampleTable,
     TensorBoard,
-    WayOn,
     WritePredictions,
 )
 from lightning_modules.run.folder import Run
-from lightning_modules.run.signals import Lifeline
+from lightning_modules.run.signals import FailureWatchdog
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import ShardedHalfPrecision
 
@@ -35,15 +35,15 @@ class Equipment:
 def equip_fit(
     chosen: Any,
     run: Run,
-    lifeline: Lifeline,
-    beginning: Beginning,
+    watchdog: FailureWatchdog,
+    beginning: RunStart,
     throughput: Throughput,
-    checkpoints: SaveCheckpoints,
+    checkpoints: CheckpointCallback,
 ) -> Equipment:
     """For `fit`."""
-    equipment = equip(chosen, run, lifeline, beginning)
+    equipment = equip(chosen, run, watchdog, beginning)
     equipment.callbacks += [
-        SampleTable(run), throughput, WayOn(run), checkpoints,
+        SampleTable(run), throughput, ResumeHint(run), checkpoints,
     ]  # fmt: skip
     if chosen.logger is not False:
         own = as_list(chosen.logger) if chosen.logger is not True else []
@@ -51,19 +51,19 @@ def equip_fit(
     return equipment
 
 
-def equip_predict(chosen: Any, run: Run, lifeline: Lifeline) -> Equipment:
+def equip_predict(chosen: Any, run: Run, watchdog: FailureWatchdog) -> Equipment:
     """For `predict`."""
-    equipment = equip(chosen, run, lifeline)
+    equipment = equip(chosen, run, watchdog)
     equipment.callbacks.append(WritePredictions(run))
     return equipment
 
 
-def equip(chosen: Any, run: Run, lifeline: Lifeline, beginning: Beginning | None = None) -> Equipment:
+def equip(chosen: Any, run: Run, watchdog: FailureWatchdog, beginning: RunStart | None = None) -> Equipment:
     """For any command. `chosen` is the config's `trainer`, its classes built."""
     plugins, precision = [*as_list(chosen.plugins), CheckedCheckpointIO()], chosen.precision
     if "ModelParallel" in type(chosen.strategy).__name__ and precision == "16-mixed":
         plugins, precision = [*plugins, ShardedHalfPrecision()], None
-    return Equipment([*as_list(chosen.callbacks), lifeline, beginning or Beginning(run)], [], plugins, precision)
+    return Equipment([*as_list(chosen.callbacks), watchdog, beginning or RunStart(run)], [], plugins, precision)
 
 
 def leave_signals_alone(trainer: Trainer) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from commands.parsing import Complaint, Groups, Parser, explain, only_what_matters
 from commands.preflight import count_devices
 from errors import UserError
-from lightning_modules.estimate.memory import Plan, Steps, plan, shapes_of
+from lightning_modules.estimate.memory import MemoryEstimate, Steps, estimate_memory, shapes_of
 from lightning_modules.run.flops import Shape, training_flops
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.precision import MIXED
@@ -97,12 +97,12 @@ def run(args: Sequence[str]) -> int:
     batch = f"batches of {steps.rows} x {steps.length:,} tokens, all supervised"
     print(f"{tuner.name}, MB a device ({where}); {batch}")
     nf4 = tuner.quantize == "nf4"
-    show(plan(net, steps, counts, sharded, nf4))
+    show(estimate_memory(net, steps, counts, sharded, nf4))
     if given.device_gb:
 
         def peak(checkpointed: int) -> float:
             tuner.gradient_checkpointing = checkpointed
-            return plan(shapes_of(tuner), steps, [devices], sharded, nf4)[devices].total
+            return estimate_memory(shapes_of(tuner), steps, [devices], sharded, nf4)[devices].total
 
         with Console().status("looking for the fewest layers to checkpoint"):
             said = depth(peak, len(net.causal_lm.base_model.layers), given.device_gb)
@@ -131,7 +131,7 @@ def check(given: Any) -> None:
         raise UserError("data.train_rows", None, problem, "add --data.train_rows N after the configs")
 
 
-def show(columns: dict[int, Plan]) -> None:
+def show(columns: dict[int, MemoryEstimate]) -> None:
     """One column for each number of devices."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")

@@ -24,13 +24,13 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
-from lightning_modules.checkpoints.checkpoint_callback import CheckpointSettings, SaveCheckpoints
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
 from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity, read_checkpoint
 from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
-from lightning_modules.run.callbacks import Beginning
-from lightning_modules.run.environment import write_record
+from lightning_modules.run.callbacks import RunStart
+from lightning_modules.run.environment import write_environment
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.run.signals import Lifeline, Signals, Stopped
+from lightning_modules.run.signals import FailureWatchdog, Signals, Stopped
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.precision import WIDE, advice_for_cpu, bfloat16_gain
@@ -49,19 +49,19 @@ def run(args: Sequence[str]) -> int:
     """Runs the command line `args`, the command first; returns the exit code."""
     quiet()
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    lifeline = Lifeline()
+    watchdog = FailureWatchdog()
     try:
         with Signals().taken() as signals:
-            ThinkCLI(args, signals, lifeline)
-            lifeline.close()
+            ThinkCLI(args, signals, watchdog)
+            watchdog.close()
     except Complaint as complaint:
         raise explain(complaint, args) from complaint
     except Stopped as stopped:
         # A process that the first rank started must not be killed, with that one, for the code it ends with
-        return 0 if lifeline.child else stopped.exit_code
+        return 0 if watchdog.child else stopped.exit_code
     except UserError:
-        if lifeline.told:
-            return 0 if lifeline.child else 2
+        if watchdog.told:
+            return 0 if watchdog.child else 2
         raise
     except MisconfigurationException as error:
         raise UserError(
@@ -102,8 +102,8 @@ def run_in_question(args: Sequence[str]) -> tuple[Run, Path]:
 class ThinkCLI(LightningCLI):
     """Parses, checks, builds and runs; `args` begin with fit, validate, test or predict."""
 
-    def __init__(self, args: Sequence[str], signals: Signals, lifeline: Lifeline) -> None:
-        self.command, self.args, self.signals, self.lifeline = args[0], args, signals, lifeline
+    def __init__(self, args: Sequence[str], signals: Signals, watchdog: FailureWatchdog) -> None:
+        self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
         self.saved: dict[str, Any] | None = None  # our part of the checkpoint in question
         self.in_question: tuple[Run, Path] | None = None
         parser_kwargs: dict[str, Any] = {}
@@ -186,10 +186,10 @@ class ThinkCLI(LightningCLI):
     def equipment(self, chosen: Any) -> Equipment:
         if self.command == "fit":
             self.throughput, checkpoints = Throughput(), self.config_init.fit.checkpoint
-            own = SaveCheckpoints(self.run, checkpoints, self.signals, self.saved)
-            start = Beginning(self.run, self.keep_start if self.checkpoint else None)
-            return equip_fit(chosen, self.run, self.lifeline, start, self.throughput, own)
-        return (equip_predict if self.command == "predict" else equip)(chosen, self.run, self.lifeline)
+            own = CheckpointCallback(self.run, checkpoints, self.signals, self.saved)
+            start = RunStart(self.run, self.keep_start if self.checkpoint else None)
+            return equip_fit(chosen, self.run, self.watchdog, start, self.throughput, own)
+        return (equip_predict if self.command == "predict" else equip)(chosen, self.run, self.watchdog)
 
     def check_what_is_named(self) -> None:
         model: ThinkTuner = self.model
@@ -227,7 +227,7 @@ class ThinkCLI(LightningCLI):
         config["ckpt_path"] = None  # a fact of this start, not a setting of the run
         suffix, text = self.run.suffix(), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (self.run.folder / f"config{suffix}.yaml").write_text(text)
-        write_record(self.run.folder, suffix, ["python", "cli.py", *self.args])
+        write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     # Around Lightning's own
 

@@ -9,20 +9,20 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from datamodules.batches.loader import PlanLoader, PlannedBatches
-from datamodules.batches.plan import PlannedBatch, Sizes, plan_epoch, plan_evaluation
+from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import Epochs, Packing, check_tokens_per_step, cut
 from datamodules.prepare.cache import prepare, shortfall
-from datamodules.prepare.pass_over_sources import Part, Quotas, Survey
+from datamodules.prepare.pass_over_sources import Part, PassOverSources, Quotas
 from datamodules.prepare.stats import Report
-from datamodules.prepare.token_dataset import TokenRows
-from datamodules.rows.filters import Selection
-from datamodules.rows.near_duplicates import Border
+from datamodules.prepare.token_dataset import TokenDataset
+from datamodules.rows.filters import Filters
+from datamodules.rows.near_duplicates import DedupIndex
 from datamodules.rows.sources import MixedSource, Source, check_sources, open_source
-from datamodules.text.malformed import Untidy
+from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, Tags
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
-from datamodules.tokens.process import CUTTING, Outcome, Recipe, TooLong
+from datamodules.tokens.process import CUTTING, Overlong, ProcessedExample, ProcessingConfig
 from datamodules.tokens.template import check_template, load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
@@ -53,11 +53,11 @@ class MagpieDataModule(LightningDataModule):
             an instruction or a response, and their rows are trained with those of the tags.
         steps: How thoughts are split into steps; each step gets a think block.
         max_length: Tokens of a whole row.
-        too_long: Longer rows are left out and counted (`drop`), lose whole steps from the middle of their reasoning
+        overlong: Longer rows are left out and counted (`drop`), lose whole steps from the middle of their reasoning
             (`truncate_thoughts`; known to hurt: arXiv 2502.07374), or their end (`truncate`; teaches unclosed blocks).
-        near_duplicates: Similarity, up to 1, from which on two instructions are one and may not be on both sides of the
+        near_duplicate_threshold: Similarity, up to 1, from which on two instructions are one and may not be on both sides of the
             border between training and held-out rows. null compares exactly: up to case and white space.
-        held_out: Share of the instructions that is never trained on, for validation and test.
+        heldout_ratio: Share of the instructions that is never trained on, for validation and test.
         seed: Decides which instructions are held out and the order of training.
         train_rows: Training rows that survive all checks; preparation stops when it has them. null takes all.
         val_rows: Held-out rows for validation, likewise.
@@ -82,7 +82,7 @@ class MagpieDataModule(LightningDataModule):
         split: str = "train",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
         where: dict[str, Any] | None = None,
-        untidy: Untidy = Untidy(),  # noqa: B008
+        untidy: MalformedPolicy = MalformedPolicy(),  # noqa: B008
         template: str = "instruction",
         system: str | None = None,
         tags: Tags = Tags(),  # noqa: B008
@@ -90,9 +90,9 @@ class MagpieDataModule(LightningDataModule):
         new_tokens: list[str] = [],  # noqa: B006
         steps: StepSettings = StepSettings(),  # noqa: B008
         max_length: int = 512,
-        too_long: TooLong = "drop",
-        near_duplicates: float | None = 0.8,
-        held_out: float = 0.1,
+        overlong: Overlong = "drop",
+        near_duplicate_threshold: float | None = 0.8,
+        heldout_ratio: float = 0.1,
         seed: int = 0,
         train_rows: int | None = 10_000,
         val_rows: int | None = 1_000,
@@ -112,19 +112,24 @@ class MagpieDataModule(LightningDataModule):
         self.columns, self.where, self.untidy = columns, where, untidy
         self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
         self.new_tokens = tuple(new_tokens)
-        self.steps, self.max_length, self.too_long, self.near_duplicates = steps, max_length, too_long, near_duplicates
-        self.held_out, self.seed = held_out, seed
+        self.steps, self.max_length, self.overlong, self.near_duplicate_threshold = (
+            steps,
+            max_length,
+            overlong,
+            near_duplicate_threshold,
+        )
+        self.heldout_ratio, self.seed = heldout_ratio, seed
         self.rows_wanted = {"train": train_rows, "val": val_rows, "test": test_rows}
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.packing, self.tokens_per_step = packing, tokens_per_step
         self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
         self.tokenizer_name, self.tokenizer_revision = tokenizer, tokenizer_revision
-        self.splits: dict[str, TokenRows] = {}
+        self.splits: dict[str, TokenDataset] = {}
         self.report = Report()
         self.trains = False  # set where a fit begins with a validation: what it cannot train on is said before that
         self.epochs: Epochs | None = None  # how those of a fit are cut
         self._announced: Path | None = None
-        self._cut_for: tuple[Path, Sizes] | None = None
+        self._cut_for: tuple[Path, StepSize] | None = None
         self._check()
 
     def _check(self) -> None:
@@ -132,10 +137,12 @@ class MagpieDataModule(LightningDataModule):
         for key, least in AT_LEAST.items():
             if (value := getattr(self, key)) < least:
                 raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
-        if not 0 < self.held_out < 1:
-            raise UserError("data.held_out", self.held_out, "is not a share between 0 and 1", "give 0.1 for one in ten")
-        if self.near_duplicates is not None:
-            Border(self.near_duplicates)  # says so if it cannot be
+        if not 0 < self.heldout_ratio < 1:
+            raise UserError(
+                "data.heldout_ratio", self.heldout_ratio, "is not a share between 0 and 1", "give 0.1 for one in ten"
+            )
+        if self.near_duplicate_threshold is not None:
+            DedupIndex(self.near_duplicate_threshold)  # says so if it cannot be
         check_template(self.template_setting, self.system)
         self.tags.check("data.tags")
         self.steps.check()
@@ -143,7 +150,7 @@ class MagpieDataModule(LightningDataModule):
         check_sources(self.given, self.rows_wanted)
         for one in self.given:
             (one.tags or self.source_tags or self.tags).check("data.source_tags")
-            Selection(one.where if one.where is not None else self.where)
+            Filters(one.where if one.where is not None else self.where)
 
     # Preparation
 
@@ -158,7 +165,7 @@ class MagpieDataModule(LightningDataModule):
 
     def open_sources(self) -> list[Source]:
         """Raises UserError for one that is not there."""
-        return [open_source(one.name, one.revision, one.split, self.held_out, self.seed) for one in self.given]
+        return [open_source(one.name, one.revision, one.split, self.heldout_ratio, self.seed) for one in self.given]
 
     def parts(self) -> list[Part]:
         """The sources, each with how its rows are taken."""
@@ -166,11 +173,11 @@ class MagpieDataModule(LightningDataModule):
         return [
             Part(
                 source,
-                Recipe(
+                ProcessingConfig(
                     template,
                     self.steps,
                     self.max_length,
-                    self.too_long,
+                    self.overlong,
                     one.columns or self.columns,
                     one.tags or self.source_tags or self.tags,
                     one.untidy or self.untidy,
@@ -185,11 +192,11 @@ class MagpieDataModule(LightningDataModule):
         splits = ("val", "test") if stage in ("test", "predict") else ("train", "val")
         return {split: self.rows_wanted[split] for split in splits}
 
-    def outcomes(self, limit: int | None = None) -> Iterator[tuple[Outcome, str, str | None]]:
+    def outcomes(self, limit: int | None = None) -> Iterator[tuple[ProcessedExample, str, str | None]]:
         """What becomes of each of the first rows, with its texts, the name of its source and its split, or None where
         it is left out; `report` is filled meanwhile. Nothing is cached."""
-        survey = Survey(
-            self.parts(), self.think_tokenizer.encoder, self.quotas("fit"), self.near_duplicates, texts=True
+        survey = PassOverSources(
+            self.parts(), self.think_tokenizer.encoder, self.quotas("fit"), self.near_duplicate_threshold, texts=True
         )
         self.report = survey.report
         return islice(iter(survey), limit)
@@ -197,7 +204,9 @@ class MagpieDataModule(LightningDataModule):
     def _prepare(self, stage: str) -> tuple[Path, Report]:
         tokenizer = self.think_tokenizer
         self.pad_id = tokenizer.end_id
-        return prepare(self.parts(), tokenizer, self.quotas(stage), self.near_duplicates, self.cache_dir, self.num_proc)
+        return prepare(
+            self.parts(), tokenizer, self.quotas(stage), self.near_duplicate_threshold, self.cache_dir, self.num_proc
+        )
 
     def _stage(self) -> str:
         assert self.trainer is not None and self.trainer.state.fn is not None
@@ -214,11 +223,11 @@ class MagpieDataModule(LightningDataModule):
         if folder != self._announced:
             self._announced = folder
             lines = [*self.report.lines(self.max_length), *shortfall(self.report, self.quotas(stage))]
-            if self.too_long != "drop":
-                lines.append(CUTTING[self.too_long])
+            if self.overlong != "drop":
+                lines.append(CUTTING[self.overlong])
             for line in [*lines, f"data: prepared in {folder}"]:
                 log.info(line)
-        self.splits = {split: TokenRows(folder / f"{split}.arrow") for split in self.report.kept}
+        self.splits = {split: TokenDataset(folder / f"{split}.arrow") for split in self.report.kept}
         if trains:
             self._cut(folder)
 
@@ -228,14 +237,14 @@ class MagpieDataModule(LightningDataModule):
         """Once for the same rows and sizes: a fit comes here before each of its validations, too."""
         trainer, rows = self.trainer, self.splits["train"]
         assert trainer is not None
-        plain = Sizes(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
+        plain = StepSize(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
         if self._cut_for != (folder, plain):
             given = self.packing, self.max_length, self.tokens_per_step, trainer.strategy.root_device.type, self.seed
             self.epochs = cut(rows.lengths, rows.supervised, plain, *given)
             self._cut_for = folder, plain
             log.info(self.epochs.line())
 
-    def sizes(self) -> Sizes:
+    def sizes(self) -> StepSize:
         assert self.epochs is not None
         return self.epochs.sizes
 

@@ -16,7 +16,7 @@ from errors import UserError
 from hub import model_folder
 from lightning_modules.evaluation.summary import label, ordered, shown
 from lightning_modules.net.lora import as_plain
-from lightning_modules.net.new_token_embeddings import ThinkEmbedding, ThinkHead
+from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -71,7 +71,7 @@ def merge(net: ThinkNet) -> Any:
     """The transformers model with adapters and rows in its own matrices. The net is of no use afterwards."""
     model: Any = net.causal_lm
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if isinstance(embedding, ThinkEmbedding) and isinstance(head, ThinkHead):
+    if isinstance(embedding, NewTokenEmbedding) and isinstance(head, NewTokenHead):
         with torch.no_grad():
             for module in (embedding, head):  # tied: the same rows into the same matrix, twice
                 module.base.weight[list(module.ids)] = module.rows.to(module.base.weight.dtype)
@@ -114,7 +114,7 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
         trained = {"embed_tokens": model.get_input_embeddings()}
         if not model.config.tie_word_embeddings:
             trained["lm_head"] = model.get_output_embeddings()
-        if isinstance(trained["embed_tokens"], ThinkEmbedding):
+        if isinstance(trained["embed_tokens"], NewTokenEmbedding):
             settings["trainable_token_indices"] = {name: list(module.ids) for name, module in trained.items()}
             for name, module in trained.items():
                 path = f"model.{name}" if name == "embed_tokens" else name

@@ -23,10 +23,10 @@ from lightning_modules.generation.generate import generation_config
 from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
 from lightning_modules.net.lora import LoraSettings, Start
 from lightning_modules.net.loss import LossSettings
-from lightning_modules.net.new_token_embeddings import RowInit
+from lightning_modules.net.new_token_embeddings import NewTokenInit
 from lightning_modules.net.quantize import Quantize, check_quantize
 from lightning_modules.net.think_net import Dtype, LossSums, ThinkNet, load_base
-from lightning_modules.update.nonfinite import Attempt, Gradients, poisoned
+from lightning_modules.update.nonfinite import Attempt, Gradients, propagate_nan
 from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 
 
@@ -50,7 +50,7 @@ class ThinkTuner(LightningModule):
         evaluation: What validation and test do beside the loss.
         tags: What opens and closes a thought; the same as data.tags.
         new_tokens: Further tokens that get rows of their own; the same as data.new_tokens.
-        think_rows_init: What the rows of tags that the base does not know start from: subtokens, the mean of the rows
+        new_token_init: What the rows of tags that the base does not know start from: subtokens, the mean of the rows
             that stood for their text before; mean, that of all rows; random, anything like the other rows.
     """
 
@@ -69,7 +69,7 @@ class ThinkTuner(LightningModule):
         evaluation: EvalSettings = EvalSettings(),  # noqa: B008
         tags: Tags = Tags(),  # noqa: B008
         new_tokens: list[str] = [],  # noqa: B006
-        think_rows_init: RowInit = "subtokens",
+        new_token_init: NewTokenInit = "subtokens",
     ) -> None:
         super().__init__()
         if lora is not None:
@@ -86,7 +86,7 @@ class ThinkTuner(LightningModule):
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
         self.gradient_checkpointing, self.lean, self.loss, self.optim = gradient_checkpointing, lean, loss, optim
         self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
-        self.think_rows_init = think_rows_init
+        self.new_token_init = new_token_init
         self.strict_loading = False  # checkpoints hold what is trained, not the base; on_load_checkpoint is the check
         self.train_loss, self.eval_loss, self.tag_scores = RoleLoss(), RoleLoss(), TagScores()
         self.answered: list[Answered] = []
@@ -109,7 +109,7 @@ class ThinkTuner(LightningModule):
             checkpoint_activations(base, self.gradient_checkpointing)
             settings = self.evaluation.decoding
             self.net = ThinkNet(
-                base, self.tokenizer, self.lora, self.think_rows_init, self.loss, self.lora_start, self.lean
+                base, self.tokenizer, self.lora, self.new_token_init, self.loss, self.lora_start, self.lean
             )
             self.lora_start = self.net.lora_start
             self.generation_config = generation_config(
@@ -134,9 +134,11 @@ class ThinkTuner(LightningModule):
         """Optimizer steps of the whole fit, from the data's plan. Asking `trainer.estimated_stepping_batches` instead
         would drop the loader's position on resume."""
         epochs, steps = self.trainer.max_epochs or -1, self.trainer.max_steps
-        if epochs < 0 and steps < 0 and (self.optim.schedule != "constant" or self.optim.warmup_share):
+        if epochs < 0 and steps < 0 and (self.optim.lr_scheduler_type != "constant" or self.optim.warmup_ratio):
             fix = "set trainer.max_epochs or trainer.max_steps"
-            raise UserError("model.optim.schedule", self.optim.schedule, "needs to know where training ends", fix)
+            raise UserError(
+                "model.optim.lr_scheduler_type", self.optim.lr_scheduler_type, "needs to know where training ends", fix
+            )
         planned = epochs * self.trainer.datamodule.steps_per_epoch if epochs > 0 else steps  # type: ignore[attr-defined]
         return min(planned, steps) if steps > 0 else planned
 
@@ -165,7 +167,7 @@ class ThinkTuner(LightningModule):
         sums: LossSums = self.net(batch)  # type: ignore[misc]
         self.gradients.attempts.append(Attempt(batch, seed, sums.total.detach()))
         self.train_loss.update(sums)
-        return poisoned(sums.total) / batch.step_tokens * accumulate * self.trainer.world_size
+        return propagate_nan(sums.total) / batch.step_tokens * accumulate * self.trainer.world_size
 
     def _seed_dropout(self) -> int:
         """Dropout follows from (seed, batch, rank) alone, so that a resumed fit drops what it would have dropped."""
@@ -182,9 +184,9 @@ class ThinkTuner(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """One norm serves the log, clipping, and the check that stops before an update by what is not finite."""
-        self.gradients.settle(self)  # the step before
+        self.gradients.check_finite(self)  # the step before
         norm = self.gradients.norm(optimizer, self.trainer.global_step)
-        self.gradients.settle(self, known_only=True)
+        self.gradients.check_finite(self, known_only=True)
         if gradient_clip_val and gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
@@ -195,7 +197,7 @@ class ThinkTuner(LightningModule):
         step, every = self.trainer.global_step, int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches or step % every:
             return
-        self.gradients.settle(self)
+        self.gradients.check_finite(self)
         figures = {f"train/{name}": float(value) for name, value in self.train_loss.compute().items()}
         self.train_loss.reset()
         figures |= {f"train/{name}": value for name, value in self.gradients.figures().items()}
@@ -206,7 +208,7 @@ class ThinkTuner(LightningModule):
         self.log("loss", figures["train/loss"], prog_bar=True, logger=False)
 
     def on_train_end(self) -> None:
-        self.gradients.settle(self)
+        self.gradients.check_finite(self)
 
     # Evaluation
 
@@ -226,7 +228,7 @@ class ThinkTuner(LightningModule):
         return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.rows))))]
 
     def on_validation_epoch_start(self) -> None:
-        self.gradients.settle(self)
+        self.gradients.check_finite(self)
         self.answered = []
         for metric in (self.eval_loss, self.tag_scores):  # of a validation that was broken off
             metric.reset()
@@ -280,7 +282,7 @@ class ThinkTuner(LightningModule):
         return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.gradients.settle(self)
+        self.gradients.check_finite(self)
         known = self.identity() | {"quantize": self.quantize}
         ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
         ours |= {"base": self.name, "revision": self.revision, "identity": known, "seed": self.seed}

@@ -133,7 +133,7 @@ def tiny_tokenizer() -> Any:
 def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     """Batches of built-in rows, by index, as training sees them."""
     from datamodules.batches.collate import collate
-    from datamodules.prepare.token_dataset import TokenRow
+    from datamodules.prepare.token_dataset import TokenExample
     from datamodules.rows import builtin
     from datamodules.text.response import Columns, example
     from datamodules.text.segments import render
@@ -142,7 +142,7 @@ def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     def make(*indices: int, step_tokens: int | None = None) -> Any:
         rows = [render(example(builtin.row(0, i), Columns(), i), TEMPLATE, StepSettings()) for i in indices]
         encoded = tiny_tokenizer.encoder.encode_rows(rows)
-        taken = [TokenRow(i, str(i), "easy", *pair) for i, pair in zip(indices, encoded, strict=True)]
+        taken = [TokenExample(i, str(i), "easy", *pair) for i, pair in zip(indices, encoded, strict=True)]
         tokens = sum(int((row.roles != 0).sum()) for row in taken)
         return collate(taken, tokens if step_tokens is None else step_tokens, pad_id=tiny_tokenizer.end_id)
 

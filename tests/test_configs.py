@@ -36,11 +36,16 @@ def test_the_recipe_is_word_for_word(capsys: pytest.CaptureFixture[str]) -> None
     assert {key: model["lora"][key] for key in ("rank", "alpha", "target_modules")} == {
         "rank": 8, "alpha": 16.0, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
     }  # fmt: skip
-    assert (model["optim"]["lr"], model["optim"]["schedule"]) == (2e-5, "constant")
+    assert (model["optim"]["lr"], model["optim"]["lr_scheduler_type"]) == (2e-5, "constant")
     assert data["source"] == "Magpie-Align/Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B"
     assert data["revision"] == "d78edb811991faba57a3b7226719f3818460e723"
     assert data["template"] == "instruction"
-    assert (data["held_out"], data["train_rows"], data["val_rows"], data["max_length"]) == (0.1, 10_000, 1_000, 512)
+    assert (data["heldout_ratio"], data["train_rows"], data["val_rows"], data["max_length"]) == (
+        0.1,
+        10_000,
+        1_000,
+        512,
+    )
     assert (data["batch_size"], data["num_workers"], data["steps"]["split"]) == (4, 4, "sentence")
     assert (trainer["devices"], trainer["strategy"], trainer["precision"]) == (4, "ddp", "16-mixed")
     assert (trainer["max_epochs"], trainer["accumulate_grad_batches"], trainer["log_every_n_steps"]) == (3, 4, 50)
@@ -68,9 +73,9 @@ def test_overlays_stack_and_keep_the_rows_of_a_step(
 def test_strong_is_what_the_evidence_says(capsys: pytest.CaptureFixture[str]) -> None:
     config = parse(capsys, "multi_think.yaml", "recipe/strong.yaml")
     lora, optim = config["model"]["lora"], config["model"]["optim"]
-    assert (lora["rank"], lora["rslora"], lora["target_modules"]) == (64, True, "all-linear")
-    assert (optim["lr"], optim["schedule"], config["data"]["max_length"]) == (1e-4, "cosine", 4096)
-    assert optim["warmup_share"] > 0
+    assert (lora["rank"], lora["use_rslora"], lora["target_modules"]) == (64, True, "all-linear")
+    assert (optim["lr"], optim["lr_scheduler_type"], config["data"]["max_length"]) == (1e-4, "cosine", 4096)
+    assert optim["warmup_ratio"] > 0
 
 
 def test_qlora_changes_what_the_base_is_held_in_and_nothing_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:

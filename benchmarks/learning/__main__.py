@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.learning.recipes import EMBEDDED, Recipe, Scale, default_scale, recipes
+from benchmarks.learning.recipes import EMBEDDED, ProcessingConfig, Scale, default_scale, recipes
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import collect, split_rows
 from benchmarks.learning.runs import cpu_seconds, finished, fit_args, read_run, run_cli, train
@@ -72,7 +72,7 @@ def benchmark(given: argparse.Namespace) -> None:
     )
 
 
-def choose(known: list[Recipe], names: list[str] | None) -> list[Recipe]:
+def choose(known: list[ProcessingConfig], names: list[str] | None) -> list[ProcessingConfig]:
     unknown = sorted(set(names or []) - {recipe.name for recipe in known})
     if unknown:
         fix = f"choose from {', '.join(repr(recipe.name) for recipe in known)}"
@@ -100,7 +100,7 @@ def prepare_folder(out: Path, files: Sequence[Path], base: str, scale: Scale) ->
     return everything
 
 
-def train_all(out: Path, chosen: Sequence[Recipe], seeds: Sequence[int], base: str, scale: Scale) -> int:
+def train_all(out: Path, chosen: Sequence[ProcessingConfig], seeds: Sequence[int], base: str, scale: Scale) -> int:
     """Runs what is missing, seed by seed, so that early ends leave whole comparisons; returns how many runs."""
     missing = [(seed, recipe) for seed in seeds for recipe in chosen if finished(out, recipe, seed) is None]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())

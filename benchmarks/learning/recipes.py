@@ -21,8 +21,8 @@ RATE, LENGTH = "model.optim.lr", "data.max_length"
 KNOBS = {
     "rate": (RATE,),
     "layers": ("model.lora.target_modules",),
-    "rank": ("model.lora.rank", "model.lora.alpha", "model.lora.rslora"),
-    "schedule": ("model.optim.schedule", "model.optim.warmup_share", "model.optim.final_lr_share"),
+    "rank": ("model.lora.rank", "model.lora.alpha", "model.lora.use_rslora"),
+    "schedule": ("model.optim.lr_scheduler_type", "model.optim.warmup_ratio", "model.optim.min_lr_ratio"),
     "length": (LENGTH,),
     "batch": ("data.batch_size",),
 }
@@ -31,7 +31,7 @@ COMMON = ("model.gradient_checkpointing", "model.evaluation.decoding.max_new_tok
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProcessingConfig:
     """One column of the comparison; `settings` are those that it adds to its configs, by dotted name."""
 
     name: str
@@ -86,22 +86,22 @@ def default_scale(base: str) -> Scale:
     return Scale(short, long, 16, 60, 6, 64, 32, 1024, 1.0)
 
 
-def recipes(rate_factor: float) -> list[Recipe]:
+def recipes(rate_factor: float) -> list[ProcessingConfig]:
     """Literal first, then one knob at a time, strong, and both with other rates. Raises UserError for a setting of the
     strong recipe that is no knob: the table would not say what it does."""
     literal, strong = flat(LITERAL), flat(STRONG)
     known = {key for keys in KNOBS.values() for key in keys}
     if unknown := sorted(set(strong) - known - set(COMMON)):
         raise UserError(str(STRONG.name), unknown[0], "is no knob of this benchmark", "add it to KNOBS in recipes.py")
-    found = [Recipe("literal")]
+    found = [ProcessingConfig("literal")]
     for name, keys in KNOBS.items():
         settings = {key: strong[key] for key in keys if key != LENGTH}  # the length is that of the rows
-        found.append(Recipe(f"+ {name}", settings=settings, long=LENGTH in keys))
-    found.append(Recipe("strong", (LITERAL, STRONG), long=True))
+        found.append(ProcessingConfig(f"+ {name}", settings=settings, long=LENGTH in keys))
+    found.append(ProcessingConfig("strong", (LITERAL, STRONG), long=True))
     if rate_factor != 1:
         for recipe, rate in ((found[0], literal[RATE]), (found[-1], strong[RATE])):
             settings = {RATE: float(f"{float(rate) * rate_factor:.3g}")}
-            found.append(Recipe(f"{recipe.name} x{rate_factor:g}", recipe.configs, settings, recipe.long))
+            found.append(ProcessingConfig(f"{recipe.name} x{rate_factor:g}", recipe.configs, settings, recipe.long))
     return found
 
 

@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning.recipes import CONFIGS, Recipe, Scale, is_embedded
+from benchmarks.learning.recipes import CONFIGS, ProcessingConfig, Scale, is_embedded
 from benchmarks.learning.rows import as_args
 from errors import INTERRUPTED, TERMINATED, UserError
 from hub import CHECKOUT
@@ -76,7 +76,7 @@ def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: 
         raise UserError(f"cli.py {args[0]}", None, problem.rstrip("."), f"see {log}; the same command goes on")
 
 
-def fit_args(recipe: Recipe, base: str, seed: int, scale: Scale, out: Path, gpu: bool) -> list[str]:
+def fit_args(recipe: ProcessingConfig, base: str, seed: int, scale: Scale, out: Path, gpu: bool) -> list[str]:
     """The command line of a run, without its checkpoint."""
     hardware = CONFIGS / "hardware" / ("one_gpu.yaml" if gpu else "cpu.yaml")
     first, *others = recipe.configs
@@ -94,7 +94,7 @@ def fit_args(recipe: Recipe, base: str, seed: int, scale: Scale, out: Path, gpu:
         "data.revision": "null",
         "data.seed": seed,
         "data.max_length": scale.long,  # of validation rows; those of training were chosen by their length
-        "data.near_duplicates": "null",  # left out already
+        "data.near_duplicate_threshold": "null",  # left out already
         "data.train_rows": "null",
         "data.val_rows": scale.val_rows,
         "data.num_workers": 0,
@@ -112,11 +112,11 @@ def fit_args(recipe: Recipe, base: str, seed: int, scale: Scale, out: Path, gpu:
     return ["fit", *configs, *as_args(settings)]
 
 
-def finished(out: Path, recipe: Recipe, seed: int) -> Run | None:
+def finished(out: Path, recipe: ProcessingConfig, seed: int) -> Run | None:
     return next((run for run in _runs(out, recipe, seed) if "after" in run.read_summary()), None)
 
 
-def train(args: list[str], out: Path, recipe: Recipe, seed: int, progress: Callable[[int], None]) -> Run:
+def train(args: list[str], out: Path, recipe: ProcessingConfig, seed: int, progress: Callable[[int], None]) -> Run:
     """The finished run of a recipe and seed: a new one, or one that was stopped, continued from what it had saved."""
     stopped = next((run for run in _runs(out, recipe, seed) if run.last.is_file()), None)
     more = ["--ckpt_path", str(stopped.last)] if stopped else []
@@ -133,7 +133,7 @@ def train(args: list[str], out: Path, recipe: Recipe, seed: int, progress: Calla
     return run
 
 
-def _runs(out: Path, recipe: Recipe, seed: int) -> Any:
+def _runs(out: Path, recipe: ProcessingConfig, seed: int) -> Any:
     return find_runs(str(out / "runs"), f"{recipe.slug}-{seed}")
 
 

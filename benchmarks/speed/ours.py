@@ -15,7 +15,7 @@ from benchmarks.speed.record import Steps
 from benchmarks.speed.rows import Rows
 from datamodules.batches.loader import PlannedBatches
 from datamodules.batches.plan import PlannedBatch
-from datamodules.prepare.token_dataset import TokenRow
+from datamodules.prepare.token_dataset import TokenExample
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.think_tuner import ThinkTuner
@@ -31,8 +31,8 @@ class FileRows:
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
-    def __getitem__(self, index: int) -> TokenRow:
-        return TokenRow(index, str(index), "all", *self.rows.row(index))
+    def __getitem__(self, index: int) -> TokenExample:
+        return TokenExample(index, str(index), "all", *self.rows.row(index))
 
 
 class GivenSteps(LightningDataModule):
@@ -72,7 +72,7 @@ def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
     data = GivenSteps(task, Rows.load(task["rows"]))
     prepared = time.perf_counter()
     lora = LoraSettings(rank=task["rank"], alpha=task["alpha"], target_modules=task["targets"])
-    optim = OptimSettings(lr=task["lr"], think_rows_lr=None if task["train_rows"] else STILL)
+    optim = OptimSettings(lr=task["lr"], new_token_lr=None if task["train_rows"] else STILL)
     tuner = ThinkTuner(task["model"], dtype=task["dtype"], lora=lora, optim=optim, **task["options"])
     trainer = Trainer(
         accelerator="gpu" if task["device"] == "cuda" else "cpu", devices=1, precision=PRECISION[task["dtype"]],
@@ -87,6 +87,6 @@ def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
 def path(tuner: ThinkTuner) -> str:
     """What ran, in words."""
     net: Any = tuner.net
-    layers = "lean layers" if net.not_lean is None else f"transformers' layers ({net.not_lean})"
+    layers = "lean layers" if net.not_fused is None else f"transformers' layers ({net.not_fused})"
     attention = net.causal_lm.config._attn_implementation
     return f"flat, attention {attention}, {layers}, head for supervised positions in chunks"

@@ -81,7 +81,7 @@ class Rows:
 def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
     """Through MagpieDataModule's sources, steps, template and tokenizer; near duplicates stay."""
     from datamodules.magpie import MagpieDataModule
-    from datamodules.prepare.pass_over_sources import Survey
+    from datamodules.prepare.pass_over_sources import PassOverSources
     from datamodules.text.response import Tags
     from datamodules.text.steps import StepSettings
     from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -97,9 +97,9 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
         think = ThinkTokenizer.load(scratch, None, Tags(), ())
         module = MagpieDataModule(
             str(folder / "all.jsonl"), steps=StepSettings("sentence"), max_length=max_length, train_rows=None,
-            val_rows=1, held_out=0.01, near_duplicates=None, num_proc=1, cache_dir=scratch, tokenizer=scratch,
+            val_rows=1, heldout_ratio=0.01, near_duplicate_threshold=None, num_proc=1, cache_dir=scratch, tokenizer=scratch,
         )  # fmt: skip
-        kept = list(Survey(module.parts(), think.encoder, module.quotas("fit"), None))
+        kept = list(PassOverSources(module.parts(), think.encoder, module.quotas("fit"), None))
     rows = [(outcome.ids, outcome.roles) for outcome, _, split in kept if split == "train"]
     order = np.random.default_rng(0).permutation(len(rows))
     ids, roles = (np.concatenate([rows[k][part] for k in order]) for part in (0, 1))

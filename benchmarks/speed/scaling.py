@@ -32,13 +32,13 @@ RUNS = 3
 
 def plan_rows(size: int) -> None:
     """Plans an epoch of so many rows, with lengths that are spread as those of real rows are."""
-    from datamodules.batches.plan import Sizes, plan_epoch
+    from datamodules.batches.plan import StepSize, plan_epoch
 
     lengths = np.random.default_rng(0).lognormal(7, 0.7, size).clip(64, 4096).astype(np.int64)
     before, seconds = high_water(), []
     for epoch in range(RUNS):
         started = time.perf_counter()
-        plan = plan_epoch(lengths, lengths - 60, Sizes(4, 4), 0, epoch)
+        plan = plan_epoch(lengths, lengths - 60, StepSize(4, 4), 0, epoch)
         seconds.append(time.perf_counter() - started)
         del plan
     print(f"{size:8} rows  {statistics.median(seconds):8.3f} s to plan an epoch  {high_water() - before:6.3f} GB more")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.prepare.token_dataset import TokenRow
+from datamodules.prepare.token_dataset import TokenExample
 from datamodules.text.segments import Role
 
 
@@ -57,7 +57,7 @@ class Batch:
         return [ids[start:end] for start, end in pairwise(self.starts.tolist())]
 
 
-def collate(rows: Sequence[TokenRow], step_tokens: int, pad_id: int) -> Batch:
+def collate(rows: Sequence[TokenExample], step_tokens: int, pad_id: int) -> Batch:
     """The Batch of these rows; without rows, one token with nothing supervised, which is `pad_id`."""
     lengths = [len(row.ids) for row in rows] or [1]
     starts = np.concatenate([[0], np.cumsum(lengths)])

@@ -14,7 +14,7 @@ import torch
 
 from datamodules.batches.collate import Batch, collate
 from datamodules.batches.plan import PlannedBatch
-from datamodules.prepare.token_dataset import TokenRows
+from datamodules.prepare.token_dataset import TokenDataset
 
 AHEAD = 2  # batches for each thread; torch's DataLoader has as many for each worker
 
@@ -25,7 +25,7 @@ class PlannedBatches:
     `num_workers` threads make them ahead, each as many as AHEAD says; with 0 each is made when it is asked for.
     """
 
-    def __init__(self, rows: TokenRows, planned: list[PlannedBatch], pad_id: int, num_workers: int = 0) -> None:
+    def __init__(self, rows: TokenDataset, planned: list[PlannedBatch], pad_id: int, num_workers: int = 0) -> None:
         self.rows, self.planned, self.pad_id, self.num_workers = rows, planned, pad_id, num_workers
 
     def __len__(self) -> int:

@@ -25,7 +25,7 @@ Shape = Literal["packed", "grouped", "none"]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class StepSize:
     """How every epoch is cut into steps, and a step into batches.
 
     Without packing a step is batch_size x accumulate x world_size rows, and with it so many packs at most.
@@ -83,12 +83,12 @@ class EpochPlan:
         return len(self.batches)
 
 
-def steps_per_epoch(rows: int, sizes: Sizes) -> int:
+def steps_per_epoch(rows: int, sizes: StepSize) -> int:
     """Optimizer steps that `rows` rows make, the same in every epoch; without packing the last may be smaller."""
     return -(-rows // sizes.rows_per_step) if sizes.steps is None else sizes.steps
 
 
-def plan_epoch(lengths: np.ndarray, supervised: np.ndarray, sizes: Sizes, seed: int, epoch: int) -> EpochPlan:
+def plan_epoch(lengths: np.ndarray, supervised: np.ndarray, sizes: StepSize, seed: int, epoch: int) -> EpochPlan:
     """The batches of one epoch: every row once, in an order that depends on (seed, epoch) alone.
 
     lengths, supervised: (N,) tokens of each row. Each step has exactly `accumulate` batches on every rank.
@@ -108,7 +108,7 @@ def plan_epoch(lengths: np.ndarray, supervised: np.ndarray, sizes: Sizes, seed: 
 Placed = tuple[np.ndarray, np.ndarray]
 
 
-def _plain(lengths: np.ndarray, sizes: Sizes, shuffled: np.ndarray) -> Placed:
+def _plain(lengths: np.ndarray, sizes: StepSize, shuffled: np.ndarray) -> Placed:
     steps = np.arange(len(shuffled)) // sizes.rows_per_step
     rows = shuffled[np.lexsort((-lengths[shuffled], steps))]
     slots = np.arange(len(shuffled)) // sizes.batch_size
@@ -118,7 +118,7 @@ def _plain(lengths: np.ndarray, sizes: Sizes, shuffled: np.ndarray) -> Placed:
 
 
 def _grouped(
-    lengths: np.ndarray, supervised: np.ndarray, sizes: Sizes, shuffled: np.ndarray, rng: np.random.Generator
+    lengths: np.ndarray, supervised: np.ndarray, sizes: StepSize, shuffled: np.ndarray, rng: np.random.Generator
 ) -> Placed:
     """Groups of batch_size x world_size rows are one micro-batch, whose ranks hold as much as each other."""
     rows = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
@@ -131,7 +131,7 @@ def _grouped(
 
 
 def _packed(
-    lengths: np.ndarray, supervised: np.ndarray, sizes: Sizes, shuffled: np.ndarray, rng: np.random.Generator
+    lengths: np.ndarray, supervised: np.ndarray, sizes: StepSize, shuffled: np.ndarray, rng: np.random.Generator
 ) -> Placed:
     assert sizes.pack_tokens is not None and sizes.steps is not None
     pack, packs = best_fit(lengths, sizes.pack_tokens, shuffled)
@@ -146,7 +146,7 @@ def _packed(
     return together, slots[together]
 
 
-def _share_out(step: np.ndarray, tokens: np.ndarray, sizes: Sizes, steps: int) -> np.ndarray:
+def _share_out(step: np.ndarray, tokens: np.ndarray, sizes: StepSize, steps: int) -> np.ndarray:
     """The batch of each of the rows, or packs, which are in these steps and of so many tokens: in a step they are of as
     many, up to one, and of as many tokens, up to the largest of them."""
     fullest = np.lexsort((-tokens, step))
@@ -173,7 +173,7 @@ def _into_steps(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> tup
     return new[step], place
 
 
-def _planned(rows: np.ndarray, slots: np.ndarray, supervised: np.ndarray, steps: int, sizes: Sizes) -> EpochPlan:
+def _planned(rows: np.ndarray, slots: np.ndarray, supervised: np.ndarray, steps: int, sizes: StepSize) -> EpochPlan:
     tokens = _sums(slots // sizes.shares, supervised[rows], steps).tolist()
     ends = np.cumsum(np.bincount(slots, minlength=steps * sizes.shares)).tolist()
     ordered = rows[np.argsort(slots, kind="stable")].tolist()

@@ -1,4 +1,4 @@
-"""How the epochs of a fit are cut: from `data.packing` and `data.tokens_per_step` to Sizes, and what is said of it."""
+"""How the epochs of a fit are cut: from `data.packing` and `data.tokens_per_step` to StepSize, and what is said of it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.batches.packing import best_fit
-from datamodules.batches.plan import Shape, Sizes, plan_epoch, steps_per_epoch
+from datamodules.batches.plan import Shape, StepSize, plan_epoch, steps_per_epoch
 from errors import UserError
 
 Packing = Literal["auto", "packed", "grouped", "none"]
@@ -34,7 +34,7 @@ def check_tokens_per_step(packing: Packing, tokens_per_step: int | None) -> None
 class Epochs:
     """How every epoch of a fit is cut, with what a user should know of it."""
 
-    sizes: Sizes
+    sizes: StepSize
     why: str  # of data.packing auto; else empty
     rows: int
     packs: int  # 0 where rows are not packed, as is the next
@@ -74,7 +74,7 @@ class Epochs:
 def cut(
     lengths: np.ndarray,
     supervised: np.ndarray,
-    plain: Sizes,
+    plain: StepSize,
     packing: Packing,
     max_length: int,
     tokens_per_step: int | None,
@@ -106,7 +106,7 @@ def cut(
     return Epochs(sizes, why, rows, packs, filled, steps, steps_per_epoch(rows, plain), spread)
 
 
-def _steps(packs: int, rows: int, supervised: int, plain: Sizes, tokens_per_step: int | None) -> int:
+def _steps(packs: int, rows: int, supervised: int, plain: StepSize, tokens_per_step: int | None) -> int:
     """As many as keep the supervised tokens of a step at what is asked for, or at the mean of the unpacked steps; there
     more where the batches could not hold them."""
     if tokens_per_step is not None:
@@ -114,7 +114,9 @@ def _steps(packs: int, rows: int, supervised: int, plain: Sizes, tokens_per_step
     return max(1, round(rows / plain.rows_per_step), -(-packs // plain.rows_per_step))
 
 
-def _check(packs: int, steps: int, plain: Sizes, max_length: int, tokens_per_step: int | None, supervised: int) -> None:
+def _check(
+    packs: int, steps: int, plain: StepSize, max_length: int, tokens_per_step: int | None, supervised: int
+) -> None:
     """Raises UserError where a step is less than one pack, or more of them than its batches take."""
     each = plain.batch_size * plain.world_size
     if steps > packs:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from datamodules.prepare.pass_over_sources import Part, Quotas, Survey
+from datamodules.prepare.pass_over_sources import Part, PassOverSources, Quotas
 from datamodules.prepare.stats import Report
-from datamodules.prepare.token_dataset import TokenRowsWriter
+from datamodules.prepare.token_dataset import TokenDatasetWriter
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 
@@ -27,12 +27,14 @@ ROOMS = ("rows", "text", "tokens", "prepare")  # of the code that prepares: a ch
 log = logging.getLogger("thinkwright")
 
 
-def fingerprint(parts: Sequence[Part], tokenizer: ThinkTokenizer, quotas: Quotas, near_duplicates: float | None) -> str:
+def fingerprint(
+    parts: Sequence[Part], tokenizer: ThinkTokenizer, quotas: Quotas, near_duplicate_threshold: float | None
+) -> str:
     """Equal exactly when the prepared rows would be."""
     package = Path(__file__).parent.parent
     code = b"".join(file.read_bytes() for room in ROOMS for file in sorted((package / room).glob("*.py")))
     mixed = [(part.source.identity, asdict(part.recipe), part.weight) for part in parts]
-    key = [mixed, tokenizer.fingerprint, quotas, near_duplicates, hashlib.sha256(code).hexdigest()]
+    key = [mixed, tokenizer.fingerprint, quotas, near_duplicate_threshold, hashlib.sha256(code).hexdigest()]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
@@ -40,7 +42,7 @@ def prepare(
     parts: Sequence[Part],
     tokenizer: ThinkTokenizer,
     quotas: Quotas,
-    near_duplicates: float | None,
+    near_duplicate_threshold: float | None,
     cache_dir: Path,
     num_proc: int = 1,
 ) -> tuple[Path, Report]:
@@ -49,12 +51,12 @@ def prepare(
     Raises UserError if a source cannot be read or holds no row, none of those wanted survives, or the folder cannot be
     written to its end.
     """
-    folder = cache_dir / fingerprint(parts, tokenizer, quotas, near_duplicates)
+    folder = cache_dir / fingerprint(parts, tokenizer, quotas, near_duplicate_threshold)
     done = folder / "report.json"
     if not done.is_file():
         with _writing(cache_dir, folder) as scratch:
             if not done.is_file():  # it is not: nobody else had the lock
-                survey = Survey(parts, tokenizer.encoder, quotas, near_duplicates, num_proc)
+                survey = PassOverSources(parts, tokenizer.encoder, quotas, near_duplicate_threshold, num_proc)
                 _write(survey, scratch)
                 (scratch / "report.json").write_text(json.dumps(asdict(survey.report), indent=1))
                 os.rename(scratch, folder)
@@ -89,12 +91,12 @@ def _writing(cache_dir: Path, folder: Path) -> Iterator[Path]:
         raise UserError("data.cache_dir", cache_dir, problem, fix) from error
 
 
-def _write(survey: Survey, folder: Path) -> None:
+def _write(survey: PassOverSources, folder: Path) -> None:
     from tqdm import tqdm
 
     wanted = list(survey.quotas.values())
     total = sum(rows for rows in wanted if rows) if all(wanted) else None
-    writers = {split: TokenRowsWriter(folder / f"{split}.arrow") for split in survey.quotas}
+    writers = {split: TokenDatasetWriter(folder / f"{split}.arrow") for split in survey.quotas}
     with tqdm(total=total, desc="preparing", unit=" rows", disable=None, smoothing=0.05) as bar:
         for outcome, _, split in survey:
             if split is not None:

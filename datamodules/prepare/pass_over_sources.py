@@ -18,10 +18,10 @@ from itertools import islice
 
 from datamodules.prepare.stats import Report
 from datamodules.rows.files import Row
-from datamodules.rows.filters import Selection
-from datamodules.rows.near_duplicates import Border
+from datamodules.rows.filters import Filters
+from datamodules.rows.near_duplicates import DedupIndex
 from datamodules.rows.sources import Source
-from datamodules.tokens.process import TOO_LONG, Outcome, Recipe, examine
+from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingConfig, process_rows
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
 
@@ -38,7 +38,7 @@ class Part:
     """One of the sources that are mixed. Of every rows kept, each part gives by its weight; None takes all of all."""
 
     source: Source
-    recipe: Recipe
+    recipe: ProcessingConfig
     weight: float | None = None
 
 
@@ -50,7 +50,7 @@ class _Read:
     asked: bool  # whether its side had room when it was read; if not, nobody will ask what becomes of it
 
 
-class Survey:
+class PassOverSources:
     """Iterating gives (outcome, name of the source, split or None if it is left out) of each row, and fills `report`.
 
     Rows of a side whose splits have all they want are read and passed over. With weights, the pass ends when a part has
@@ -62,17 +62,17 @@ class Survey:
         parts: Sequence[Part],
         encoder: Encoder,
         quotas: Quotas,
-        near_duplicates: float | None = None,
+        near_duplicate_threshold: float | None = None,
         num_proc: int = 1,
         texts: bool = False,
     ) -> None:
         self.parts, self.encoder, self.quotas = parts, encoder, quotas
         self.num_proc, self.texts = num_proc, texts
         self.report = Report(kept=dict.fromkeys(quotas, 0), tokens=dict.fromkeys(quotas, 0))
-        self.border = Border(near_duplicates) if near_duplicates is not None else None
+        self.border = DedupIndex(near_duplicate_threshold) if near_duplicate_threshold is not None else None
         self.pool: Executor | None = None  # made when there is enough to do
 
-    def __iter__(self) -> Iterator[tuple[Outcome, str, str | None]]:
+    def __iter__(self) -> Iterator[tuple[ProcessedExample, str, str | None]]:
         weighted = any(part.weight is not None for part in self.parts)
         weights = [part.weight or 1.0 for part in self.parts]
         kept = [0] * len(self.parts)
@@ -101,7 +101,7 @@ class Survey:
                     self.require_rows()
                 yield outcome, source.name, split
 
-    def place(self, read: _Read, outcome: Outcome, source: str) -> str | None:
+    def place(self, read: _Read, outcome: ProcessedExample, source: str) -> str | None:
         """The split that a row goes to, or None; either way it is counted."""
         if outcome.length:
             self.report.measure(outcome)
@@ -129,17 +129,17 @@ class Survey:
     def wanted_any(self) -> bool:
         return self.wanted(True) is not None or self.wanted(False) is not None
 
-    def examined(self, part: Part) -> Iterator[tuple[_Read, Outcome | None]]:
+    def examined(self, part: Part) -> Iterator[tuple[_Read, ProcessedExample | None]]:
         """Every row of a part, with its outcome if that is asked for."""
         compare = self.border is not None and part.source.comparable
         rows = self.read(part)
-        waiting: deque[tuple[list[_Read], Future[list[Outcome]]]] = deque()
+        waiting: deque[tuple[list[_Read], Future[list[ProcessedExample]]]] = deque()
         done = 0
         while (batch := list(islice(rows, AT_ONCE))) or waiting:
             if batch:
                 work = [(read.position, read.row) for read in batch if read.asked]
                 if self.num_proc == 1 or done < ALONE:
-                    yield from _paired(batch, examine(work, part.recipe, self.encoder, self.texts, compare))
+                    yield from _paired(batch, process_rows(work, part.recipe, self.encoder, self.texts, compare))
                     done += 1
                     continue
                 job = self.processes().submit(_examine, work, part.recipe, self.texts, compare)
@@ -159,7 +159,7 @@ class Survey:
         for position, row in enumerate(part.source.rows()):
             if position == 0:
                 columns.check(list(row))
-                Selection(part.recipe.where).check(list(row))
+                Filters(part.recipe.where).check(list(row))
             instruction, _ = columns.texts(row)
             held_out = part.source.held_out(row, instruction) if isinstance(instruction, str) else None
             yield _Read(position, row, held_out, held_out is None or self.wanted(held_out) is not None)
@@ -185,13 +185,13 @@ class Survey:
         problem = f"leaves no row for {empty} of {report.read:,} read ({why})"
         if any(reason.startswith("where: ") for reason in report.dropped):
             raise UserError("data.where", None, f"{names} {problem}", "ask for less, or look at python cli.py preview")
-        fix = "change data.held_out or the data"
-        if TOO_LONG in report.dropped:
+        fix = "change data.heldout_ratio or the data"
+        if OVERLONG in report.dropped:
             fix = f"raise data.max_length ({self.parts[0].recipe.max_length}) or give other data"
         raise UserError("data.source", names, problem, fix)
 
 
-def _paired(batch: list[_Read], outcomes: list[Outcome]) -> Iterator[tuple[_Read, Outcome | None]]:
+def _paired(batch: list[_Read], outcomes: list[ProcessedExample]) -> Iterator[tuple[_Read, ProcessedExample | None]]:
     following = iter(outcomes)
     for read in batch:
         yield read, next(following) if read.asked else None
@@ -209,5 +209,7 @@ def _start(encoder: Encoder) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends these
 
 
-def _examine(work: list[tuple[int, Row]], recipe: Recipe, texts: bool, compare: bool) -> list[Outcome]:
-    return examine(work, recipe, _encoder, texts, compare)
+def _examine(
+    work: list[tuple[int, Row]], recipe: ProcessingConfig, texts: bool, compare: bool
+) -> list[ProcessedExample]:
+    return process_rows(work, recipe, _encoder, texts, compare)

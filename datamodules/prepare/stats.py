@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, SHORTENED, TOO_LONG, Outcome
+from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, ProcessedExample
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # of the length table, in tokens
 ENOUGH = 0.9  # share of whole rows that a suggested length keeps
@@ -42,7 +42,7 @@ class Report:
     role_tokens: dict[str, int] = field(default_factory=dict)  # of rows kept, by the role's name
     digests: dict[str, str] = field(default_factory=dict)  # of the ids and roles of a split's rows, in their order
 
-    def measure(self, outcome: Outcome) -> None:
+    def measure(self, outcome: ProcessedExample) -> None:
         """Counts a row whose length is known, kept or not, as it was before anything was cut."""
         self.tokenized += 1
         self.lengths[bisect_left(TOKEN_EDGES, outcome.length)] += 1
@@ -57,7 +57,7 @@ class Report:
         if len(named := self.dropped_ids.setdefault(reason, [])) < NAMED:
             named.append(row_id)
 
-    def keep(self, outcome: Outcome, split: str, source: str) -> None:
+    def keep(self, outcome: ProcessedExample, split: str, source: str) -> None:
         for note in outcome.notes:
             _count(self.notes, note)
         _count(self.by_source, source)
@@ -93,8 +93,8 @@ class Report:
         for title, column in (("rows whole", 1), ("thinking rows with their end", 2)):
             lines.append(f"  {title:<30}" + "".join(f"{100 * row[column]:>7.0f}%" for row in self.length_table()))
         suggested = self.suggested_length()
-        too_long = TOO_LONG in self.dropped or CUT in self.notes or SHORTENED in self.notes
-        if too_long and suggested and suggested > max_length:
+        overlong = OVERLONG in self.dropped or CUT in self.notes or SHORTENED in self.notes
+        if overlong and suggested and suggested > max_length:
             lines.append(f"  data.max_length is {max_length:,}; {suggested:,} would suit these rows")
         return lines
 

@@ -9,7 +9,7 @@ import numpy as np
 CHUNK = 512  # rows in a record batch
 
 
-class TokenRow(NamedTuple):
+class TokenExample(NamedTuple):
     """One row; the arrays are views into the file."""
 
     row: int  # index in its split
@@ -19,7 +19,7 @@ class TokenRow(NamedTuple):
     roles: np.ndarray  # (T,) int8
 
 
-class TokenRows:
+class TokenDataset:
     """The rows of one split. `lengths` and `supervised` are (N,) int64, in tokens."""
 
     def __init__(self, path: Path) -> None:
@@ -37,14 +37,14 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> TokenRow:
+    def __getitem__(self, index: int) -> TokenExample:
         batch, at = self._batches[index // CHUNK], index % CHUNK
         ids, roles = (batch[name][at].values.to_numpy() for name in ("ids", "roles"))
-        return TokenRow(index, batch["row_id"][at].as_py(), batch["group"][at].as_py(), ids, roles)
+        return TokenExample(index, batch["row_id"][at].as_py(), batch["group"][at].as_py(), ids, roles)
 
 
-class TokenRowsWriter:
-    """Writes what TokenRows reads; holds CHUNK rows at most."""
+class TokenDatasetWriter:
+    """Writes what TokenDataset reads; holds CHUNK rows at most."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from datamodules.prepare.stats import ENOUGH, NAMED, STEP_EDGES, TOKEN_EDGES, Report
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, SHORTENED, TOO_LONG, Outcome
+from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, ProcessedExample
 
 Decode = Callable[[Sequence[int]], str]
 LABELS = ("prompt", "opening tag", "thought", "closing tag", "answer", "end")  # by Role
@@ -37,7 +37,7 @@ class Row:
     """A row that was read, with what became of it."""
 
     position: int  # among all rows read, from 0
-    outcome: Outcome
+    outcome: ProcessedExample
     source: str
     split: str | None  # None where it was left out
 
@@ -61,7 +61,7 @@ def _mark(found: re.Match[str]) -> str:
     return "⏎\n" if code == 10 else chr(0x2400 + code) if code < 32 else f"⟨U+{code:04X}⟩"
 
 
-def pieces(outcome: Outcome, decode: Decode) -> Iterator[Piece]:
+def pieces(outcome: ProcessedExample, decode: Decode) -> Iterator[Piece]:
     """The tokens of a row one by one, the tokens of a character that is spread over several as one."""
     ids, roles = outcome.ids.tolist(), outcome.roles.tolist()
     start = 0
@@ -102,7 +102,7 @@ def suggestion(report: Report, max_length: int) -> str:
     length = report.suggested_length()
     if length is None:
         return "No row was tokenized, so no length can be suggested."
-    if length >= max_length and not {TOO_LONG, SHORTENED, CUT} & {*report.dropped, *report.notes}:
+    if length >= max_length and not {OVERLONG, SHORTENED, CUT} & {*report.dropped, *report.notes}:
         return f"Every row is whole within data.max_length, {max_length:,}."
     share = next(whole for tokens, whole, _ in report.length_table() if tokens == length)
     least = "shortest of these with nine rows in ten whole" if share >= ENOUGH else "longest of these"
@@ -137,7 +137,7 @@ def legend(marked: bool) -> Text:
     return Text("roles: ") + Text(" ").join(parts) + Text("   all but the prompt is supervised; ⏎ is a line end")
 
 
-def coloured(outcome: Outcome, decode: Decode, marked: bool) -> Text:
+def coloured(outcome: ProcessedExample, decode: Decode, marked: bool) -> Text:
     """The text as the model sees it, every token in the colour of its role; `marked` names the roles instead."""
     text, start = Text(), 0
     for role, group in groupby(outcome.roles.tolist()):
@@ -221,7 +221,7 @@ def explain(console: Console, row: Row, instruction: str, response: str, decode:
     section(f"{len(outcome.ids):,} tokens, {supervised}", tokens(outcome, decode))
 
 
-def tokens(outcome: Outcome, decode: Decode) -> Table:
+def tokens(outcome: ProcessedExample, decode: Decode) -> Table:
     """A line for each token."""
     table = _table("", "id", "role", "supervised", "text", numbers=slice(0, 2))
     for start, stop, role, text in pieces(outcome, decode):

@@ -43,7 +43,7 @@ class Between:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
-class Selection:
+class Filters:
     """The conditions of `where`, all of which a row has to meet.
 
     Raises UserError, naming the condition, for one that is malformed or that nothing can meet.

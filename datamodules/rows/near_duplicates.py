@@ -69,7 +69,7 @@ def _hash(token: str) -> int:
     return zlib.crc32(token.encode("utf-8", "replace"))
 
 
-class Border:
+class DedupIndex:
     """The instructions of both sides, to ask of the next one whether the other side already has one like it.
 
     The later of two is the one to leave out: with the rows in one order the result is always the same. 250,000 rows
@@ -81,7 +81,7 @@ class Border:
 
     def __init__(self, threshold: float) -> None:
         if not 0 < threshold <= 1:
-            raise UserError("data.near_duplicates", threshold, "is no similarity", "give a share like 0.8")
+            raise UserError("data.near_duplicate_threshold", threshold, "is no similarity", "give a share like 0.8")
         self.threshold = threshold
         self._sides = {held_out: _Side(rows_per_band(threshold)) for held_out in (False, True)}
 

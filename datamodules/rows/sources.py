@@ -14,7 +14,7 @@ from typing import Any
 import hub
 from datamodules.rows import builtin, files
 from datamodules.rows.files import Row
-from datamodules.text.malformed import Untidy
+from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, Tags
 from errors import UserError
 
@@ -54,7 +54,7 @@ class MixedSource:
     """Names of its columns."""
     tags: Tags | None = None
     """What opens and closes its thoughts."""
-    untidy: Untidy | None = None
+    untidy: MalformedPolicy | None = None
     """What is done about its untidy responses."""
     where: dict[str, Any] | None = None
     """Which of its rows are wanted."""

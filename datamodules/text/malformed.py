@@ -4,12 +4,12 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 
-class Malformed(ValueError):
+class MalformedResponse(ValueError):
     """A row that cannot be learned from. Its text is the reason under which it is counted."""
 
 
 @dataclass
-class Untidy:
+class MalformedPolicy:
     """What is done about responses that are not whole blocks followed by an answer. All are counted and shown."""
 
     missing_open: Literal["repair", "drop"] = "repair"
@@ -57,19 +57,19 @@ SHAPES = {
     "damaged": "U+FFFD, a character that was lost",
     "repetition": "endless repetition",
 }
-assert list(SHAPES) == [field.name for field in fields(Untidy)]
+assert list(SHAPES) == [field.name for field in fields(MalformedPolicy)]
 
 
 class Shapes:
     """Decides by the policies, and remembers what was met."""
 
-    def __init__(self, untidy: Untidy) -> None:
+    def __init__(self, untidy: MalformedPolicy) -> None:
         self.untidy, self.notes = untidy, dict[str, None]()
 
     def met(self, shape: str) -> str:
-        """The policy for a shape that the response has. Raises Malformed where it is to be dropped."""
+        """The policy for a shape that the response has. Raises MalformedResponse where it is to be dropped."""
         policy: str = getattr(self.untidy, shape)
         if policy == "drop":
-            raise Malformed(f"{SHAPES[shape]} (data.untidy.{shape})")
+            raise MalformedResponse(f"{SHAPES[shape]} (data.untidy.{shape})")
         self.notes[f"{SHAPES[shape]} ({'repaired' if policy == 'repair' else 'kept'})"] = None
         return policy

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from datamodules.text.malformed import Malformed, Shapes, Untidy
+from datamodules.text.malformed import MalformedPolicy, MalformedResponse, Shapes
 from errors import UserError
 
 WINDOW = 8_192  # bytes of UTF-8; a stretch that says one thing over and over packs into next to nothing
@@ -67,18 +67,18 @@ class Example:
 def parse(
     response: str,
     tags: Tags = Tags(),
-    untidy: Untidy = Untidy(),  # noqa: B008 (never changed)
+    untidy: MalformedPolicy = MalformedPolicy(),  # noqa: B008 (never changed)
 ) -> tuple[tuple[Span, ...], tuple[str, ...]]:
     """The spans of a response and notes of what was untidy; `unparse` of the spans is the response, byte for byte
     where nothing was repaired.
 
     Tags in code are text where that gives a tidy reading; else (a fence that a thought left open) all tags are tags.
-    Raises Malformed for an empty response and for the shapes that `untidy` says to drop.
+    Raises MalformedResponse for an empty response and for the shapes that `untidy` says to drop.
     """
     if not response.strip():
-        raise Malformed("empty response")
+        raise MalformedResponse("empty response")
     if SURROGATES.search(response):
-        raise Malformed("not valid UTF-8")
+        raise MalformedResponse("not valid UTF-8")
     shapes = Shapes(untidy)
     response = _plain_lines(response, shapes)
     if _repeats(response):
@@ -212,7 +212,7 @@ def _with_answer(spans: list[Span], shapes: Shapes) -> tuple[Span, ...]:
     if not spans or spans[-1].thought or not spans[-1].text.strip():
         shapes.met("no_answer")
     if not any(span.thought or span.text.strip() for span in spans):
-        raise Malformed("nothing left to learn")
+        raise MalformedResponse("nothing left to learn")
     return tuple(spans)
 
 
@@ -261,16 +261,16 @@ def example(
     columns: Columns,
     position: int,
     tags: Tags = Tags(),
-    untidy: Untidy = Untidy(),  # noqa: B008 (never changed)
+    untidy: MalformedPolicy = MalformedPolicy(),  # noqa: B008 (never changed)
 ) -> Example:
-    """The Example in this row. Raises Malformed if a text is missing, null, not a string or not parseable."""
+    """The Example in this row. Raises MalformedResponse if a text is missing, null, not a string or not parseable."""
     instruction, response = columns.texts(row)
     if not isinstance(instruction, str) or not isinstance(response, str):
-        raise Malformed("instruction or response is not a text")
+        raise MalformedResponse("instruction or response is not a text")
     if not instruction.strip():
-        raise Malformed("empty instruction")
+        raise MalformedResponse("empty instruction")
     if SURROGATES.search(instruction):
-        raise Malformed("not valid UTF-8")
+        raise MalformedResponse("not valid UTF-8")
     spans, notes = parse(response, tags, untidy)
     group = _whole(str(row.get(columns.group) or "all"))
     return Example(columns.name_of(row, position), group, instruction, spans, notes)

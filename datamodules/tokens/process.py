@@ -7,39 +7,39 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.rows.files import Row
-from datamodules.rows.filters import Selection
+from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import Signature, signature
-from datamodules.text.malformed import Malformed, Untidy
+from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.response import Columns, Tags, example
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepSettings
 from datamodules.tokens.tokenizer import Encoder
 from datamodules.tokens.truncation import without_middle
 
-TooLong = Literal["drop", "truncate_thoughts", "truncate"]
+Overlong = Literal["drop", "truncate_thoughts", "truncate"]
 CUTTING = {  # warnings of what shortens rows
-    "truncate_thoughts": "warning: data.too_long truncate_thoughts deletes steps of the reasoning, which is known to "
+    "truncate_thoughts": "warning: data.overlong truncate_thoughts deletes steps of the reasoning, which is known to "
     "hurt what is learned (arXiv 2502.07374); raise data.max_length where memory allows",
-    "truncate": "warning: data.too_long truncate cuts off the end of rows, so they teach blocks that are never closed "
+    "truncate": "warning: data.overlong truncate cuts off the end of rows, so they teach blocks that are never closed "
     "and answers that never end",
 }
-TOO_LONG = "longer than data.max_length"
+OVERLONG = "longer than data.max_length"
 UNSUPERVISED = "no supervised token within data.max_length"
-SHORTENED = "steps left out of the middle (data.too_long)"
-CUT = "end cut off (data.too_long)"
+SHORTENED = "steps left out of the middle (data.overlong)"
+CUT = "end cut off (data.overlong)"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProcessingConfig:
     """What decides the tokens of a row, beside the row and the tokenizer."""
 
     template: Template
     steps: StepSettings = field(default_factory=StepSettings)
     max_length: int = 512
-    too_long: TooLong = "drop"
+    overlong: Overlong = "drop"
     columns: Columns = field(default_factory=Columns)
     tags: Tags = field(default_factory=Tags)  # as the source writes them
-    untidy: Untidy = field(default_factory=Untidy)
+    untidy: MalformedPolicy = field(default_factory=MalformedPolicy)
     where: dict[str, Any] = field(default_factory=dict)
 
 
@@ -48,7 +48,7 @@ def _none(dtype: type) -> np.ndarray:
 
 
 @dataclass
-class Outcome:
+class ProcessedExample:
     """What became of one row. Its texts are those that the model sees; a row left out has those that were found."""
 
     row_id: str
@@ -64,23 +64,27 @@ class Outcome:
     closes_at: int = 0  # of those, up to and with the last closing tag; 0 without a think block
     steps: int = 0  # think blocks, before anything was cut
     supervised: int = 0  # tokens of ids whose role is not PROMPT
-    signature: Signature | None = None  # of the instruction, for duplicates.Border
+    signature: Signature | None = None  # of the instruction, for duplicates.DedupIndex
     reason: str | None = None  # why it was left out
 
 
-def examine(
-    rows: Sequence[tuple[int, Row]], recipe: Recipe, encoder: Encoder, texts: bool = False, compare: bool = False
-) -> list[Outcome]:
+def process_rows(
+    rows: Sequence[tuple[int, Row]],
+    recipe: ProcessingConfig,
+    encoder: Encoder,
+    texts: bool = False,
+    compare: bool = False,
+) -> list[ProcessedExample]:
     """The outcome of each (position, row), in order; `texts` fills the fields that training does not need, `compare`
     the signature."""
-    selection = Selection(recipe.where)
+    selection = Filters(recipe.where)
     outcomes, segments, alive = [], [], []
     for position, row in rows:
-        outcome = Outcome(recipe.columns.name_of(row, position), raw=row if texts else {})
+        outcome = ProcessedExample(recipe.columns.name_of(row, position), raw=row if texts else {})
         outcomes.append(outcome)
         try:
             parsed = example(row, recipe.columns, position, recipe.tags, recipe.untidy)
-        except Malformed as malformed:
+        except MalformedResponse as malformed:
             outcome.reason = str(malformed)
             outcome.instruction = str(recipe.columns.texts(row)[0] or "") if texts else ""
             continue
@@ -106,17 +110,19 @@ def examine(
     return outcomes
 
 
-def _make_fit(outcome: Outcome, pieces: list[Segment], recipe: Recipe, encoder: Encoder, texts: bool) -> None:
-    """Does to a row that is too long what `data.too_long` says."""
-    if recipe.too_long == "drop":
-        outcome.reason = TOO_LONG
-    elif recipe.too_long == "truncate":
+def _make_fit(
+    outcome: ProcessedExample, pieces: list[Segment], recipe: ProcessingConfig, encoder: Encoder, texts: bool
+) -> None:
+    """Does to a row that is too long what `data.overlong` says."""
+    if recipe.overlong == "drop":
+        outcome.reason = OVERLONG
+    elif recipe.overlong == "truncate":
         outcome.ids, outcome.roles = outcome.ids[: recipe.max_length], outcome.roles[: recipe.max_length]
         outcome.notes += (CUT,)
     else:
         shorter = without_middle(pieces, recipe.max_length, encoder, within=recipe.steps.split == "none")
         if shorter is None:
-            outcome.reason = TOO_LONG
+            outcome.reason = OVERLONG
             return
         pieces, outcome.ids, outcome.roles = shorter
         outcome.notes += (SHORTENED,)
@@ -124,7 +130,7 @@ def _make_fit(outcome: Outcome, pieces: list[Segment], recipe: Recipe, encoder: 
             _fill_texts(outcome, outcome.instruction, pieces)
 
 
-def _fill_texts(outcome: Outcome, instruction: str, pieces: list[Segment]) -> None:
+def _fill_texts(outcome: ProcessedExample, instruction: str, pieces: list[Segment]) -> None:
     outcome.instruction = instruction
     outcome.thoughts = [piece.text for piece in pieces if piece.role == Role.THOUGHT]
     outcome.answer = pieces[-2].text if pieces[-2].role == Role.ANSWER else ""

@@ -29,7 +29,7 @@ PROBE = "Wait, 12.5% of 1,000 isn't 120:\n\n\t- x² = \\frac{1}{2}…  ¿Qué? �
 
 # Ends each text of a row, which goes through the tokenizer as a list of words does: that costs less than one by one,
 # and no text touches another. A special token, which nothing else turns into; the last private-use character.
-SEAM = "\U0010fffd"
+SEPARATOR = "\U0010fffd"
 TEXT = -1  # for a segment that is text, where the others have their id
 
 
@@ -37,7 +37,7 @@ TEXT = -1  # for a segment that is text, where the others have their id
 class Encoder:
     """Segments -> token ids and roles. Small and without transformers, so that other processes start with it quickly.
 
-    `plain` takes all text for text, SEAM and the user's further tokens aside, and calls those by ids of its own, which
+    `plain` takes all text for text, SEPARATOR and the user's further tokens aside, and calls those by ids of its own, which
     `renumbered` turns into the model's; `fixed` has the ids of the roles that are one token; `control_ids` those of the
     tokens that a template may name.
     """
@@ -65,14 +65,14 @@ class Encoder:
             [segment[1] for segment, one in zip(row, known, strict=True) if one == TEXT]
             for row, known in zip(rows, ones, strict=True)
         ]
-        seam_id: int = self.plain.token_to_id(SEAM)  # type: ignore[assignment]
-        if any(SEAM in text for pieces in texts for text in pieces):  # somebody wrote that very character
+        seam_id: int = self.plain.token_to_id(SEPARATOR)  # type: ignore[assignment]
+        if any(SEPARATOR in text for pieces in texts for text in pieces):  # somebody wrote that very character
             encoded: list[list[int]] = [
                 [i for ids in self._encode(pieces) for i in (*ids, seam_id)] for pieces in texts
             ]
         else:
             self.plain.encode_special_tokens = False
-            words = [[word for text in pieces for word in (text, SEAM)] for pieces in texts]
+            words = [[word for text in pieces for word in (text, SEPARATOR)] for pieces in texts]
             batch = self.plain.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
             encoded = [encoding.ids for encoding in batch]
         return [_put_together(*row, seam_id, self.renumbered) for row in zip(rows, ones, encoded, strict=True)]
@@ -198,7 +198,7 @@ def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: S
     known, added = full.get_vocab(), {token.content for token in full.added_tokens_decoder.values()}
     for k, name in enumerate(new_tokens):
         others = [tags.open, tags.close, *new_tokens[:k]]
-        if not name.strip() or SEAM in name:
+        if not name.strip() or SEPARATOR in name:
             problem, fix = "is no token", "give texts like <step>"
         elif name in full.all_special_tokens:
             problem, fix = "is a control token of the model", "leave it out: templates name those"
@@ -212,7 +212,7 @@ def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: S
 
 
 def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":
-    """The same tokenizer with SEAM and without its added tokens, runs of white space aside (some models add those for
+    """The same tokenizer with SEPARATOR and without its added tokens, runs of white space aside (some models add those for
     efficiency)."""
     from tokenizers import AddedToken, Tokenizer
 
@@ -221,7 +221,7 @@ def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":
         state = json.loads(backend.to_str())
         for token in state["added_tokens"]:
             if not token["content"].isspace():  # no text has this one, and the ids of those after it stay what they are
-                token |= {"content": f"{SEAM}{token['content']}", "special": True, "normalized": False}
+                token |= {"content": f"{SEPARATOR}{token['content']}", "special": True, "normalized": False}
         state["added_tokens"] = [
             token for token in state["added_tokens"] if token["content"][1:] not in state["model"]["vocab"]
         ]
@@ -232,5 +232,5 @@ def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":
         for part in ("normalizer", "pre_tokenizer"):
             if getattr(backend, part) is not None:
                 setattr(plain, part, getattr(backend, part))
-    plain.add_special_tokens([AddedToken(SEAM, normalized=False)])
+    plain.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
     return plain

@@ -18,7 +18,7 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.same_rows import check_same_rows, identity
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import KEY
-from lightning_modules.checkpoints.resume_position import Position
+from lightning_modules.checkpoints.resume_position import ResumePosition
 from lightning_modules.run.folder import Run
 from lightning_modules.run.signals import NOTHING, SAVE, Agreement, Signals, Stopped
 
@@ -46,7 +46,7 @@ class CheckpointSettings:
                 raise UserError(f"checkpoint.{name}", value, f"is below {least}", f"give {least} or more, or null")
 
 
-class SaveCheckpoints(Checkpoint):
+class CheckpointCallback(Checkpoint):
     """Writes checkpoints between two optimizer steps, when no validation is pending: then all counts agree.
 
     `saved` is our part of the checkpoint that this fit goes on from, or None for a new run.
@@ -63,7 +63,7 @@ class SaveCheckpoints(Checkpoint):
         self.run, self.settings, self.signals, self.saved, self.clock = run, settings, signals, saved, clock
         self.best: float | None = None
         self.agreement = Agreement()
-        self._resume: Position | None = None
+        self._resume: ResumePosition | None = None
         self._in_validation = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,13 +80,15 @@ class SaveCheckpoints(Checkpoint):
             return
         data = _data(trainer)
         check_same_rows(self.saved["data"], identity(data))
-        self._resume, note = Position.from_dict(self.saved["position"]).carried_over(data.steps_per_epoch, data.sizes())
+        self._resume, note = ResumePosition.from_dict(self.saved["position"]).carried_over(
+            data.steps_per_epoch, data.sizes()
+        )
         if note:
             log.info(f"not exact: {note}")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._resume is not None:
-            self._resume.settle(checkpoint)
+            self._resume.apply_to(checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.deferred = True
@@ -157,7 +159,7 @@ class SaveCheckpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         data = _data(trainer)
-        position = Position.of(trainer, data.steps_per_epoch, data.sizes(), self._in_validation)
+        position = ResumePosition.of(trainer, data.steps_per_epoch, data.sizes(), self._in_validation)
         ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
         ours |= {"position": position.to_dict(), "data": identity(data)}
 

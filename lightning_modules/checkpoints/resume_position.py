@@ -8,11 +8,11 @@ max_steps cut short for a whole one, a validation that was broken off for one th
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datamodules.batches.plan import Sizes
+from datamodules.batches.plan import StepSize
 
 
 @dataclass(frozen=True)
-class Position:
+class ResumePosition:
     """Optimizer steps done, and how the epoch that they are counted in was cut."""
 
     epoch: int  # epochs that are complete
@@ -20,10 +20,10 @@ class Position:
     global_step: int  # optimizer steps done in all
     validation_due: bool  # the validation that belongs to this step was not finished
     steps_per_epoch: int
-    sizes: Sizes
+    sizes: StepSize
 
     @classmethod
-    def of(cls, trainer: Any, steps_per_epoch: int, sizes: Sizes, in_validation: bool) -> "Position":
+    def of(cls, trainer: Any, steps_per_epoch: int, sizes: StepSize, in_validation: bool) -> "ResumePosition":
         """At any moment of a fit; in the middle of accumulation it is the last optimizer step that was done."""
         done = int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
         steps, left = divmod(done, sizes.accumulate)
@@ -31,13 +31,13 @@ class Position:
         return cls(epoch, step, trainer.global_step, in_validation and not left, steps_per_epoch, sizes)
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> "Position":
-        return cls(**saved | {"sizes": Sizes(**saved["sizes"])})
+    def from_dict(cls, saved: dict[str, Any]) -> "ResumePosition":
+        return cls(**saved | {"sizes": StepSize(**saved["sizes"])})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def carried_over(self, steps_per_epoch: int, sizes: Sizes) -> tuple["Position", str | None]:
+    def carried_over(self, steps_per_epoch: int, sizes: StepSize) -> tuple["ResumePosition", str | None]:
         """The position in epochs that are cut in another way, and what is not exact then; None if all is."""
         moved = {"steps_per_epoch": steps_per_epoch, "sizes": sizes}
         if (steps_per_epoch, sizes) == (self.steps_per_epoch, self.sizes):
@@ -45,16 +45,16 @@ class Position:
         there = f"{self.sizes.described()}, now {sizes.described()}"
         if steps_per_epoch == self.steps_per_epoch and sizes.rows_of_a_step == self.sizes.rows_of_a_step:
             note = f"the checkpoint was written with {there}: the same rows a step, so the same losses up to rounding"
-            return Position(**vars(self) | moved), note
+            return ResumePosition(**vars(self) | moved), note
         note = f"the checkpoint was written with {there}, {self.steps_per_epoch:,} steps an epoch, now "
         note += f"{steps_per_epoch:,}: "
         if self.step:
             note += f"epoch {self.epoch + 1} begins anew, so the rows of its first {self.step:,} steps are seen again"
         else:
             note += "it goes on with the next epoch, whose steps are other ones"
-        return Position(**vars(self) | moved | {"step": 0, "validation_due": False}), note
+        return ResumePosition(**vars(self) | moved | {"step": 0, "validation_due": False}), note
 
-    def settle(self, checkpoint: dict[str, Any]) -> None:
+    def apply_to(self, checkpoint: dict[str, Any]) -> None:
         """Sets Lightning's counters in a checkpoint to this position, as if it had just come here."""
         loop = checkpoint["loops"]["fit_loop"]
         in_epoch, batches = self.step * self.sizes.accumulate, self.sizes.accumulate

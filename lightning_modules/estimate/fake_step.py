@@ -26,7 +26,7 @@ GPU_MEMORY = 80 * 10**9  # of a GPU that is not here
 
 
 @dataclass(frozen=True)
-class Working:
+class WorkingMemory:
     """Bytes that a step needs beside weights and moments, each at its highest."""
 
     activations: float  # kept for the backward pass when the loss begins
@@ -71,9 +71,9 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = max(self.peak, self.now)
 
 
-def rehearse(
+def dry_run(
     net: ThinkNet, lengths: list[int], autocast: torch.dtype | None = None, accumulate: int = 1, on_gpu: bool = False
-) -> Working:
+) -> WorkingMemory:
     """For a batch of rows of these lengths, all their tokens supervised; `net` on `meta`, which it is no more after.
 
     With `accumulate` above 1, of a micro-batch that finds the gradients of those before it.
@@ -100,7 +100,7 @@ def rehearse(
                 phases.append((before, kept[-1], forward, after, counted.since()))
         hook.remove()
     before, body, forward, after, backward = phases[-1]
-    return Working(body - before, forward - body, backward - after, max(forward, backward))
+    return WorkingMemory(body - before, forward - body, backward - after, max(forward, backward))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import nn
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from hub import model_folder
-from lightning_modules.estimate.fake_step import Working, rehearse
+from lightning_modules.estimate.fake_step import WorkingMemory, dry_run
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
@@ -23,7 +23,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldMemory:
     """Bytes on the device that holds the most."""
 
     frozen: float  # weights of the base
@@ -38,11 +38,11 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryEstimate:
     """Bytes on the device that holds the most, for batches as large as they can be."""
 
-    held: Held
-    working: Working
+    held: HeldMemory
+    working: WorkingMemory
     scratch: float  # of the optimizer's step
     unpacked: float  # of the largest weight that is held in 4 bits
 
@@ -81,9 +81,9 @@ class Steps:
     accumulate: int = 1  # batches of an optimizer step
 
 
-def plan(
+def estimate_memory(
     net: ThinkNet, steps: Steps, counts: Sequence[int] = (1,), sharded: bool = False, nf4: bool = False
-) -> dict[int, Plan]:
+) -> dict[int, MemoryEstimate]:
     """For each number of devices; `net` is on `meta`, and no more after. All tokens count as supervised."""
     on_cpu_scratch = 2 * max(4.0 * p.numel() for p in net.parameters() if p.requires_grad)
     # A matrix that is held in 4 bits is whole while it is multiplied
@@ -91,14 +91,14 @@ def plan(
     # On a GPU one kernel takes the attention of all rows at once
     lengths = [steps.rows * steps.length] if steps.on_gpu else [steps.length] * steps.rows
     parts = {devices: held(net, devices, sharded, nf4) for devices in counts}
-    working = rehearse(net, lengths, steps.autocast, steps.accumulate, steps.on_gpu)
+    working = dry_run(net, lengths, steps.autocast, steps.accumulate, steps.on_gpu)
     fused = steps.on_gpu and steps.autocast != torch.float16 and not sharded  # as think_tuner.py builds the optimizer
 
-    def scratch(part: Held) -> float:
+    def scratch(part: HeldMemory) -> float:
         """AdamW's square root, and that divided: of one tensor at a time on a CPU, of all at once on a GPU."""
         return 0.0 if fused else part.trained if steps.on_gpu else on_cpu_scratch
 
-    return {devices: Plan(part, working, scratch(part), unpacked) for devices, part in parts.items()}
+    return {devices: MemoryEstimate(part, working, scratch(part), unpacked) for devices, part in parts.items()}
 
 
 def _size(tensor: torch.Tensor) -> float:
@@ -119,7 +119,7 @@ def shapes_of(tuner: ThinkTuner) -> ThinkNet:
         return ThinkNet(base, tokenizer, lora, loss=tuner.loss, lean=lean)
 
 
-def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> Held:
+def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> HeldMemory:
     """For a net on any device, `meta` too. With DDP each of the devices holds all, with `sharded` its part."""
     layers = [set(layer.parameters()) for layer in net.causal_lm.base_model.layers]
     quantized = set(_linear_weights(net.causal_lm.base_model.layers)) if nf4 else set()
@@ -137,14 +137,14 @@ def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = Fal
         # All that is in no layer stays together through a step; of the layers one computes and the next is fetched
         computing = [everything - set().union(*layers), *sorted(layers, key=size)[-2:]]
         gathered = sum(size(group, 1) - size(group) for group in computing)
-    return Held(size(everything - trained), size(trained), size(trained), MOMENTS * size(trained), gathered)
+    return HeldMemory(size(everything - trained), size(trained), size(trained), MOMENTS * size(trained), gathered)
 
 
 def _linear_weights(layers: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in layers.named_parameters() if not p.requires_grad and p.ndim == 2]
 
 
-def on_this_device(net: nn.Module, optimizer: torch.optim.Optimizer) -> Held:
+def on_this_device(net: nn.Module, optimizer: torch.optim.Optimizer) -> HeldMemory:
     """The same as it is: of tensors that are there, a sharded one counting what this rank has of it."""
 
     def size(tensors: Iterable[torch.Tensor]) -> float:
@@ -154,4 +154,6 @@ def on_this_device(net: nn.Module, optimizer: torch.optim.Optimizer) -> Held:
     trained = [p for p in net.parameters() if p.requires_grad]
     moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     frozen = [p for p in net.parameters() if not p.requires_grad]
-    return Held(size(frozen), size(trained), size(p.grad for p in trained if p.grad is not None), size(moments), 0.0)
+    return HeldMemory(
+        size(frozen), size(trained), size(p.grad for p in trained if p.grad is not None), size(moments), 0.0
+    )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.fused.elementwise import renorm, rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward
-from lightning_modules.fused.lora_linear import Dtypes, Group, Weights
+from lightning_modules.fused.lora_linear import Dtypes, FusedLoRALinear, Weights
 
 
 class Norm(NamedTuple):
@@ -23,7 +23,7 @@ class Norm(NamedTuple):
 class Use(NamedTuple):
     """A group of linear layers in one forward pass."""
 
-    group: Group
+    group: FusedLoRALinear
     weights: Weights
 
 

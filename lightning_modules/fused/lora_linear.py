@@ -41,7 +41,7 @@ class Weights(NamedTuple):
         return len(self.frozen) < len(self.bs)
 
 
-class Group:
+class FusedLoRALinear:
     """Linear layers, plain or with peft's LoRA, that are given the same input."""
 
     def __init__(self, modules: Sequence[Any]) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_modules.fused.decoder_layer import AfterAttention, BeforeAttention, Norm, Use
-from lightning_modules.fused.lora_linear import Dtypes, Group
+from lightning_modules.fused.lora_linear import Dtypes, FusedLoRALinear
 from lightning_modules.fused.varlen_attention import Bounds, attend
 
 KNOWN = ("Qwen2DecoderLayer", "LlamaDecoderLayer")  # norm, q/k/v/o, norm, gate/up/down; silu; all of a head is turned
 
 
-def why_not(lm: Any) -> str | None:
+def unsupported_reason(lm: Any) -> str | None:
     """What about a model asks for transformers' own layers; None where all of them can be lean."""
     for layer in lm.base_model.layers:
         if type(layer).__name__ not in KNOWN:
@@ -31,7 +31,7 @@ def why_not(lm: Any) -> str | None:
     return None
 
 
-def make_lean(lm: Any) -> None:
+def patch_layers(lm: Any) -> None:
     """Gives each layer its lean forward. The last one goes on only with the positions that a loss needs."""
     layers = lm.base_model.layers
     for layer in layers:
@@ -41,7 +41,7 @@ def make_lean(lm: Any) -> None:
 def _forward(layer: Any, last: bool) -> Callable[..., Tensor]:
     own = layer.forward
     q, k, v, o, gate, up, down = _linear(layer)
-    groups = [Group([q, k, v]), Group([o]), Group([gate, up]), Group([down])]
+    groups = [FusedLoRALinear([q, k, v]), FusedLoRALinear([o]), FusedLoRALinear([gate, up]), FusedLoRALinear([down])]
 
     def forward(
         self: Any,

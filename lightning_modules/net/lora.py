@@ -30,7 +30,7 @@ Start = dict[str, Tensor]  # A0 (r, in) and B0 (out, r), float32 on the CPU, nam
 KEY = "model.lora.peft"
 OWN = {
     "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target_modules",
-    "use_rslora": "rslora",
+    "use_rslora": "use_rslora",
 }  # fmt: skip
 INITS = ("gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora")
 NEEDS_DATA = ("loftq", "eva", "corda", "lora_ga")
@@ -55,14 +55,14 @@ class LoraSettings:
     rank: int = 8
     """Rank of the adapters."""
     alpha: float = 16.0
-    """Adapters are scaled by alpha / rank, with rslora by alpha / sqrt(rank)."""
+    """Adapters are scaled by alpha / rank, with use_rslora by alpha / sqrt(rank)."""
     dropout: float = 0.0
     """Share of an adapter's inputs that is dropped in training."""
     target_modules: list[str] | Literal["all-linear"] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
     )
     """Names of the linear layers that get an adapter; all-linear for every one but the head."""
-    rslora: bool = False
+    use_rslora: bool = False
     """Scale by alpha / sqrt(rank), which lets high ranks learn (arXiv 2312.03732)."""
     peft: dict[str, Any] = field(default_factory=dict)
     """Further settings of peft.LoraConfig, by its names: {use_dora: true}, {init_lora_weights: pissa}, rank_pattern,
@@ -97,7 +97,7 @@ class LoraSettings:
         return {
             "lora.rank": self.rank,
             "lora.alpha": self.alpha,
-            "lora.rslora": self.rslora,
+            "lora.use_rslora": self.use_rslora,
             "lora.target_modules": sorted(target) if isinstance(target, list) else target,
             **{f"lora.peft.{name}": value for name, value in sorted(self.peft.items())},
         }
@@ -204,7 +204,7 @@ def as_plain(tensors: dict[str, Tensor], settings: dict[str, Any], start: Start)
     """Turns an adapter's file and its adapter_config.json, in place, into one for the base as it was.
 
     W + s (B A - B0 A0) = W + s [B, -B0] [A; A0]: twice the rank, and the same scale s for every layer, so alpha times
-    2, with rslora times sqrt(2). DoRA's magnitudes stay: the sum that they are applied to is the same.
+    2, with use_rslora times sqrt(2). DoRA's magnitudes stay: the sum that they are applied to is the same.
     """
     for name, first in start.items():
         parts = (tensors[name], first) if ".lora_A." in name else (tensors[name], -first)
@@ -220,7 +220,7 @@ def _config(lora: LoraSettings) -> Any:
     from peft import LoraConfig
 
     with warnings.catch_warnings():
-        # peft's own way of making such adapters plain fails for rslora with patterns; as_plain does not
+        # peft's own way of making such adapters plain fails for use_rslora with patterns; as_plain does not
         warnings.filterwarnings("ignore", ".*path_initial_model_for_weight_conversion.*")
         return LoraConfig(
             task_type="CAUSAL_LM",
@@ -228,7 +228,7 @@ def _config(lora: LoraSettings) -> Any:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
-            use_rslora=lora.rslora,
+            use_rslora=lora.use_rslora,
             **copy.deepcopy(lora.peft),
         )
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RowInit = Literal["subtokens", "mean", "random"]
+NewTokenInit = Literal["subtokens", "mean", "random"]
 SAMPLED = 4096  # rows of the matrix from which the spread is measured
 APART = 0.01  # of the spread, by which rows that start at the mean differ
 
 
-class ThinkEmbedding(nn.Module):
+class NewTokenEmbedding(nn.Module):
     """A frozen embedding with trained rows for some ids. `rows` is (K, D), float32 whatever the base is in."""
 
     def __init__(self, base: nn.Embedding, ids: Sequence[int], start: Tensor) -> None:
@@ -38,7 +38,7 @@ class ThinkEmbedding(nn.Module):
         return embedded
 
 
-class ThinkHead(nn.Module):
+class NewTokenHead(nn.Module):
     """A frozen output head with trained rows for some ids; where the model ties both, `rows` is the embedding's."""
 
     def __init__(self, base: nn.Linear, ids: Sequence[int], rows: nn.Parameter) -> None:
@@ -60,7 +60,9 @@ class ThinkHead(nn.Module):
         return logits.index_copy(-1, self.index, F.linear(hidden.float(), self.rows).to(logits.dtype))
 
 
-def start_rows(matrix: Tensor, pieces: Sequence[Sequence[int]], known: int, init: RowInit = "subtokens") -> Tensor:
+def start_embeddings(
+    matrix: Tensor, pieces: Sequence[Sequence[int]], known: int, init: NewTokenInit = "subtokens"
+) -> Tensor:
     """(K, D) float32 start values for K new rows beside the first `known` rows of the matrix; no two are equal.
 
     subtokens: the mean of the rows of the pieces that the token's text had before. `<think>` and `</think>` share

@@ -15,11 +15,11 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.fused.lora_linear import Dtypes
-from lightning_modules.fused.patch_layers import make_lean, why_not
+from lightning_modules.fused.patch_layers import patch_layers, unsupported_reason
 from lightning_modules.fused.varlen_attention import NO_MASK, Bounds, use_within_rows
 from lightning_modules.net.lora import LoraSettings, Start, add_lora
 from lightning_modules.net.loss import LossSettings, supervised_cross_entropy, target_ranks
-from lightning_modules.net.new_token_embeddings import RowInit, ThinkEmbedding, ThinkHead, start_rows
+from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead, NewTokenInit, start_embeddings
 from lightning_modules.net.quantize import Quantize, compute_as_in_training, quantization
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ThinkNet(nn.Module):
         base: "PreTrainedModel",
         tokenizer: ThinkTokenizer,
         lora: LoraSettings | None,
-        rows_init: RowInit = "subtokens",
+        rows_init: NewTokenInit = "subtokens",
         loss: LossSettings = LossSettings(),  # noqa: B008 (never changed)
         lora_start: Start | None = None,
         lean: bool = True,
@@ -84,22 +84,22 @@ class ThinkNet(nn.Module):
         tied = head.weight is embedding.weight
 
         def start(matrix: Tensor) -> Tensor:
-            return start_rows(matrix, pieces, tokenizer.base_size, rows_init)
+            return start_embeddings(matrix, pieces, tokenizer.base_size, rows_init)
 
         if ids and lora is None:
             with torch.no_grad():
                 for matrix in [embedding.weight] if tied else [embedding.weight, head.weight]:
                     matrix[ids] = start(matrix).to(matrix.dtype)
         elif ids:
-            inputs = ThinkEmbedding(embedding, ids, start(embedding.weight))
+            inputs = NewTokenEmbedding(embedding, ids, start(embedding.weight))
             outputs = inputs.rows if tied else nn.Parameter(start(head.weight))
             base.set_input_embeddings(inputs)
-            base.set_output_embeddings(ThinkHead(head, ids, outputs))
-        self.not_lean = why_not(self.causal_lm) if lean else "model.lean is false"
-        if self.not_lean is None:
-            make_lean(self.causal_lm)
+            base.set_output_embeddings(NewTokenHead(head, ids, outputs))
+        self.not_fused = unsupported_reason(self.causal_lm) if lean else "model.lean is false"
+        if self.not_fused is None:
+            patch_layers(self.causal_lm)
         elif lean and lora is not None:
-            log.info(f"layers compute as transformers has them, not lean: {self.not_lean}")
+            log.info(f"layers compute as transformers has them, not lean: {self.not_fused}")
         self.train()
 
     @property
@@ -126,7 +126,7 @@ class ThinkNet(nn.Module):
     def forward(self, batch: Batch) -> LossSums:
         model, picked = self.causal_lm, self._picked(batch)
         head: Any = model.get_output_embeddings()
-        rows, ids = (head.rows, head.index) if isinstance(head, ThinkHead) else (None, None)
+        rows, ids = (head.rows, head.index) if isinstance(head, NewTokenHead) else (None, None)
         roles, targets = batch.target_roles, batch.targets
         weights = None if self.role_weights is None else self.role_weights[roles]
         total, losses = supervised_cross_entropy(
@@ -153,7 +153,7 @@ class ThinkNet(nn.Module):
             bounds=Bounds.of(batch),
         )
         hidden: Tensor
-        if self.not_lean is not None:
+        if self.not_fused is not None:
             hidden = run().last_hidden_state
             return hidden[0, batch.predict_from]
         dtypes = Dtypes.now(self.causal_lm.base_model.norm.weight)

@@ -24,7 +24,7 @@ SAMPLES = 3  # rows shown at the end and kept in samples.md
 log = logging.getLogger("thinkwright")
 
 
-class Beginning(Callback):
+class RunStart(Callback):
     """Has all ranks know the run's folder, and writes there what training began with.
 
     Ranks that torchrun or SLURM started do not know which folder the first one made. `keep` writes what is only to be
@@ -80,7 +80,7 @@ def _block(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines() or [""])
 
 
-class WayOn(Callback):
+class ResumeHint(Callback):
     """Says how to go on when training is stopped or breaks."""
 
     def __init__(self, run: Run) -> None:

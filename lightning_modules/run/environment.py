@@ -33,7 +33,7 @@ def environment(command: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def write_record(folder: Path, suffix: str, command: Sequence[str]) -> None:
+def write_environment(folder: Path, suffix: str, command: Sequence[str]) -> None:
     """`environment{suffix}.json`, and `uncommitted{suffix}.patch` where tracked files differ from the commit."""
     found = environment(command)
     (folder / f"environment{suffix}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -90,7 +90,7 @@ class Agreement:
         return int(value)
 
 
-class Lifeline(Callback):
+class FailureWatchdog(Callback):
     """Ends all ranks, with the error, when one has failed: a thread on each looks into a store that the first keeps.
 
     `told`: what ended this rank is told by another one, so that it need not be told twice.
@@ -115,9 +115,9 @@ class Lifeline(Callback):
         port = trainer.strategy.broadcast(self._store.port if self._store else 0)
         if self._store is None:
             self._store = TCPStore(host, port, is_master=False, timeout=wait)
-        self._watching = threading.Thread(target=self._watch, args=(self._store,), daemon=True, name="lifeline")
+        self._watching = threading.Thread(target=self._watch, args=(self._store,), daemon=True, name="watchdog")
         self._watching.start()
-        trainer.strategy.barrier("lifeline")  # nobody fails before all can tell
+        trainer.strategy.barrier("watchdog")  # nobody fails before all can tell
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._store is None:

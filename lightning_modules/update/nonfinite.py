@@ -35,7 +35,7 @@ class Attempt:
     loss: Tensor  # () detached
 
 
-def poisoned(total: Tensor) -> Tensor:
+def propagate_nan(total: Tensor) -> Tensor:
     """The loss, with a gradient that is NaN where the loss is not finite: so every rank sees it in the common gradient,
     without asking. A loss can be infinite where its own gradient is finite."""
     return total * torch.where(total.detach().isfinite(), 1.0, torch.nan)
@@ -85,7 +85,7 @@ class Gradients:
     def clip(self, optimizer: torch.optim.Optimizer, norm: Tensor, limit: float) -> None:
         clip_grads_with_norm_(_parameters(optimizer), limit, norm)
 
-    def settle(self, tuner: LightningModule, known_only: bool = False) -> None:
+    def check_finite(self, tuner: LightningModule, known_only: bool = False) -> None:
         """Looks at the last norm, if nobody did yet; with `known_only` not at one that would have to be waited for.
 
         Raises NotFinite, on all ranks, unless it is finite or a gradient scaler is about to find its scale.

@@ -18,32 +18,32 @@ class OptimSettings:
 
     lr: float = 2e-5
     """Peak learning rate."""
-    think_rows_lr: float | None = None
+    new_token_lr: float | None = None
     """Peak learning rate of the rows of `<think>` and `</think>`; null takes lr."""
     weight_decay: float = 0.0
     """Decay of weight matrices; the rows, biases and norms never decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Course after the warm-up: level, or falling to final_lr_share at the last step."""
-    warmup_share: float = 0.0
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """Course after the warm-up: level, or falling to min_lr_ratio at the last step."""
+    warmup_ratio: float = 0.0
     """Share of all optimizer steps over which the learning rate rises from 0."""
     warmup_steps: int | None = None
-    """The same in optimizer steps, in place of warmup_share."""
-    final_lr_share: float = 0.0
+    """The same in optimizer steps, in place of warmup_ratio."""
+    min_lr_ratio: float = 0.0
     """What a linear or cosine schedule ends at, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        if self.warmup_steps is not None and (self.warmup_steps < 0 or self.warmup_share):
-            problem = "is below 0" if self.warmup_steps < 0 else "is given beside model.optim.warmup_share"
+        if self.warmup_steps is not None and (self.warmup_steps < 0 or self.warmup_ratio):
+            problem = "is below 0" if self.warmup_steps < 0 else "is given beside model.optim.warmup_ratio"
             raise UserError("model.optim.warmup_steps", self.warmup_steps, problem, "give one of the two, 0 or more")
-        for name in ("lr", "think_rows_lr"):
+        for name in ("lr", "new_token_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise UserError(
                     f"model.optim.{name}", value, "is not a learning rate between 0 and 1", "give 1e-4, say"
                 )
-        for name in ("warmup_share", "final_lr_share"):
+        for name in ("warmup_ratio", "min_lr_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(
                     f"model.optim.{name}",
@@ -66,7 +66,7 @@ def build_optimizer(
     groups = [
         {"params": matrices, "lr": settings.lr, "weight_decay": settings.weight_decay},
         {"params": vectors, "lr": settings.lr, "weight_decay": 0.0},
-        {"params": rows, "lr": settings.think_rows_lr or settings.lr, "weight_decay": 0.0},
+        {"params": rows, "lr": settings.new_token_lr or settings.lr, "weight_decay": 0.0},
     ]
     given = [group for group in groups if group["params"]]
     return torch.optim.AdamW(given, lr=settings.lr, betas=settings.betas, fused=fused or None)
@@ -93,11 +93,11 @@ def restore_settings(schedule: LambdaLR, groups: list[dict[str, Any]]) -> None:
 
 def lr_factor(step: int, total: int, settings: OptimSettings) -> float:
     """The learning rate of optimizer step `step` (from 0) of `total`, as a share of the peak."""
-    warmup = settings.warmup_share * total if settings.warmup_steps is None else settings.warmup_steps
+    warmup = settings.warmup_ratio * total if settings.warmup_steps is None else settings.warmup_steps
     if step < warmup:
         return (step + 1) / (math.ceil(warmup) + 1)
-    if settings.schedule == "constant":
+    if settings.lr_scheduler_type == "constant":
         return 1.0
     done = min(1.0, (step - warmup) / max(1.0, total - warmup))
-    course = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return settings.final_lr_share + (1 - settings.final_lr_share) * course
+    course = 1 - done if settings.lr_scheduler_type == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * course

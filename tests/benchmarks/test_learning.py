@@ -15,7 +15,7 @@ import pytest
 from benchmarks.learning import __main__ as command
 from benchmarks.learning import recipes, runs
 from benchmarks.learning.curves import over_seeds, plainly, verdict
-from benchmarks.learning.recipes import COMMON, EMBEDDED, KNOBS, LITERAL, STRONG, Recipe, default_scale, flat
+from benchmarks.learning.recipes import COMMON, EMBEDDED, KNOBS, LITERAL, STRONG, ProcessingConfig, default_scale, flat
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import split_rows
 from datamodules.rows import builtin
@@ -102,7 +102,7 @@ def test_no_rows_is_one_line(
 
 
 def test_finished_runs_are_not_repeated_and_stopped_ones_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, begun = [Recipe("literal"), Recipe("+ rate"), Recipe("strong")], []
+    chosen, begun = [ProcessingConfig("literal"), ProcessingConfig("+ rate"), ProcessingConfig("strong")], []
 
     def folder(name: str) -> Path:
         (made := tmp_path / "runs" / name / "2026" / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ ROWS = [
     {"id": "long", "instruction": "Long?", "response": f"<think>{'word ' * 90}</think>b"},
     {"id": "half", "instruction": "Half \ud83e", "response": "<think>Hm.</think>c"},
 ]
-TEXT = "data:\n  source: rows.jsonl\n  max_length: 128\n  train_rows: null\n  val_rows: null\n  near_duplicates: null\n"
+TEXT = "data:\n  source: rows.jsonl\n  max_length: 128\n  train_rows: null\n  val_rows: null\n  near_duplicate_threshold: null\n"
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_so_does_a_run_with_other_adapters_or_batches(variant: tuple[str, ...], 
 @pytest.mark.parametrize("steps", [4, 5], ids=["in an epoch", "at its end"])
 def test_more_steps_continue_too(steps: int, in_tmp: Path, fit: Fit) -> None:
     """The rate is level here: with a schedule, more steps would mean another one from the beginning."""
-    level = (*QUIET, "--model.optim.schedule", "constant", "--model.optim.warmup_share", "0")
+    level = (*QUIET, "--model.optim.lr_scheduler_type", "constant", "--model.optim.warmup_ratio", "0")
     assert fit(*level, "--run.name", "whole") == 0
     assert fit(*level, "--trainer.max_steps", str(steps)) == 0
     assert fit(*level, "--trainer.max_steps", "10", "--ckpt_path", "last") == 0
@@ -148,7 +148,14 @@ def test_more_epochs_continue_a_finished_run(in_tmp: Path, fit: Fit) -> None:
 
 
 def test_settings_on_the_command_line_beat_those_in_the_checkpoint(in_tmp: Path, fit: Fit) -> None:
-    short = ("--model.evaluation.rows", "0", "--model.optim.schedule", "constant", "--model.optim.warmup_share", "0")
+    short = (
+        "--model.evaluation.rows",
+        "0",
+        "--model.optim.lr_scheduler_type",
+        "constant",
+        "--model.optim.warmup_ratio",
+        "0",
+    )
     assert fit(*short, "--trainer.max_steps", "1") == 0
     changed = ("--model.optim.lr", "5e-4", "--model.optim.weight_decay", "0.25", "--model.optim.betas", "[0.8,0.9]")
     assert fit(*short, *changed, "--trainer.max_steps", "2", "--ckpt_path", "last") == 0

@@ -27,8 +27,10 @@ VARIANTS: dict[str, LoraSettings | None] = {
 }
 PATTERNS = {"rank_pattern": {"q_proj": 6, r"layers\.1\..*k_proj": 2}, "alpha_pattern": {"o_proj": 3.5}}
 RARER: dict[str, LoraSettings | None] = {
-    "rslora with patterns": LoraSettings(rank=4, rslora=True, peft=dict(PATTERNS)),
-    "pissa, rslora and patterns": LoraSettings(rank=4, rslora=True, peft={"init_lora_weights": "pissa", **PATTERNS}),
+    "use_rslora with patterns": LoraSettings(rank=4, use_rslora=True, peft=dict(PATTERNS)),
+    "pissa, use_rslora and patterns": LoraSettings(
+        rank=4, use_rslora=True, peft={"init_lora_weights": "pissa", **PATTERNS}
+    ),
     "olora with patterns": LoraSettings(rank=4, peft={"init_lora_weights": "olora", **PATTERNS}),
     "pissa and dora": LoraSettings(rank=4, peft={"init_lora_weights": "pissa", "use_dora": True}),
     "bias": LoraSettings(rank=4, target_modules=["q_proj"], peft={"lora_bias": True}),

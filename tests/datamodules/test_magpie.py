@@ -6,7 +6,7 @@ import pytest
 from datamodules.batches.loader import PlanLoader
 from datamodules.magpie import MagpieDataModule
 from datamodules.rows.sources import MixedSource
-from datamodules.text.malformed import Untidy
+from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, Tags
 from datamodules.text.steps import StepSettings
 from errors import UserError
@@ -76,7 +76,7 @@ def test_fewer_rows_than_asked_for_are_used_and_said(tmp_path: Any, caplog: pyte
     row = '{{"instruction": "Ask {}", "response": "<think>a</think>b"}}\n'
     (tmp_path / "few.jsonl").write_text("".join(map(row.format, range(50))))
     with caplog.at_level("INFO", logger="thinkwright"):
-        module = data(tmp_path, source=str(tmp_path / "few.jsonl"), train_rows=100, val_rows=None, held_out=0.3)
+        module = data(tmp_path, source=str(tmp_path / "few.jsonl"), train_rows=100, val_rows=None, heldout_ratio=0.3)
     assert 20 < len(module.splits["train"]) < 50
     assert "data.train_rows: 100 asked for" in caplog.text
     assert "left out 0" in caplog.text
@@ -88,7 +88,7 @@ def test_sources_are_mixed_each_with_settings_of_its_own(tmp_path: Any) -> None:
     )
     (tmp_path / "short.jsonl").write_text("".join(f'{{"q": "Say {i}", "a": "c"}}\n' for i in range(400)))
     long = MixedSource(str(tmp_path / "long.jsonl"), weight=1)
-    columns, untidy = Columns(instruction="q", response="a"), Untidy(no_thought="keep")
+    columns, untidy = Columns(instruction="q", response="a"), MalformedPolicy(no_thought="keep")
     short = MixedSource(str(tmp_path / "short.jsonl"), weight=4, columns=columns, untidy=untidy)
     module = data(tmp_path, mix=[long, short], train_rows=100, val_rows=20)
     assert module.report.by_source == {str(tmp_path / "long.jsonl"): 24, str(tmp_path / "short.jsonl"): 96}
@@ -105,8 +105,8 @@ def test_outcomes_have_their_texts_and_touch_no_cache(tmp_path: Any) -> None:
 @pytest.mark.parametrize("policy", ["truncate", "truncate_thoughts"])
 def test_cutting_rows_is_warned_of(policy: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="thinkwright"):
-        data(tmp_path, max_length=100, too_long=policy)
-    assert f"warning: data.too_long {policy}" in caplog.text
+        data(tmp_path, max_length=100, overlong=policy)
+    assert f"warning: data.overlong {policy}" in caplog.text
 
 
 @pytest.mark.parametrize(

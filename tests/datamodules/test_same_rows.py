@@ -17,7 +17,7 @@ def rows_file(folder: Path, answer: str = "b") -> Path:
 
 
 def of(tmp_path: Path, **settings: Any) -> dict[str, Any]:
-    few: dict[str, Any] = {"train_rows": 20, "val_rows": 5, "held_out": 0.3, "steps": StepSettings(split="none")}
+    few: dict[str, Any] = {"train_rows": 20, "val_rows": 5, "heldout_ratio": 0.3, "steps": StepSettings(split="none")}
     return identity(data(tmp_path / "cache", **few | settings))
 
 

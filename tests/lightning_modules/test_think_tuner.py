@@ -127,7 +127,7 @@ def test_the_tags_are_learned(tmp_path: Path) -> None:
     """Before training they are tokens that nothing ever led to; after some steps they are likely at their places."""
     torch.manual_seed(0)
     data = rows(tmp_path, 16, train_rows=16 * 60, val_rows=20, steps=StepSettings(split="sentence"))
-    optim = OptimSettings(lr=5e-3, think_rows_lr=2e-2)
+    optim = OptimSettings(lr=5e-3, new_token_lr=2e-2)
     tuner = ThinkTuner(lora=LoraSettings(32, 64, target_modules="all-linear"), optim=optim, evaluation=EvalSettings(0))
     trainer = Trainer(**QUIET)
     trainer.validate(tuner, data, verbose=False)
@@ -169,9 +169,9 @@ def test_the_steps_of_a_fit_come_from_the_plan(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_schedule_needs_an_end() -> None:
-    tuner = ThinkTuner(optim=OptimSettings(schedule="cosine"))
+    tuner = ThinkTuner(optim=OptimSettings(lr_scheduler_type="cosine"))
     tuner.trainer = Trainer(max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False)
-    with pytest.raises(UserError, match=r"model\.optim\.schedule: 'cosine' needs to know where training ends"):
+    with pytest.raises(UserError, match=r"model\.optim\.lr_scheduler_type: 'cosine' needs to know where training ends"):
         tuner.total_steps()
 
 

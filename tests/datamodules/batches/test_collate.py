@@ -2,14 +2,14 @@ import numpy as np
 import torch
 
 from datamodules.batches.collate import collate
-from datamodules.prepare.token_dataset import TokenRow
+from datamodules.prepare.token_dataset import TokenExample
 from datamodules.text.segments import Role
 
 PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END = (int(role) for role in Role)
 
 
-def row(ids: list[int], roles: list[int], index: int = 0) -> TokenRow:
-    return TokenRow(index, str(index), "easy", np.array(ids, np.int32), np.array(roles, np.int8))
+def row(ids: list[int], roles: list[int], index: int = 0) -> TokenExample:
+    return TokenExample(index, str(index), "easy", np.array(ids, np.int32), np.array(roles, np.int8))
 
 
 def test_targets_are_the_supervised_tokens_and_stand_one_after_where_they_are_predicted() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from datamodules.batches.loader import AHEAD, PlannedBatches
 from datamodules.batches.plan import PlannedBatch
-from datamodules.prepare.token_dataset import TokenRow
+from datamodules.prepare.token_dataset import TokenExample
 
 
 class Rows:
@@ -18,12 +18,12 @@ class Rows:
         self.read: list[int] = []
         self.broken = broken
 
-    def __getitem__(self, row: int) -> TokenRow:
+    def __getitem__(self, row: int) -> TokenExample:
         if row == self.broken:
             raise OSError("the disk is gone")
         time.sleep(0.001 * (row % 3))  # a thread may be done before one that began earlier
         self.read.append(row)
-        return TokenRow(row, str(row), "", np.arange(row, row + 4, dtype=np.int32), np.array([0, 1, 1, 1], np.int8))
+        return TokenExample(row, str(row), "", np.arange(row, row + 4, dtype=np.int32), np.array([0, 1, 1, 1], np.int8))
 
 
 def batches(rows: Any, number: int, workers: int) -> PlannedBatches:

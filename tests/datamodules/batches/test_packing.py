@@ -86,7 +86,7 @@ def real_lengths(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> np.n
     folder = tmp_path_factory.mktemp("real")
     shutil.copytree(shared / "qwen1.5-tokenizer", folder / "qwen")
     (folder / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
-    given = {"train_rows": None, "val_rows": None, "near_duplicates": None, "max_length": 100_000}
+    given = {"train_rows": None, "val_rows": None, "near_duplicate_threshold": None, "max_length": 100_000}
     data = MagpieDataModule(str(shared / "real" / "*.jsonl"), tokenizer=str(folder / "qwen"), **given)  # type: ignore[arg-type]
     return np.array([len(outcome.ids) for outcome, _, split in data.outcomes() if split is not None])
 

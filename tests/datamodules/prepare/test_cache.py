@@ -16,11 +16,11 @@ from datamodules.prepare import cache as module
 from datamodules.prepare.cache import prepare, shortfall
 from datamodules.prepare.pass_over_sources import Part, Quotas
 from datamodules.prepare.stats import Report
-from datamodules.prepare.token_dataset import TokenRows
+from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.sources import open_source
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
-from datamodules.tokens.process import Recipe
+from datamodules.tokens.process import ProcessingConfig
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from tests.conftest import ROOT, TEMPLATE
@@ -37,7 +37,7 @@ def rows(count: int, **more: object) -> list[dict[str, object]]:
 
 def part(path: Path, data: list[dict[str, object]], **recipe: Any) -> Part:
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
-    return Part(open_source(str(path), None, "train", 0.25, 0), Recipe(TEMPLATE, **recipe))
+    return Part(open_source(str(path), None, "train", 0.25, 0), ProcessingConfig(TEMPLATE, **recipe))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_prepared_rows_are_what_the_tokenizer_gives(
     tmp_path: Path, tiny_tokenizer: ThinkTokenizer, made: Callable[..., tuple[Path, Report]]
 ) -> None:
     folder, report = made(part(tmp_path / "a.jsonl", rows(700)))
-    train, val = TokenRows(folder / "train.arrow"), TokenRows(folder / "val.arrow")
+    train, val = TokenDataset(folder / "train.arrow"), TokenDataset(folder / "val.arrow")
     assert len(train) == report.kept["train"] > 512  # more than one record batch
     assert len(train) + len(val) == report.read == 700
     assert train.lengths.sum() == report.tokens["train"]
@@ -76,13 +76,13 @@ def test_a_second_time_costs_nothing_and_any_change_counts(
     assert made(one, num_proc=2)[0] == first
     monkeypatch.undo()
     others = [
-        made(replace(one, recipe=Recipe(TEMPLATE, **change)))[0]
+        made(replace(one, recipe=ProcessingConfig(TEMPLATE, **change)))[0]
         for change in (
             {"max_length": 256},
             {"steps": StepSettings(split="none")},
             {"steps": StepSettings(min_chars=5)},
             {"where": {"tokens": {"min": 1}}},
-            {"too_long": "truncate"},
+            {"overlong": "truncate"},
         )
     ]
     others.append(made(one, {"train": 5, "val": None})[0])

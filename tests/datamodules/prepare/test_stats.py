@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 
 from datamodules.prepare.stats import ENOUGH, LENGTHS, NAMED, STEP_EDGES, TOKEN_EDGES, Report
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, SHORTENED, TOO_LONG, UNSUPERVISED, Outcome
+from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, UNSUPERVISED, ProcessedExample
 
 
-def outcome(length: int = 100, closes_at: int = 60, steps: int = 2, notes: tuple[str, ...] = ()) -> Outcome:
+def outcome(length: int = 100, closes_at: int = 60, steps: int = 2, notes: tuple[str, ...] = ()) -> ProcessedExample:
     """A row of which only the sizes count."""
-    return Outcome("a", length=length, closes_at=closes_at, steps=steps, notes=notes)
+    return ProcessedExample("a", length=length, closes_at=closes_at, steps=steps, notes=notes)
 
 
-def measured(*outcomes: Outcome) -> Report:
+def measured(*outcomes: ProcessedExample) -> Report:
     report = Report(read=len(outcomes))
     for one in outcomes:
         report.measure(one)
     return report
 
 
-def tokens(*roles: Role) -> Outcome:
+def tokens(*roles: Role) -> ProcessedExample:
     ids = np.arange(len(roles), dtype=np.int32)
     supervised = sum(role != Role.PROMPT for role in roles)
-    return Outcome("a", ids=ids, roles=np.array(roles, np.int8), length=len(roles), supervised=supervised)
+    return ProcessedExample("a", ids=ids, roles=np.array(roles, np.int8), length=len(roles), supervised=supervised)
 
 
 ROW = (Role.PROMPT, Role.PROMPT, Role.TAG_OPEN, Role.THOUGHT, Role.TAG_CLOSE, Role.ANSWER, Role.ANSWER, Role.END)
@@ -179,7 +179,7 @@ def test_a_longer_max_length_is_suggested_where_rows_are_too_long(found: str) ->
     suggestion = "  data.max_length is 256; 1,024 would suit these rows"
     assert suggestion not in report.lines(256)
     if found == "left out":
-        report.drop(TOO_LONG, "a")
+        report.drop(OVERLONG, "a")
     else:
         noted = tokens(*ROW)
         noted.notes = (found,)
@@ -190,7 +190,7 @@ def test_a_longer_max_length_is_suggested_where_rows_are_too_long(found: str) ->
 
 def test_a_report_comes_back_from_json() -> None:
     report = measured(outcome(600, 500), outcome(100, 0, steps=0))
-    report.drop(TOO_LONG, "a")
+    report.drop(OVERLONG, "a")
     report.drop("not valid UTF-8", "\ufffd")
     noted = tokens(*ROW)
     noted.notes = ("no opening tag (repaired)",)
@@ -199,8 +199,8 @@ def test_a_report_comes_back_from_json() -> None:
     assert again == report
     assert again.lines(64) == report.lines(64)
     again.measure(outcome())
-    again.drop(TOO_LONG, "b")
-    assert again.lengths != report.lengths and report.dropped_ids[TOO_LONG] == ["a"]
+    again.drop(OVERLONG, "b")
+    assert again.lengths != report.lengths and report.dropped_ids[OVERLONG] == ["a"]
 
 
 def test_reports_share_no_counts() -> None:

@@ -10,7 +10,7 @@ from datamodules.prepare.stats import Report
 from datamodules.preview.html import STYLE, page
 from datamodules.preview.terminal import Row, visible
 from datamodules.text.segments import Role
-from datamodules.tokens.process import TOO_LONG
+from datamodules.tokens.process import OVERLONG
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from tests.datamodules.preview.test_terminal import NASTY, report_of, row_of
 
@@ -59,7 +59,7 @@ def rows(tiny_tokenizer: ThinkTokenizer) -> list[Row]:
 
 @pytest.fixture
 def report(rows: list[Row]) -> Report:
-    return report_of(rows, [(TOO_LONG, EVIL), (EVIL, "a")])
+    return report_of(rows, [(OVERLONG, EVIL), (EVIL, "a")])
 
 
 @pytest.fixture

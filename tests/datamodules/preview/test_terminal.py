@@ -23,7 +23,7 @@ from datamodules.preview.terminal import (
     visible,
 )
 from datamodules.text.segments import Role
-from datamodules.tokens.process import TOO_LONG, Outcome
+from datamodules.tokens.process import OVERLONG, ProcessedExample
 from datamodules.tokens.tokenizer import ThinkTokenizer
 
 NASTY = "[bold]\x1b[31mred[/bold]\t好🦊 <b>&amp;"
@@ -42,7 +42,7 @@ def row_of(
     ids = np.array([i for _, piece in spans for i in piece], np.int32)
     roles = np.repeat(np.array([role for role, _ in spans], np.int8), [len(piece) for _, piece in spans])
     close = np.flatnonzero(roles == Role.TAG_CLOSE)
-    outcome = Outcome(
+    outcome = ProcessedExample(
         more.get("row_id", f"id-{position}"), instruction=NASTY, thoughts=list(thoughts), answer=answer, ids=ids,
         roles=roles, length=len(ids), closes_at=int(close[-1]) + 1 if len(close) else 0, steps=len(thoughts),
         supervised=int((roles != 0).sum()), notes=more.get("notes", ()),
@@ -84,7 +84,7 @@ def test_half_a_character_does_not_swallow_what_comes_after_it(tiny_tokenizer: T
     assert len(tiny_tokenizer.encode(["🦊"])[0]) > 1
     ids = [*half, tiny_tokenizer.close_id, *half]
     roles = np.array([Role.THOUGHT, Role.TAG_CLOSE, Role.ANSWER], np.int8)
-    found = list(pieces(Outcome("cut", ids=np.array(ids, np.int32), roles=roles), tiny_tokenizer.decode))
+    found = list(pieces(ProcessedExample("cut", ids=np.array(ids, np.int32), roles=roles), tiny_tokenizer.decode))
     assert [(piece.start, piece.stop, piece.role) for piece in found] == [
         (0, 1, Role.THOUGHT), (1, 2, Role.TAG_CLOSE), (2, 3, Role.ANSWER),
     ]  # fmt: skip
@@ -138,12 +138,12 @@ def test_a_line_is_not_broken_in_a_pipe(tiny_tokenizer: ThinkTokenizer) -> None:
 def test_the_report_is_there_in_full(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
     rows = [row_of(tiny_tokenizer, position=i, notes=("no opening tag (repaired)",)) for i in range(3)]
-    report = report_of(rows, [(TOO_LONG, f"long-{i}") for i in range(7)])
+    report = report_of(rows, [(OVERLONG, f"long-{i}") for i in range(7)])
     report.read += 5
     show(out, rows[:1], report, tiny_tokenizer.decode, 512)
     lines = [" ".join(line.split()) for line in printed(out).splitlines()]
     assert "15 rows read, 3 kept for train, 7 left out, 5 passed over, as their split was full" in lines
-    assert f"{TOO_LONG} 7 46.7 % long-0, long-1, long-2, long-3, long-4, …" in lines
+    assert f"{OVERLONG} 7 46.7 % long-0, long-1, long-2, long-3, long-4, …" in lines
     assert "no opening tag (repaired) 3 100.0 %" in lines
     assert "512 100% 100%" in lines
     tokens, supervised = len(rows[0].outcome.ids), rows[0].outcome.supervised
@@ -167,7 +167,7 @@ def test_a_row_is_explained_token_by_token(tiny_tokenizer: ThinkTokenizer) -> No
 
 def test_a_row_that_was_left_out_is_explained_by_its_reason(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
-    row = Row(4, Outcome("cut", reason="think block never closed (data.untidy.unclosed)"), "rows.jsonl", None)
+    row = Row(4, ProcessedExample("cut", reason="think block never closed (data.untidy.unclosed)"), "rows.jsonl", None)
     explain(out, row, "What?", "<think>never", tiny_tokenizer.decode)
     assert "left out: think block never closed (data.untidy.unclosed)" in printed(out)
     assert "none: the row was left out before that" in printed(out)
@@ -177,7 +177,7 @@ def test_a_row_that_was_left_out_is_explained_by_its_reason(tiny_tokenizer: Thin
 def test_bars_are_labelled_by_what_they_count(edges: Sequence[int]) -> None:
     report = Report()
     for value in (edges[2], edges[2] + 1, edges[-1] + 1):
-        report.measure(Outcome("a", length=value, steps=value))
+        report.measure(ProcessedExample("a", length=value, steps=value))
     counts = report.lengths if edges is TOKEN_EDGES else report.steps
     found = bars(edges, counts)
     assert sum(count for _, _, count in found) == 3
@@ -204,15 +204,15 @@ def test_a_histogram_fits_its_width_and_shows_the_few(width: int) -> None:
     [
         ([], [], "no length can be suggested"),
         ([100] * 10, [], "Every row is whole within data.max_length, 256"),
-        ([100] * 9 + [3000], [(TOO_LONG, "a")], "Suggested data.max_length: 512, the shortest of these with nine rows"),
-        ([3000] * 10, [(TOO_LONG, "a")], "4,096, the shortest of these with nine rows in ten whole (100%). It is 256"),
-        ([100] + [9000] * 9, [(TOO_LONG, "a")], "8,192, the longest of these (10%)"),
+        ([100] * 9 + [3000], [(OVERLONG, "a")], "Suggested data.max_length: 512, the shortest of these with nine rows"),
+        ([3000] * 10, [(OVERLONG, "a")], "4,096, the shortest of these with nine rows in ten whole (100%). It is 256"),
+        ([100] + [9000] * 9, [(OVERLONG, "a")], "8,192, the longest of these (10%)"),
     ],
 )
 def test_a_length_is_suggested(lengths: list[int], dropped: list[tuple[str, str]], words: str) -> None:
     report = report_of([], dropped)
     for length in lengths:
-        report.measure(Outcome("a", length=length))
+        report.measure(ProcessedExample("a", length=length))
     assert words in suggestion(report, 256)
 
 

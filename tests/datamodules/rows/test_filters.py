@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.rows.filters import Selection
+from datamodules.rows.filters import Filters
 from errors import UserError
 
 ROW = {
@@ -51,11 +51,11 @@ ROW = {
 )
 def test_conditions_on_columns(where: dict[str, Any] | None, passes: bool) -> None:
     """Plain values, lists, null and ranges; a value is what it is given as."""
-    assert (Selection(where).of_row(ROW) is None) == passes
+    assert (Filters(where).of_row(ROW) is None) == passes
 
 
 def test_the_reason_names_the_first_condition_not_met() -> None:
-    selection = Selection({"language": "EN", "difficulty": "easy", "tokens": {"max": 10}, "steps": [1, 2]})
+    selection = Filters({"language": "EN", "difficulty": "easy", "tokens": {"max": 10}, "steps": [1, 2]})
     assert selection.of_row(ROW) == "where: difficulty"
     assert selection.of_size(11, 3) == "where: tokens"
     assert selection.of_size(10, 3) == "where: steps"
@@ -65,22 +65,22 @@ def test_the_reason_names_the_first_condition_not_met() -> None:
 @given(st.integers(), st.integers(), st.integers())
 def test_a_range_includes_both_its_ends(low: int, high: int, value: int) -> None:
     low, high = sorted((low, high))
-    selection = Selection({"n": {"min": low, "max": high}, "tokens": {"min": low, "max": high}})
+    selection = Filters({"n": {"min": low, "max": high}, "tokens": {"min": low, "max": high}})
     assert (selection.of_row({"n": value}) is None) == (low <= value <= high)
     assert (selection.of_size(value, 0) is None) == (low <= value <= high)
 
 
 @given(st.lists(st.none() | st.text() | st.integers() | st.booleans(), min_size=1), st.data())
 def test_a_list_keeps_exactly_its_values(values: list[Any], data: st.DataObject) -> None:
-    selection = pickle.loads(pickle.dumps(Selection({"x": values})))  # as worker processes get it
+    selection = pickle.loads(pickle.dumps(Filters({"x": values})))  # as worker processes get it
     assert selection.of_row({"x": data.draw(st.sampled_from(values))}) is None
     assert selection.of_row({"x": "".join(map(str, values)) + "!"}) == "where: x"
 
 
 def test_missing_columns_are_named_with_those_there_are() -> None:
-    Selection({"difficulty": "hard", "tokens": {"min": 1}, "steps": 1}).check(["difficulty"])
+    Filters({"difficulty": "hard", "tokens": {"min": 1}, "steps": 1}).check(["difficulty"])
     with pytest.raises(UserError) as caught:
-        Selection({"dificulty": "hard", "colour": "red", "language": "EN"}).check(["difficulty", "language"])
+        Filters({"dificulty": "hard", "colour": "red", "language": "EN"}).check(["difficulty", "language"])
     assert str(caught.value) == (
         "data.where: 'dificulty, colour' is no column; there are difficulty, language, and tokens and steps of every "
         "row. Did you mean difficulty?"
@@ -108,6 +108,6 @@ def test_missing_columns_are_named_with_those_there_are() -> None:
 )
 def test_malformed_conditions_are_refused_by_name(where: Any, key: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as caught:
-        Selection(where)
+        Filters(where)
     assert caught.value.key == key
     assert "\n" not in str(caught.value)

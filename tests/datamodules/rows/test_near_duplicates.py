@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.rows.near_duplicates import Border, rows_per_band, signature
+from datamodules.rows.near_duplicates import DedupIndex, rows_per_band, signature
 from datamodules.rows.sources import HeldOut
 from errors import UserError
 from tests.conftest import ROOT
@@ -19,7 +19,7 @@ PROBLEM = (
 
 
 def near(one: str, two: str, threshold: float = 0.8) -> bool:
-    border = Border(threshold)
+    border = DedupIndex(threshold)
     border.add(signature(one), held_out=True)
     return border.crosses(signature(two), held_out=False)
 
@@ -64,7 +64,7 @@ def test_texts_too_short_for_a_shingle_are_near_to_none(text: str) -> None:
 
 
 def test_only_the_other_side_counts() -> None:
-    border, text = Border(0.8), signature(PROBLEM)
+    border, text = DedupIndex(0.8), signature(PROBLEM)
     border.add(text, held_out=False)
     assert not border.crosses(text, held_out=False)
     assert border.crosses(text, held_out=True)
@@ -114,7 +114,7 @@ def test_a_pair_is_found_among_many() -> None:
     rng = np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"]
     texts = [" ".join(rng.choice(words, 30)) for _ in range(3_000)]
-    border = Border(0.8)
+    border = DedupIndex(0.8)
     for text in texts:
         border.add(signature(text), held_out=False)
     found = [border.crosses(signature(f"Please: {text.upper()}?"), held_out=True) for text in texts]
@@ -125,7 +125,7 @@ def test_a_pair_is_found_among_many() -> None:
 def test_a_pair_is_found_behind_others_that_share_its_wording() -> None:
     rng = np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnr"]
-    border = Border(0.9)
+    border = DedupIndex(0.9)
     border.add(signature(" ".join([*words, "else"])), held_out=True)
     for _ in range(60):  # later ones, like it to some 0.8, so that they share two bands of sixteen and more
         changed = set(rng.choice(100, 4, replace=False))
@@ -144,4 +144,4 @@ def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_are_as_short_as_can_be
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1])
 def test_a_threshold_is_a_similarity(threshold: float) -> None:
     with pytest.raises(UserError, match="is no similarity"):
-        Border(threshold)
+        DedupIndex(threshold)

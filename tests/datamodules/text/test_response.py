@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.text.malformed import SHAPES, Malformed, Untidy
+from datamodules.text.malformed import SHAPES, MalformedPolicy, MalformedResponse
 from datamodules.text.response import Columns, Example, Span, Tags, example, parse, unparse
 from datamodules.text.segments import Role, Segment, render
 from datamodules.text.steps import StepSettings
@@ -22,7 +22,7 @@ ROW = {
     "difficulty": "easy",
     "conversation_id": "a1",
 }
-LENIENT = Untidy(
+LENIENT = MalformedPolicy(
     missing_open="repair", unclosed="repair", no_thought="keep", empty_thought="keep", no_answer="keep",
     text_before="keep", lone_close="keep", nested="keep", tags_in_code="keep", windows_lines="keep",
     odd_lines="keep", damaged="keep", repetition="keep",
@@ -38,8 +38,8 @@ def plain(text: str) -> Span:
     return Span(text, thought=False)
 
 
-def untidy(**policies: Any) -> Untidy:
-    return Untidy(**policies)
+def untidy(**policies: Any) -> MalformedPolicy:
+    return MalformedPolicy(**policies)
 
 
 def rendered(spans: tuple[Span, ...], tags: Tags = Tags()) -> str:  # noqa: B008 (frozen)
@@ -133,19 +133,19 @@ def test_an_untidy_shape_is_kept_or_repaired_as_its_policy_says(
     ("shape", "response"), sorted({(shape, response) for shape, _, response, _ in KEPT_OR_REPAIRED}), ids=str
 )
 def test_an_untidy_shape_is_dropped_with_its_name_and_setting(shape: str, response: str) -> None:
-    with pytest.raises(Malformed) as refused:
+    with pytest.raises(MalformedResponse) as refused:
         parse(response, Tags(), untidy(**{**vars(LENIENT), shape: "drop"}))
     assert str(refused.value) == f"{SHAPES[shape]} (data.untidy.{shape})"
 
 
 def test_every_policy_of_every_shape_is_tried_above() -> None:
-    policies = {name: set(get_args(hint)) for name, hint in get_type_hints(Untidy).items()}
+    policies = {name: set(get_args(hint)) for name, hint in get_type_hints(MalformedPolicy).items()}
     tried = {name: {"drop"} | {policy for shape, policy, _, _ in KEPT_OR_REPAIRED if shape == name} for name in SHAPES}
     assert tried == policies
 
 
 def test_what_is_neither_kept_nor_repaired_by_default() -> None:
-    dropped = {field.name for field in fields(Untidy) if field.default == "drop"}
+    dropped = {field.name for field in fields(MalformedPolicy) if field.default == "drop"}
     assert dropped == {
         "unclosed", "no_thought", "empty_thought", "no_answer", "lone_close", "nested", "damaged", "repetition"
     }  # fmt: skip
@@ -173,7 +173,7 @@ def test_what_is_neither_kept_nor_repaired_by_default() -> None:
     ],
 )
 def test_responses_are_refused_with_their_reason(response: str, policies: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Malformed) as refused:
+    with pytest.raises(MalformedResponse) as refused:
         parse(response, Tags(), untidy(**policies))
     assert str(refused.value) == reason
 
@@ -314,7 +314,9 @@ PIECES = st.lists(
     ),
     max_size=14,
 ).map("".join)  # fmt: skip
-POLICIES = st.builds(Untidy, **{name: st.sampled_from(get_args(hint)) for name, hint in get_type_hints(Untidy).items()})
+POLICIES = st.builds(
+    MalformedPolicy, **{name: st.sampled_from(get_args(hint)) for name, hint in get_type_hints(MalformedPolicy).items()}
+)
 REPAIRED_BY = {"<think>": "no opening tag (repaired)", "</think>": "think block never closed (repaired)"}
 
 
@@ -326,10 +328,12 @@ def closed(response: str, notes: tuple[str, ...]) -> str:
 
 @MANY
 @given(PIECES, POLICIES)
-def test_whatever_parses_comes_back_byte_for_byte_where_nothing_was_repaired(response: str, untidy: Untidy) -> None:
+def test_whatever_parses_comes_back_byte_for_byte_where_nothing_was_repaired(
+    response: str, untidy: MalformedPolicy
+) -> None:
     try:
         spans, notes = parse(response, Tags(), untidy)
-    except Malformed:
+    except MalformedResponse:
         return
     repairs = {note for note in notes if note.endswith("(repaired)")} - set(REPAIRED_BY.values())
     if not repairs:
@@ -340,10 +344,10 @@ def test_whatever_parses_comes_back_byte_for_byte_where_nothing_was_repaired(res
 
 @MANY
 @given(PIECES, POLICIES)
-def test_spans_are_what_the_policies_promise(response: str, untidy: Untidy) -> None:
+def test_spans_are_what_the_policies_promise(response: str, untidy: MalformedPolicy) -> None:
     try:
         spans, _ = parse(response, Tags(), untidy)
-    except Malformed:
+    except MalformedResponse:
         return
     assert spans
     assert all(span.text for span in spans if not span.thought)
@@ -360,8 +364,11 @@ def test_spans_are_what_the_policies_promise(response: str, untidy: Untidy) -> N
         assert not set("\u2028\u2029\x85") & set(unparse(spans))
 
 
-REPAIRING = Untidy(
-    **(vars(LENIENT) | {name: "repair" for name, hint in get_type_hints(Untidy).items() if "repair" in get_args(hint)})
+REPAIRING = MalformedPolicy(
+    **(
+        vars(LENIENT)
+        | {name: "repair" for name, hint in get_type_hints(MalformedPolicy).items() if "repair" in get_args(hint)}
+    )
 )
 
 
@@ -369,7 +376,7 @@ REPAIRING = Untidy(
 @given(PIECES)
 def test_who_keeps_or_repairs_all_is_refused_only_what_holds_nothing(response: str) -> None:
     if not response.strip():
-        with pytest.raises(Malformed, match=r"^empty response$"):
+        with pytest.raises(MalformedResponse, match=r"^empty response$"):
             parse(response, Tags(), LENIENT)
         return
     spans, notes = parse(response, Tags(), LENIENT)
@@ -377,7 +384,7 @@ def test_who_keeps_or_repairs_all_is_refused_only_what_holds_nothing(response: s
     if response.replace("<think>", "").replace("</think>", "").strip():
         parse(response, Tags(), REPAIRING)
     else:  # tags around nothing
-        with pytest.raises(Malformed, match=r"^nothing left to learn$"):
+        with pytest.raises(MalformedResponse, match=r"^nothing left to learn$"):
             parse(response, Tags(), REPAIRING)
 
 
@@ -395,7 +402,7 @@ def test_real_answers_come_back_byte_for_byte(real_rows: list[dict[str, str]]) -
     for row in real_rows:
         try:
             spans, notes = parse(row["response"])
-        except Malformed as malformed:
+        except MalformedResponse as malformed:
             spans, notes = (), (str(malformed),)
         for note in notes:
             counts[note] = counts.get(note, 0) + 1
@@ -474,14 +481,14 @@ def test_conversations_in_any_shape_are_no_texts(turns: Any) -> None:
     ],
 )
 def test_rows_without_texts_are_refused(broken: dict[str, object], reason: str) -> None:
-    with pytest.raises(Malformed) as refused:
+    with pytest.raises(MalformedResponse) as refused:
         example(ROW | broken, Columns(), 0)
     assert str(refused.value) == reason
 
 
 def test_rows_that_lack_a_column_are_refused() -> None:
     for column in ("instruction", "response"):
-        with pytest.raises(Malformed, match="instruction or response is not a text"):
+        with pytest.raises(MalformedResponse, match="instruction or response is not a text"):
             example({name: value for name, value in ROW.items() if name != column}, Columns(), 0)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.text.malformed import Untidy
+from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, example
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepSettings
@@ -40,7 +40,7 @@ def test_without_splitting_a_block_is_kept_as_it_is() -> None:
 @pytest.mark.parametrize("steps", [WHOLE, SENTENCES])
 def test_a_response_without_thoughts_is_an_answer(steps: StepSettings) -> None:
     row = {"instruction": "a", "response": "b. c."}
-    segments = render(example(row, Columns(), 0, untidy=Untidy(no_thought="keep")), TEMPLATE, steps)
+    segments = render(example(row, Columns(), 0, untidy=MalformedPolicy(no_thought="keep")), TEMPLATE, steps)
     assert [segment.role for segment in segments] == [Role.PROMPT, Role.ANSWER, Role.END]
     assert segments[1].text == "b. c."
 

@@ -7,11 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.prepare.stats import Report
-from datamodules.text.malformed import Untidy
+from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, Tags
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
-from datamodules.tokens.process import CUT, SHORTENED, TOO_LONG, UNSUPERVISED, Outcome, Recipe, TooLong, examine
+from datamodules.tokens.process import (
+    CUT,
+    OVERLONG,
+    SHORTENED,
+    UNSUPERVISED,
+    Overlong,
+    ProcessedExample,
+    ProcessingConfig,
+    process_rows,
+)
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
 from tests.conftest import TEMPLATE, TINY
 
@@ -25,20 +34,20 @@ def encoder(tiny_tokenizer: ThinkTokenizer) -> Encoder:
     return tiny_tokenizer.encoder
 
 
-def recipe(split: Any = "sentence", **others: Any) -> Recipe:
-    return Recipe(TEMPLATE, StepSettings(split=split), **{"max_length": 512, **others})
+def recipe(split: Any = "sentence", **others: Any) -> ProcessingConfig:
+    return ProcessingConfig(TEMPLATE, StepSettings(split=split), **{"max_length": 512, **others})
 
 
-def one(row: Row, given: Recipe, encoder: Encoder, **asked: bool) -> Outcome:
-    (outcome,) = examine([(0, row)], given, encoder, **asked)
+def one(row: Row, given: ProcessingConfig, encoder: Encoder, **asked: bool) -> ProcessedExample:
+    (outcome,) = process_rows([(0, row)], given, encoder, **asked)
     return outcome
 
 
-def spelled(outcome: Outcome, tokenizer: ThinkTokenizer) -> str:
+def spelled(outcome: ProcessedExample, tokenizer: ThinkTokenizer) -> str:
     return tokenizer.decode(outcome.ids.tolist())
 
 
-def tags_balanced(outcome: Outcome, tokenizer: ThinkTokenizer) -> bool:
+def tags_balanced(outcome: ProcessedExample, tokenizer: ThinkTokenizer) -> bool:
     """Whether tags take turns, each by its id and its role, with thoughts within and everything else without."""
     inside = False
     for token, role in zip(outcome.ids.tolist(), outcome.roles.tolist(), strict=True):
@@ -71,7 +80,7 @@ def test_outcomes_come_in_the_order_of_the_rows_each_with_its_own_tokens(tiny_to
     """Rows that are left out before tokenization are among those that are not."""
     broken: dict[int, Row] = {1: {"response": None}, 4: {"response": "<think>a"}, 7: {"difficulty": "hard"}}
     rows = [(10 + i, ROW | {"instruction": f"Take {i}"} | broken.get(i, {})) for i in range(12)]
-    outcomes = examine(rows, recipe(where={"difficulty": "easy"}), tiny_tokenizer.encoder)
+    outcomes = process_rows(rows, recipe(where={"difficulty": "easy"}), tiny_tokenizer.encoder)
     assert [outcome.row_id for outcome in outcomes] == [str(10 + i) for i in range(12)]
     for i, outcome in enumerate(outcomes):
         assert (outcome.reason is None) == (i not in (1, 4, 7))
@@ -85,8 +94,8 @@ def test_outcomes_come_in_the_order_of_the_rows_each_with_its_own_tokens(tiny_to
 
 
 def test_no_rows_give_no_outcomes(encoder: Encoder) -> None:
-    assert examine([], recipe(), encoder) == []
-    (alone,) = examine([(3, {})], recipe(), encoder)
+    assert process_rows([], recipe(), encoder) == []
+    (alone,) = process_rows([(3, {})], recipe(), encoder)
     assert (alone.row_id, alone.reason) == ("3", "instruction or response is not a text")
 
 
@@ -108,7 +117,7 @@ def test_no_rows_give_no_outcomes(encoder: Encoder) -> None:
 def test_rows_that_hold_no_text_are_left_out_beside_rows_that_do(
     encoder: Encoder, broken: Row, reason: str, texts: bool
 ) -> None:
-    bad, good = examine([(0, ROW | broken), (1, ROW)], recipe(), encoder, texts=texts)
+    bad, good = process_rows([(0, ROW | broken), (1, ROW)], recipe(), encoder, texts=texts)
     assert (bad.reason, good.reason) == (reason, None)
     assert isinstance(bad.instruction, str)
 
@@ -116,9 +125,9 @@ def test_rows_that_hold_no_text_are_left_out_beside_rows_that_do(
 def test_texts_are_there_where_they_are_asked_for(encoder: Encoder) -> None:
     rows = [(0, ROW), (1, ROW | {"response": "<think>a"}), (2, ROW | {"difficulty": "hard"})]
     given = recipe(where={"difficulty": "easy"})
-    for outcome in examine(rows, given, encoder):
+    for outcome in process_rows(rows, given, encoder):
         assert (outcome.raw, outcome.instruction, outcome.thoughts, outcome.answer) == ({}, "", [], "")
-    kept, malformed, unwanted = examine(rows, given, encoder, texts=True)
+    kept, malformed, unwanted = process_rows(rows, given, encoder, texts=True)
     assert [outcome.raw for outcome in (kept, malformed, unwanted)] == [row for _, row in rows]
     assert [outcome.instruction for outcome in (kept, malformed, unwanted)] == ["2 + 2?"] * 3
     for outcome in (kept, unwanted):
@@ -127,21 +136,21 @@ def test_texts_are_there_where_they_are_asked_for(encoder: Encoder) -> None:
 
 
 def test_texts_are_those_that_the_model_sees(encoder: Encoder) -> None:
-    repaired = one(ROW | {"response": "a\r\n</think>b"}, recipe("none", untidy=Untidy(windows_lines="repair")), encoder,
+    repaired = one(ROW | {"response": "a\r\n</think>b"}, recipe("none", untidy=MalformedPolicy(windows_lines="repair")), encoder,
                    texts=True)  # fmt: skip
     assert (repaired.thoughts, repaired.answer) == (["a\n"], "b")
     no_answer = one(
-        ROW | {"response": "<think>a</think>"}, recipe(untidy=Untidy(no_answer="keep")), encoder, texts=True
+        ROW | {"response": "<think>a</think>"}, recipe(untidy=MalformedPolicy(no_answer="keep")), encoder, texts=True
     )
     assert (no_answer.thoughts, no_answer.answer) == (["a"], "")
-    shortened = one(LONG, recipe(max_length=120, too_long="truncate_thoughts"), encoder, texts=True)
+    shortened = one(LONG, recipe(max_length=120, overlong="truncate_thoughts"), encoder, texts=True)
     assert shortened.thoughts[0] == "Now x = 0." and shortened.thoughts[-1] == "Now x = 39."
     assert 2 < len(shortened.thoughts) < 40
     assert (shortened.instruction, shortened.answer) == ("2 + 2?", "\n\n4")
 
 
 def test_texts_and_signatures_change_no_token(encoder: Encoder) -> None:
-    given = recipe(max_length=120, too_long="truncate_thoughts")
+    given = recipe(max_length=120, overlong="truncate_thoughts")
     for row in (ROW, LONG):
         plain, full = one(row, given, encoder), one(row, given, encoder, texts=True, compare=True)
         assert plain.signature is None and full.signature is not None
@@ -156,7 +165,7 @@ def test_what_was_untidy_is_noted(encoder: Encoder) -> None:
 def test_columns_tags_and_policies_are_those_of_the_recipe(tiny_tokenizer: ThinkTokenizer) -> None:
     given = recipe(
         "none", columns=Columns(instruction="q", response="a", group="level", row_id="key"), tags=Tags("[T]", "[/T]"),
-        untidy=Untidy(no_answer="keep"),
+        untidy=MalformedPolicy(no_answer="keep"),
     )  # fmt: skip
     row = one({"q": "Hi", "a": "[T]b <think>[/T]", "level": "low", "key": "k"}, given, tiny_tokenizer.encoder)
     assert (row.row_id, row.group, row.steps, row.reason) == ("k", "low", 1, None)
@@ -201,18 +210,18 @@ def test_rows_are_selected_by_columns_and_by_size(encoder: Encoder, where: Row, 
 
 
 def test_size_is_that_of_the_row_before_it_is_cut(encoder: Encoder) -> None:
-    for too_long in get_args(TooLong):
-        asked = recipe(max_length=120, too_long=too_long, where={"tokens": {"max": 120}})
+    for overlong in get_args(Overlong):
+        asked = recipe(max_length=120, overlong=overlong, where={"tokens": {"max": 120}})
         assert one(LONG, asked, encoder).reason == "where: tokens"
-        asked = recipe(max_length=120, too_long=too_long, where={"steps": 40})
-        assert one(LONG, asked, encoder).reason == (TOO_LONG if too_long == "drop" else None)
+        asked = recipe(max_length=120, overlong=overlong, where={"steps": 40})
+        assert one(LONG, asked, encoder).reason == (OVERLONG if overlong == "drop" else None)
 
 
 def test_sizes_are_measured_before_anything_is_cut(encoder: Encoder) -> None:
     whole = one(LONG, recipe(max_length=5_000), encoder)
     assert whole.reason is None and whole.length == len(whole.ids) > 300 and whole.steps == 40
-    for too_long in get_args(TooLong):
-        row = one(LONG, recipe(max_length=120, too_long=too_long), encoder)
+    for overlong in get_args(Overlong):
+        row = one(LONG, recipe(max_length=120, overlong=overlong), encoder)
         assert (row.length, row.closes_at, row.steps) == (whole.length, whole.closes_at, whole.steps)
         if row.reason is None:
             assert len(row.ids) <= 120
@@ -220,10 +229,10 @@ def test_sizes_are_measured_before_anything_is_cut(encoder: Encoder) -> None:
 
 def test_a_row_of_just_max_length_is_whole_and_one_token_more_is_too_long(encoder: Encoder) -> None:
     length = one(ROW, recipe(), encoder).length
-    for too_long in get_args(TooLong):
-        row = one(ROW, recipe(max_length=length, too_long=too_long), encoder)
+    for overlong in get_args(Overlong):
+        row = one(ROW, recipe(max_length=length, overlong=overlong), encoder)
         assert (row.reason, row.notes, len(row.ids)) == (None, (), length)
-    assert one(ROW, recipe(max_length=length - 1), encoder).reason == TOO_LONG
+    assert one(ROW, recipe(max_length=length - 1), encoder).reason == OVERLONG
 
 
 @pytest.mark.parametrize("split", ["none", "sentence", "paragraph", "marker"])
@@ -232,7 +241,7 @@ def test_thoughts_are_truncated_in_the_middle_with_every_tag_balanced(
 ) -> None:
     response = "\n\n".join(f"Wait, x = {i}. It is so." for i in range(40))
     rows = [ROW | {"response": f"<think>{response}</think>A<think>B. C.</think>\n\nFour"}]
-    given = recipe(split, max_length=200, too_long="truncate_thoughts")
+    given = recipe(split, max_length=200, overlong="truncate_thoughts")
     row = one(rows[0], given, tiny_tokenizer.encoder, texts=True)
     assert (row.reason, row.notes) == (None, (SHORTENED,))
     assert tags_balanced(row, tiny_tokenizer)
@@ -244,16 +253,16 @@ def test_thoughts_are_truncated_in_the_middle_with_every_tag_balanced(
 
 def test_a_row_whose_middle_is_not_enough_is_left_out(encoder: Encoder) -> None:
     long_answer = ROW | {"response": f"<think>A. B. C.</think>{'four ' * 200}"}
-    row = one(long_answer, recipe(max_length=100, too_long="truncate_thoughts"), encoder)
-    assert (row.reason, row.notes) == (TOO_LONG, ())
+    row = one(long_answer, recipe(max_length=100, overlong="truncate_thoughts"), encoder)
+    assert (row.reason, row.notes) == (OVERLONG, ())
     no_thought = ROW | {"response": "four " * 200}
-    given = recipe(max_length=100, too_long="truncate_thoughts", untidy=Untidy(no_thought="keep"))
-    assert one(no_thought, given, encoder).reason == TOO_LONG
+    given = recipe(max_length=100, overlong="truncate_thoughts", untidy=MalformedPolicy(no_thought="keep"))
+    assert one(no_thought, given, encoder).reason == OVERLONG
 
 
 def test_truncate_cuts_the_end_though_it_may_open_a_block_for_good(tiny_tokenizer: ThinkTokenizer) -> None:
     whole = one(LONG, recipe("none", max_length=5_000), tiny_tokenizer.encoder)
-    row = one(LONG, recipe("none", max_length=100, too_long="truncate"), tiny_tokenizer.encoder)
+    row = one(LONG, recipe("none", max_length=100, overlong="truncate"), tiny_tokenizer.encoder)
     assert (row.reason, row.notes) == (None, (CUT,))
     assert row.ids.tolist() == whole.ids[:100].tolist() and row.roles.tolist() == whole.roles[:100].tolist()
     assert not tags_balanced(row, tiny_tokenizer)
@@ -263,11 +272,11 @@ def test_truncate_cuts_the_end_though_it_may_open_a_block_for_good(tiny_tokenize
 def test_a_row_without_a_supervised_token_is_refused_and_named(encoder: Encoder) -> None:
     prompt = one(LONG, recipe(max_length=5_000), encoder)
     length = int((prompt.roles == Role.PROMPT).sum())
-    reached = one(LONG, recipe(max_length=length + 1, too_long="truncate"), encoder)
+    reached = one(LONG, recipe(max_length=length + 1, overlong="truncate"), encoder)
     assert (reached.reason, reached.supervised) == (None, 1)
     rows = [(0, LONG), (1, LONG | {"conversation_id": "the long one"})]
     report = Report()
-    for outcome in examine(rows, recipe(max_length=length, too_long="truncate"), encoder):
+    for outcome in process_rows(rows, recipe(max_length=length, overlong="truncate"), encoder):
         assert (outcome.reason, outcome.supervised) == (UNSUPERVISED, 0)
         report.drop(str(outcome.reason), outcome.row_id)
     assert report.dropped_ids == {UNSUPERVISED: ["0", "the long one"]}
@@ -277,7 +286,9 @@ def test_a_row_without_a_supervised_token_is_refused_and_named(encoder: Encoder)
 def test_a_block_that_was_kept_empty_is_balanced(tiny_tokenizer: ThinkTokenizer) -> None:
     for response, blocks in (("<think></think>4", 1), ("<think>a</think>b<think> </think>4", 2)):
         row = one(
-            ROW | {"response": response}, recipe("none", untidy=Untidy(empty_thought="keep")), tiny_tokenizer.encoder
+            ROW | {"response": response},
+            recipe("none", untidy=MalformedPolicy(empty_thought="keep")),
+            tiny_tokenizer.encoder,
         )
         assert row.reason is None and row.steps == blocks and tags_balanced(row, tiny_tokenizer)
 
@@ -295,39 +306,39 @@ RESPONSES = st.lists(
 @given(
     RESPONSES,
     st.sampled_from(["none", "sentence", "paragraph", "marker"]),
-    st.sampled_from(get_args(TooLong)),
+    st.sampled_from(get_args(Overlong)),
     st.integers(1, 150),
     st.booleans(),
 )
 def test_no_row_that_is_kept_is_unbalanced_or_too_long_or_teaches_nothing(
-    response: str, split: str, too_long: TooLong, max_length: int, lenient: bool
+    response: str, split: str, overlong: Overlong, max_length: int, lenient: bool
 ) -> None:
     """Whatever was written, and whatever is done about it; `truncate` alone may leave a block open."""
     tokenizer = ThinkTokenizer.load(str(TINY))
-    untidy = Untidy()
+    untidy = MalformedPolicy()
     if lenient:
-        untidy = Untidy("repair", "repair", "keep", "keep", "keep", "keep", "keep", "keep", "keep", "keep", "keep",
+        untidy = MalformedPolicy("repair", "repair", "keep", "keep", "keep", "keep", "keep", "keep", "keep", "keep", "keep",
                         "keep", "keep")  # fmt: skip
-    given = recipe(split, max_length=max_length, too_long=too_long, untidy=untidy)
+    given = recipe(split, max_length=max_length, overlong=overlong, untidy=untidy)
     row = one(ROW | {"response": response}, given, tokenizer.encoder)
     if row.reason is not None:
         return
     assert 0 < len(row.ids) == len(row.roles) <= max_length
     assert row.supervised == int((row.roles != Role.PROMPT).sum()) > 0
     assert (row.length > max_length) == bool({CUT, SHORTENED} & set(row.notes))
-    assert (SHORTENED in row.notes) <= (too_long == "truncate_thoughts")
+    assert (SHORTENED in row.notes) <= (overlong == "truncate_thoughts")
     if CUT not in row.notes:
         assert tags_balanced(row, tokenizer)
         assert row.ids[-1] == tokenizer.end_id
     else:
-        assert too_long == "truncate"
+        assert overlong == "truncate"
 
 
 def test_real_rows_that_are_kept_are_balanced(tiny_tokenizer: ThinkTokenizer, real_rows: list[dict[str, str]]) -> None:
     rows = list(enumerate(real_rows[::15]))
     for split in ("none", "sentence"):
-        given = recipe(split, max_length=1_200, too_long="truncate_thoughts")
-        outcomes = examine(rows, given, tiny_tokenizer.encoder)
+        given = recipe(split, max_length=1_200, overlong="truncate_thoughts")
+        outcomes = process_rows(rows, given, tiny_tokenizer.encoder)
         kept = [outcome for outcome in outcomes if outcome.reason is None]
         assert len(kept) > len(rows) // 2
         assert any(SHORTENED in outcome.notes for outcome in kept)

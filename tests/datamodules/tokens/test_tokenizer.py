@@ -5,12 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.text.malformed import Untidy
+from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, Tags, example
 from datamodules.text.segments import Role, Segment, render
 from datamodules.text.steps import StepSettings
 from datamodules.tokens.template import load_template
-from datamodules.tokens.tokenizer import SEAM, ThinkTokenizer
+from datamodules.tokens.tokenizer import SEPARATOR, ThinkTokenizer
 from errors import UserError
 from tests.conftest import TEMPLATE, TINY
 
@@ -94,7 +94,7 @@ def test_the_prompt_has_the_same_ids_in_training_and_when_asked(
     if not instruction.strip() or not response.strip() or "think>" in response:
         return
     row = {"instruction": instruction, "response": response}
-    parsed = example(row, Columns(), 0, untidy=Untidy(no_thought="keep", damaged="keep"))
+    parsed = example(row, Columns(), 0, untidy=MalformedPolicy(no_thought="keep", damaged="keep"))
     ((ids, roles),) = tiny.encoder.encode_rows([render(parsed, TEMPLATE, StepSettings())])
     asked = tiny.encode_prompts([TEMPLATE.prompt(instruction)])[0]
     assert ids[: len(asked)].tolist() == asked
@@ -148,7 +148,7 @@ def test_the_encoder_works_in_another_process(tiny: ThinkTokenizer) -> None:
         assert ours.tolist() == theirs.tolist()
 
 
-texts_with_seams = st.text(alphabet=[*"ab .\n<>", SEAM, "é", "好"], max_size=12)
+texts_with_seams = st.text(alphabet=[*"ab .\n<>", SEPARATOR, "é", "好"], max_size=12)
 
 
 @given(
@@ -233,7 +233,7 @@ def test_what_each_new_token_was_before_is_kept(tiny_with_tokens: ThinkTokenizer
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_other_text_has_the_ids_that_it_has_without_further_tokens(texts: list[str]) -> None:
     with_tokens, without = (ThinkTokenizer.load(str(TINY), None, Tags(), tokens) for tokens in (WITH_STEP, ()))
-    texts = [text for text in texts if not any(token in text for token in (*WITH_STEP, SEAM))]
+    texts = [text for text in texts if not any(token in text for token in (*WITH_STEP, SEPARATOR))]
     rows = [[Segment(Role.PROMPT, text) for text in texts]]
     ((ours, _),), ((plain, _),) = (tokenizer.encoder.encode_rows(rows) for tokenizer in (with_tokens, without))
     assert ours.tolist() == plain.tolist()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_callback import CheckpointSettings, SaveCheckpoints
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
 from lightning_modules.run.folder import Run
 from lightning_modules.run.signals import Signals, Stopped
 
@@ -29,16 +29,16 @@ class FakeTrainer(SimpleNamespace):
         os.replace(scratch, path)
 
 
-def saver(tmp_path: Path, **settings: Any) -> tuple[SaveCheckpoints, Any, list[float], Signals]:
+def saver(tmp_path: Path, **settings: Any) -> tuple[CheckpointCallback, Any, list[float], Signals]:
     clock, signals = [0.0], Signals()
     Run(tmp_path).checkpoints.mkdir()
-    callback = SaveCheckpoints(Run(tmp_path), CheckpointSettings(**settings), signals, None, lambda: clock[0])
+    callback = CheckpointCallback(Run(tmp_path), CheckpointSettings(**settings), signals, None, lambda: clock[0])
     trainer: Any = FakeTrainer()
     callback.on_train_start(trainer, trainer)
     return callback, trainer, clock, signals
 
 
-def train(callback: SaveCheckpoints, trainer: Any, steps: int, seconds: float = 0.0, clock: Any = None) -> None:
+def train(callback: CheckpointCallback, trainer: Any, steps: int, seconds: float = 0.0, clock: Any = None) -> None:
     """`steps` optimizer steps, each of two batches."""
     for _ in range(steps):
         for batch_idx in (2 * trainer.global_step, 2 * trainer.global_step + 1):
@@ -99,7 +99,7 @@ def test_best_is_the_lowest_validation_loss_also_after_going_on(tmp_path: Path) 
         callback.on_validation_start(trainer, trainer)
         callback.on_validation_end(trainer, trainer)
     assert trainer.written == [("best.ckpt", 1), ("best.ckpt", 4)]
-    resumed = SaveCheckpoints(Run(tmp_path), CheckpointSettings(), Signals(), None)
+    resumed = CheckpointCallback(Run(tmp_path), CheckpointSettings(), Signals(), None)
     resumed.load_state_dict(callback.state_dict())
     trainer.callback_metrics["val/loss"] = 1.5
     resumed.on_validation_start(trainer, trainer)

@@ -140,7 +140,7 @@ def test_identity_tells_models_apart(tmp_path: Path, tiny_tokenizer: ThinkTokeni
     ("saved", "current", "message"),
     [
         (LoraSettings(), LoraSettings(alpha=8), r"model\.lora\.alpha: '8' differs from the checkpoint's, 16\.0\. Set"),
-        (LoraSettings(), LoraSettings(rslora=True), r"Set model\.lora\.rslora to False"),
+        (LoraSettings(), LoraSettings(use_rslora=True), r"Set model\.lora\.use_rslora to False"),
         (LoraSettings(), LoraSettings(peft={"use_dora": True}), r"Leave model\.lora\.peft\.use_dora out"),
         (LoraSettings(peft={"use_dora": True}), LoraSettings(), r"Set model\.lora\.peft\.use_dora to True"),
         (None, LoraSettings(), r"Set model\.lora null"),

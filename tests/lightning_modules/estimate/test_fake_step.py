@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.estimate.fake_step import Working, rehearse
-from lightning_modules.estimate.memory import Steps, plan, shapes_of
+from lightning_modules.estimate.fake_step import WorkingMemory, dry_run
+from lightning_modules.estimate.memory import Steps, estimate_memory, shapes_of
 from lightning_modules.net import loss
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
@@ -41,8 +41,8 @@ def kept(tuner: ThinkTuner, batch: Any) -> int:
     return sum(found.values())
 
 
-def working(settings: dict[str, Any], lengths: list[int], **more: Any) -> Working:
-    return rehearse(shapes_of(ThinkTuner(**settings)), lengths, **more)
+def working(settings: dict[str, Any], lengths: list[int], **more: Any) -> WorkingMemory:
+    return dry_run(shapes_of(ThinkTuner(**settings)), lengths, **more)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
@@ -57,9 +57,9 @@ def test_rows_and_lengths_count_and_lean_layers_and_checkpoints_keep_less() -> N
     one, two, long = (working(SETTINGS["lean"], lengths) for lengths in ([128], [128, 128], [256]))
     assert long.activations == pytest.approx(2 * one.activations, rel=0.02)
     assert two.activations == pytest.approx(2 * one.activations, rel=0.1)  # what attention made lies there twice
-    not_lean = working({"lora": LoraSettings(), "lean": False}, [128])
+    not_fused = working({"lora": LoraSettings(), "lean": False}, [128])
     checkpointed = working({"lora": LoraSettings(), "gradient_checkpointing": True}, [128])
-    assert checkpointed.activations < 0.5 * one.activations < 0.5 * not_lean.activations
+    assert checkpointed.activations < 0.5 * one.activations < 0.5 * not_fused.activations
     assert checkpointed.backward > one.backward  # a layer's activations come back
     half = working({"lora": LoraSettings(), "gradient_checkpointing": 2}, [128])  # of 4 layers
     assert half.activations == pytest.approx((one.activations + checkpointed.activations) / 2, rel=0.05)
@@ -84,7 +84,7 @@ def test_a_gpu_cuts_its_logits_otherwise_and_what_was_changed_for_it_is_as_befor
 
 
 def test_the_peak_is_the_step_of_the_optimizer_where_batches_are_small() -> None:
-    small, large = (plan(shapes_of(ThinkTuner(lora=None)), Steps(1, length))[1] for length in (8, 1024))
+    small, large = (estimate_memory(shapes_of(ThinkTuner(lora=None)), Steps(1, length))[1] for length in (8, 1024))
     held = small.held
     assert small.working.peak < held.gradients + small.scratch + 10**6
     assert small.total == held.frozen + held.trained + held.moments + max(

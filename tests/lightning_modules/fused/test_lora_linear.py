@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.fused.lora_linear import Dtypes, Group
+from lightning_modules.fused.lora_linear import Dtypes, FusedLoRALinear
 
 EXACT = Dtypes(torch.float32, torch.float32)
 
@@ -30,7 +30,7 @@ def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, fu
     x = torch.randn(9, 12, requires_grad=True)
     right = [layer(x) for layer in each]
     grads = [torch.randn_like(out) for out in right]
-    group = Group(each)
+    group = FusedLoRALinear(each)
     wanted = torch.autograd.grad(right, [x, *group.trained()], grads)
 
     weights = group.weights(EXACT, fused)
@@ -51,7 +51,7 @@ def test_fused_weights_stay_the_layers_own_and_adapters_are_taken_anew() -> None
     """Whoever changes a layer's weights, as a merge does, changes the fused ones; no second copy is held."""
     layers = modules(True)
     each = [layers[name] for name in "abcd"]
-    group, x = Group(each), torch.randn(4, 12)
+    group, x = FusedLoRALinear(each), torch.randn(4, 12)
 
     def check() -> None:
         with torch.no_grad():
@@ -73,7 +73,7 @@ def test_fused_weights_stay_the_layers_own_and_adapters_are_taken_anew() -> None
 
 
 def test_a_first_pass_in_inference_mode_leaves_training_possible() -> None:
-    group, x = Group([modules(True)[name] for name in "ab"]), torch.randn(4, 12)
+    group, x = FusedLoRALinear([modules(True)[name] for name in "ab"]), torch.randn(4, 12)
     with torch.inference_mode():
         group.weights(EXACT, True)
     weights = group.weights(EXACT, True)
@@ -82,7 +82,7 @@ def test_a_first_pass_in_inference_mode_leaves_training_possible() -> None:
 
 
 def test_without_adapters_there_is_nothing_trained() -> None:
-    group = Group([nn.Linear(3, 4), nn.Linear(3, 2)])
+    group = FusedLoRALinear([nn.Linear(3, 4), nn.Linear(3, 2)])
     x: Tensor = torch.randn(5, 3)
     weights = group.weights(EXACT, False)
     _, low = group.forward(x, weights, EXACT)

@@ -14,7 +14,7 @@ from tests.conftest import random_lm
 MakeBatch = Callable[..., Any]
 ADAPTERS = {
     "attention": LoraSettings(rank=4),
-    "all": LoraSettings(rank=4, target_modules="all-linear", rslora=True),
+    "all": LoraSettings(rank=4, target_modules="all-linear", use_rslora=True),
     "some": LoraSettings(rank=4, target_modules=["k_proj", "up_proj"]),
     "uneven": LoraSettings(rank=4, target_modules="all-linear", peft={"rank_pattern": {"v_proj": 2, "down_proj": 6}}),
     "some layers": LoraSettings(target_modules=["q_proj", "down_proj"], peft={"layers_to_transform": [1]}),
@@ -52,7 +52,7 @@ def test_lean_layers_give_the_loss_and_gradients_of_transformers_layers(
 ) -> None:
     batch, lora = make_batch(0, 3, 9), ADAPTERS[adapters]
     lean, plain = (made(lora, tiny_tokenizer, on, kind) for on in (True, False))
-    assert lean.not_lean is None and plain.not_lean is not None
+    assert lean.not_fused is None and plain.not_fused is not None
     (ours, mine), (theirs, right) = results(lean, batch), results(plain, batch)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     for one, two in zip(mine, right, strict=True):
@@ -114,9 +114,9 @@ def test_what_they_do_not_know_is_left_to_transformers(
     lora: LoraSettings | None, reason: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
-    assert net.not_lean is not None and reason in net.not_lean
+    assert net.not_fused is not None and reason in net.not_fused
     assert net(make_batch(0)).total.isfinite()
-    assert "another kind" in str(ThinkNet(random_lm("qwen3"), tiny_tokenizer, LoraSettings()).not_lean)
+    assert "another kind" in str(ThinkNet(random_lm("qwen3"), tiny_tokenizer, LoraSettings()).not_fused)
 
 
 @pytest.mark.gpu

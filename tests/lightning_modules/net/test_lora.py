@@ -38,7 +38,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     [
         ({"use_dorra": True}, r"use_dorra: there is no such setting\. Did you mean use_dora\?"),
         ({"r": 4}, r"peft\.r: has a setting of its own\. Set model\.lora\.rank"),
-        ({"use_rslora": True}, r"Set model\.lora\.rslora"),
+        ({"use_rslora": True}, r"Set model\.lora\.use_rslora"),
         ({"dropout": 0.1}, r"Set model\.lora\.dropout"),
         ({"task_type": "SEQ_CLS"}, r"task_type: is set by this program"),
         ({"inference_mode": True}, r"inference_mode: is set by this program"),
@@ -127,11 +127,11 @@ def test_a_start_takes_out_of_the_base_what_it_puts_into_the_adapters(start: str
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("rslora", [False, True], ids=["", "rslora"])
+@pytest.mark.parametrize("use_rslora", [False, True], ids=["", "use_rslora"])
 def test_with_the_start_of_before_the_base_is_the_same_to_the_bit_and_nothing_is_decomposed(
-    start: str, rslora: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    start: str, use_rslora: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lora = LoraSettings(rank=4, rslora=rslora, peft={"init_lora_weights": start, "rank_pattern": {"q_proj": 6}})
+    lora = LoraSettings(rank=4, use_rslora=use_rslora, peft={"init_lora_weights": start, "rank_pattern": {"q_proj": 6}})
     torch.manual_seed(1)
     first, kept = add_lora(random_lm("qwen2").to(dtype), lora)
     for name in ("torch.linalg.svd", "torch.linalg.qr", "peft.tuners.lora.layer.svd_lowrank"):
@@ -162,7 +162,7 @@ def test_identity_is_all_but_the_dropout() -> None:
     one = LoraSettings(dropout=0.1, peft={"use_dora": True}).identity()
     assert one == LoraSettings(dropout=0.0, peft={"use_dora": True}).identity()
     assert one["lora.peft.use_dora"] is True
-    for other in (LoraSettings(), LoraSettings(alpha=1), LoraSettings(rslora=True), LoraSettings(rank=1)):
+    for other in (LoraSettings(), LoraSettings(alpha=1), LoraSettings(use_rslora=True), LoraSettings(rank=1)):
         assert other.identity() != one
     swapped = LoraSettings(target_modules=["v_proj", "q_proj"]).identity()
     assert swapped == LoraSettings(target_modules=["q_proj", "v_proj"]).identity()

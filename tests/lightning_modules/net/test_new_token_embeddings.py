@@ -2,20 +2,20 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.net.new_token_embeddings import ThinkEmbedding, ThinkHead, start_rows
+from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead, start_embeddings
 
 IDS = [8, 9]
 
 
-def modules(tied: bool) -> tuple[ThinkEmbedding, ThinkHead]:
+def modules(tied: bool) -> tuple[NewTokenEmbedding, NewTokenHead]:
     torch.manual_seed(0)
     embedding, head = nn.Embedding(12, 4), nn.Linear(4, 12, bias=False)
     if tied:
         head.weight = embedding.weight
     for module in (embedding, head):
         module.requires_grad_(False)
-    inputs = ThinkEmbedding(embedding, IDS, torch.randn(2, 4))
-    return inputs, ThinkHead(head, IDS, inputs.rows if tied else nn.Parameter(torch.randn(2, 4)))
+    inputs = NewTokenEmbedding(embedding, IDS, torch.randn(2, 4))
+    return inputs, NewTokenHead(head, IDS, inputs.rows if tied else nn.Parameter(torch.randn(2, 4)))
 
 
 def test_only_the_new_ids_are_read_from_the_rows() -> None:
@@ -54,7 +54,7 @@ def test_without_new_ids_in_a_batch_the_rows_are_still_in_the_graph() -> None:
 
 def test_rows_start_from_the_pieces_of_the_tags_and_apart() -> None:
     matrix = torch.randn(12, 4)
-    rows = start_rows(matrix.half(), [[1, 2, 3], [4, 2, 3]], known=10)
+    rows = start_embeddings(matrix.half(), [[1, 2, 3], [4, 2, 3]], known=10)
     torch.testing.assert_close(rows[0], matrix.half().float()[[1, 2, 3]].mean(0))
     assert rows.dtype == torch.float32
     assert not torch.allclose(rows[0], rows[1])
@@ -66,8 +66,8 @@ def test_rows_may_start_at_the_mean_or_at_random_of_the_known_rows_and_apart(dty
     spread = torch.linspace(0.5, 2.0, 64)
     matrix = (torch.randn(20_000, 64) * spread + 3.0).to(dtype)
     matrix[10_000:] = 1000.0  # room in a padded vocabulary, which means nothing
-    near = start_rows(matrix, [[1]] * 200, known=10_000, init="mean")
-    far = start_rows(matrix, [[1]] * 200, known=10_000, init="random")
+    near = start_embeddings(matrix, [[1]] * 200, known=10_000, init="mean")
+    far = start_embeddings(matrix, [[1]] * 200, known=10_000, init="random")
     for rows, share in ((near, 0.01), (far, 1.0)):
         assert rows.dtype == torch.float32
         assert (rows.mean(0) - 3.0).abs().max() < 0.1 + 0.5 * share

@@ -17,7 +17,7 @@ from lightning_modules.net import loss as loss_module
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.loss import LossSettings, RoleWeights
-from lightning_modules.net.new_token_embeddings import RowInit
+from lightning_modules.net.new_token_embeddings import NewTokenInit
 from lightning_modules.net.think_net import ThinkNet, load_base
 from lightning_modules.update.optim import OptimSettings, build_optimizer
 from tests.conftest import KINDS, TINY, random_lm
@@ -140,8 +140,8 @@ def test_no_step_makes_a_copy_of_a_vocabulary_matrix_or_all_logits(
 
 
 def test_rows_start_as_is_set(tiny_tokenizer: ThinkTokenizer) -> None:
-    starts: dict[RowInit, torch.Tensor] = {}
-    for init in get_args(RowInit):
+    starts: dict[NewTokenInit, torch.Tensor] = {}
+    for init in get_args(NewTokenInit):
         torch.manual_seed(0)
         net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, LORA, init)
         starts[init] = next(p.detach() for name, p in net.named_parameters() if name.endswith(".rows"))

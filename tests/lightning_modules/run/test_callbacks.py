@@ -8,7 +8,7 @@ import pytest
 from errors import UserError
 from lightning_modules.evaluation.metrics import Answered
 from lightning_modules.generation.generate import Generation
-from lightning_modules.run.callbacks import Beginning, MetricsCsv, SampleTable, WayOn
+from lightning_modules.run.callbacks import MetricsCsv, ResumeHint, RunStart, SampleTable
 from lightning_modules.run.folder import Run
 
 
@@ -17,9 +17,9 @@ def test_a_machine_that_does_not_see_the_runs_folder_says_so_before_training(tmp
     run, there = Run(tmp_path / "runs"), tmp_path / "there"
     first: Any = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _: (str(there), True)))
     with pytest.raises(UserError, match=r"run\.root: .*there' is not seen by all machines"):
-        Beginning(run).setup(first, first, "fit")
+        RunStart(run).setup(first, first, "fit")
     there.mkdir()
-    Beginning(run).setup(first, first, "fit")
+    RunStart(run).setup(first, first, "fit")
     assert run.folder == there
 
 
@@ -55,11 +55,11 @@ def test_samples_are_added_and_nothing_in_them_ends_their_block(tmp_path: Path) 
 def test_who_is_stopped_is_told_the_way_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run, trainer = Run(tmp_path), SimpleNamespace(global_step=7)
     with caplog.at_level("INFO", logger="thinkwright"):
-        WayOn(run).on_exception(trainer, trainer, KeyboardInterrupt())  # type: ignore[arg-type]
+        ResumeHint(run).on_exception(trainer, trainer, KeyboardInterrupt())  # type: ignore[arg-type]
         run.checkpoints.mkdir()
         run.last.touch()
-        WayOn(run).on_exception(trainer, trainer, KeyboardInterrupt())  # type: ignore[arg-type]
-        WayOn(run).on_exception(trainer, trainer, UserError("a", "b", "c", "d"))  # type: ignore[arg-type]
+        ResumeHint(run).on_exception(trainer, trainer, KeyboardInterrupt())  # type: ignore[arg-type]
+        ResumeHint(run).on_exception(trainer, trainer, UserError("a", "b", "c", "d"))  # type: ignore[arg-type]
     assert "before the first checkpoint" in caplog.messages[0]
     assert f"--ckpt_path {run.last} goes on" in caplog.messages[1]
     assert len(caplog.messages) == 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.run.signals import Agreement, Lifeline, Signals, Stopped
+from lightning_modules.run.signals import Agreement, FailureWatchdog, Signals, Stopped
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -41,8 +41,8 @@ def test_a_process_forked_from_the_first_leaves_the_decision_to_it() -> None:
 def test_one_rank_agrees_with_itself_and_has_no_lifeline() -> None:
     alone: Any = SimpleNamespace(world_size=1)
     assert Agreement().highest(15, alone) == 15
-    lifeline = Lifeline()
-    lifeline.setup(alone, alone, "fit")
-    lifeline.on_exception(alone, alone, RuntimeError())
-    lifeline.close()
-    assert not lifeline.told
+    watchdog = FailureWatchdog()
+    watchdog.setup(alone, alone, "fit")
+    watchdog.on_exception(alone, alone, RuntimeError())
+    watchdog.close()
+    assert not watchdog.told

@@ -9,7 +9,7 @@ import torch
 
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.run.folder import Run
-from lightning_modules.update.nonfinite import Attempt, Gradients, NotFinite, poisoned
+from lightning_modules.update.nonfinite import Attempt, Gradients, NotFinite, propagate_nan
 
 INF, NAN = float("inf"), float("nan")
 
@@ -18,7 +18,7 @@ INF, NAN = float("inf"), float("nan")
 def test_a_loss_that_is_not_finite_has_no_finite_gradient_either(loss: float) -> None:
     weight = torch.tensor(1.0, requires_grad=True)
     total = weight + loss  # its own gradient is 1, whatever the loss
-    poisoned(total).backward()  # type: ignore[no-untyped-call]
+    propagate_nan(total).backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
     assert weight.grad.item() == 1.0 if math.isfinite(loss) else weight.grad.isnan()
 
@@ -50,7 +50,7 @@ def gradients(make_batch: Callable[..., Any], folder: Path, losses: list[float],
 
 
 def test_a_finite_step_goes_on(make_batch: Callable[..., Any], tmp_path: Path) -> None:
-    gradients(make_batch, tmp_path, [1.0, 2.0], 4.0).settle(tuner(tmp_path))
+    gradients(make_batch, tmp_path, [1.0, 2.0], 4.0).check_finite(tuner(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -59,7 +59,7 @@ def test_what_is_not_finite_names_step_and_rows_and_is_kept_for_replay(
 ) -> None:
     found = gradients(make_batch, tmp_path, [1.0, NAN], NAN)
     with pytest.raises(NotFinite) as stopped:
-        found.settle(tuner(tmp_path))
+        found.check_finite(tuner(tmp_path))
     assert "training: 'optimizer step 7' is not finite (rank 0: loss nan of rows 9)" in str(stopped.value)
     assert stopped.value.together
     (file,) = (tmp_path / "nonfinite").iterdir()
@@ -80,9 +80,9 @@ def test_a_gradient_scaler_may_find_its_scale_but_hides_no_broken_loss(
     found = gradients(make_batch, tmp_path, losses, INF)
     if stops:
         with pytest.raises(NotFinite):
-            found.settle(tuner(tmp_path, scale))
+            found.check_finite(tuner(tmp_path, scale))
     else:
-        found.settle(tuner(tmp_path, scale))
+        found.check_finite(tuner(tmp_path, scale))
         assert found.figures()["skipped_steps"] == 1
 
 
@@ -122,9 +122,9 @@ def test_a_norm_that_is_under_way_is_looked_at_later_with_the_batches_of_its_ste
     waited: list[bool] = []
     assert found._pending is not None
     found._pending.arrived = SimpleNamespace(synchronize=lambda: waited.append(True))  # type: ignore[assignment]
-    found.settle(tuner(tmp_path), known_only=True)
+    found.check_finite(tuner(tmp_path), known_only=True)
     assert not waited
     found.attempts = []  # of the step that has begun meanwhile
     with pytest.raises(NotFinite, match=r"optimizer step 7' is not finite \(rank 0: loss nan of rows 9\)"):
-        found.settle(tuner(tmp_path))
+        found.check_finite(tuner(tmp_path))
     assert waited

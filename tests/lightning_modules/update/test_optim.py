@@ -18,7 +18,7 @@ def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
     module["frozen"].requires_grad_(False)
     rows = nn.Parameter(torch.zeros(2, 4))
     parameters = [*module.named_parameters(), ("embed.rows", rows)]
-    groups = build_optimizer(parameters, OptimSettings(lr=1e-3, think_rows_lr=1e-2, weight_decay=0.1)).param_groups
+    groups = build_optimizer(parameters, OptimSettings(lr=1e-3, new_token_lr=1e-2, weight_decay=0.1)).param_groups
     assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(3, 2)], [(3,)], [(2, 4)]]
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.0)]
 
@@ -53,12 +53,12 @@ def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> 
         optimizer = build_optimizer([("a.weight", nn.Parameter(torch.ones(2, 2)))], settings)
         return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, 10, settings))
 
-    first, schedule = build(OptimSettings(lr=1e-3, schedule="linear"))
+    first, schedule = build(OptimSettings(lr=1e-3, lr_scheduler_type="linear"))
     first.param_groups[0]["params"][0].grad = torch.ones(2, 2)
     first.step()
     schedule.step()
     saved = deepcopy((first.state_dict(), schedule.state_dict()))
-    for settings in (OptimSettings(lr=1e-3, schedule="linear"), OptimSettings(lr=5e-3, weight_decay=0.1)):
+    for settings in (OptimSettings(lr=1e-3, lr_scheduler_type="linear"), OptimSettings(lr=5e-3, weight_decay=0.1)):
         second, schedule = build(settings)
         own = settings_of(second)
         second.load_state_dict(saved[0])
@@ -75,17 +75,17 @@ def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> 
 def test_schedules_rise_and_fall_as_said() -> None:
     level = [lr_factor(step, 10, OptimSettings()) for step in range(10)]
     assert level == [1.0] * 10
-    warm = OptimSettings(schedule="linear", warmup_share=0.2)
+    warm = OptimSettings(lr_scheduler_type="linear", warmup_ratio=0.2)
     line = [lr_factor(step, 10, warm) for step in range(11)]
     assert line[:3] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
     assert line[6] == pytest.approx(0.5)
     assert line[10] == 0.0
-    cosine = [lr_factor(step, 100, OptimSettings(schedule="cosine", final_lr_share=0.1)) for step in range(101)]
+    cosine = [lr_factor(step, 100, OptimSettings(lr_scheduler_type="cosine", min_lr_ratio=0.1)) for step in range(101)]
     assert [cosine[0], cosine[50], cosine[100]] == pytest.approx([1.0, 0.55, 0.1])
     assert cosine == sorted(cosine, reverse=True)
 
 
-@pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"think_rows_lr": -1e-4}, {"warmup_share": 2}])
+@pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"new_token_lr": -1e-4}, {"warmup_ratio": 2}])
 def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"model\.optim\."):
         OptimSettings(**settings)  # type: ignore[arg-type]
@@ -95,6 +95,6 @@ def test_a_warm_up_may_be_given_in_steps_which_needs_no_end() -> None:
     settings = OptimSettings(warmup_steps=4)
     assert [lr_factor(step, -1, settings) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert lr_factor(0, 10, OptimSettings(warmup_steps=0)) == 1.0
-    for wrong in ({"warmup_steps": -1}, {"warmup_steps": 5, "warmup_share": 0.1}):
+    for wrong in ({"warmup_steps": -1}, {"warmup_steps": 5, "warmup_ratio": 0.1}):
         with pytest.raises(UserError, match=r"model\.optim\.warmup_steps"):
             OptimSettings(**wrong)
