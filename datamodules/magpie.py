@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
-from datamodules.batches.step_size import Epochs, Packing, check_tokens_per_step, cut
+from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
 from datamodules.prepare.cache import prepare, shortfall
 from datamodules.prepare.pass_over_sources import Part, PassOverSources, Quotas
 from datamodules.prepare.stats import Report
@@ -63,8 +63,8 @@ class MagpieDataModule(LightningDataModule):
         val_rows: Held-out rows for validation, likewise.
         test_rows: Further held-out rows, for test and predict only.
         batch_size: Rows a device takes at once in training; of packed rows, as many tokens as so many hold at most.
-        packing: `none` takes batch_size rows at once, `grouped` rows of like length out of the whole epoch, `packed` as
-            many whole rows as fill batch_size times max_length; no row sees another. `auto`: packed on GPUs, else none.
+        packing: `none` puts batch_size rows into a batch, `packed` as many whole rows as fit into batch_size x
+            max_length tokens. No row attends to another. `auto`: packed on GPUs, else none.
         tokens_per_step: Supervised tokens of an optimizer step of packed rows; null: the mean of unpacked ones.
         val_batch_size: Rows a device takes at once in validation, test and predict.
         num_workers: Threads that make a device's batches ahead; 0 makes each when it is asked for.
@@ -127,7 +127,7 @@ class MagpieDataModule(LightningDataModule):
         self.splits: dict[str, TokenDataset] = {}
         self.report = Report()
         self.trains = False  # set where a fit begins with a validation: what it cannot train on is said before that
-        self.epochs: Epochs | None = None  # how those of a fit are cut
+        self.epochs: EpochLayout | None = None  # of a fit
         self._announced: Path | None = None
         self._cut_for: tuple[Path, StepSize] | None = None
         self._check()
@@ -240,19 +240,19 @@ class MagpieDataModule(LightningDataModule):
         plain = StepSize(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
         if self._cut_for != (folder, plain):
             given = self.packing, self.max_length, self.tokens_per_step, trainer.strategy.root_device.type, self.seed
-            self.epochs = cut(rows.lengths, rows.supervised, plain, *given)
+            self.epochs = plan_step_size(rows.lengths, rows.supervised, plain, *given)
             self._cut_for = folder, plain
             log.info(self.epochs.line())
 
     def sizes(self) -> StepSize:
         assert self.epochs is not None
-        return self.epochs.sizes
+        return self.epochs.step_size
 
     def batches_per_epoch(self) -> tuple[int, int]:
         """Of a rank: those in the plan, and those of them that are taken (trainer.limit_train_batches)."""
         assert self.trainer is not None and self.epochs is not None
         limit = self.trainer.limit_train_batches
-        planned = self.epochs.steps * self.epochs.sizes.accumulate
+        planned = self.epochs.steps * self.epochs.step_size.accumulate
         return planned, min(planned, limit) if isinstance(limit, int) else int(planned * limit)
 
     @property

@@ -216,7 +216,7 @@ class ThinkTuner(LightningModule):
         sums: LossSums = self.net(batch)  # type: ignore[misc]
         self.eval_loss.update(sums)
         self.tag_scores.update(sums)
-        wanted = [k for k, row in enumerate(batch.rows) if row < self.evaluation.rows]
+        wanted = [k for k, index in enumerate(batch.indices) if index < self.evaluation.rows]
         if self._any_rank(bool(wanted)):
             self.answered += self._answer(batch, wanted)
 
@@ -225,7 +225,7 @@ class ThinkTuner(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """What the model writes for each row of the batch, ready to be written as JSON."""
-        return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.rows))))]
+        return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.indices))))]
 
     def on_validation_epoch_start(self) -> None:
         self.gradients.check_finite(self)

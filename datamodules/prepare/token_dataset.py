@@ -12,7 +12,7 @@ CHUNK = 512  # rows in a record batch
 class TokenExample(NamedTuple):
     """One row; the arrays are views into the file."""
 
-    row: int  # index in its split
+    index: int  # in its split
     row_id: str
     group: str
     ids: np.ndarray  # (T,) int32

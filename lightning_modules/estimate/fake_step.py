@@ -141,7 +141,7 @@ def _batch(lengths: list[int]) -> Batch:
         target_roles=torch.full((places,), int(Role.THOUGHT)),
         step_tokens=places,
         prompt_lengths=[1] * len(lengths),
-        rows=list(range(len(lengths))),
+        indices=list(range(len(lengths))),
         row_ids=[""] * len(lengths),
         groups=[""] * len(lengths),
     )

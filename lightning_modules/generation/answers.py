@@ -43,7 +43,7 @@ def answer_rows(
     written = generate(net, tokenizer, prompts, config, cancelled, **more)
     return [
         Answered(
-            batch.rows[k],
+            batch.indices[k],
             batch.groups[k],
             tokenizer.decode(prompt),
             mine,

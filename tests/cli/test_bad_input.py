@@ -59,7 +59,7 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.untidy.nested", "mend"), ["data.untidy.nested", "'mend'", "repair"]),
         (("--data.near_duplicate_threshold", "2"), ["data.near_duplicate_threshold", "'2.0'"]),
         (("--data.steps.max_steps", "0"), ["data.steps.max_steps", "'0'"]),
-        (("--data.packing", "pack"), ["data.packing", "'pack'", "packed", "grouped"]),
+        (("--data.packing", "pack"), ["data.packing", "'pack'", "packed", "none"]),
         (("--data.packing", "none", "--data.tokens_per_step", "9"), ["data.tokens_per_step", "data.packing is none"]),
         (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
         (("--data.where", "{tokens: []}"), ["data.where.tokens", "would keep nothing"]),
@@ -117,7 +117,7 @@ def test_steps_that_packed_rows_do_not_suit(refused: Callable[..., str], cache: 
     """Though the model is measured before the first of them."""
     few = ("--data.train_rows", "64", "--data.val_rows", "16", "--data.cache_dir", str(cache))
     line = refused("fit", "--config", DEMO, *few, "--data.packing", "packed", "--data.tokens_per_step", "20")
-    assert "data.tokens_per_step: '20' is less than one packed row of 256 tokens has" in line
+    assert "data.tokens_per_step: '20' is less than one pack of 256 tokens" in line
 
 
 def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None:
