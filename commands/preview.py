@@ -17,15 +17,15 @@ from commands.parsing import Complaint, Groups, Parser, explain, only_what_matte
 from commands.preflight import config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
+from datamodules.preview.content import ROLE_LABELS, PreviewRow
 from datamodules.preview.html import page
-from datamodules.preview.terminal import Row
 from datamodules.text.segments import Role
 from errors import UserError
 from lightning_modules.run.folder import RunSettings, find_runs
 
 A_LOOK = 2_000  # rows: seconds
 MATTERS: Groups = {"data": None, "model": ("name", "revision")}
-ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, preview.LABELS, strict=True))
+ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, ROLE_LABELS, strict=True))
 
 
 def build_parser() -> Parser:
@@ -88,7 +88,7 @@ def run(args: Sequence[str]) -> int:
         return 0
     with ExitStack() as files:
         html, jsonl = (files.enter_context(new_file(f"--{name}", given[name])) for name in ("html", "jsonl"))
-        examples: list[Row] = []
+        examples: list[PreviewRow] = []
         for row in read(data, limit):
             if row.split is not None and len(examples) < given.rows:
                 examples.append(row)
@@ -98,7 +98,7 @@ def run(args: Sequence[str]) -> int:
         if html is not None:
             of = {"source": ", ".join(one.name for one in data.given), "tokenizer": data.tokenizer_name}
             html.write(page(examples, data.report, decode, data.max_length, of))
-    preview.show(console, examples, data.report, decode, data.max_length)
+    preview.print_preview(console, examples, data.report, decode, data.max_length)
     for name in filter(None, (given.html, given.jsonl)):
         print(f"written to {name}", file=sys.stderr)
     return 0
@@ -122,12 +122,12 @@ def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
         raise explain(complaint, ["preview", *args]) from complaint
 
 
-def read(data: MagpieDataModule, limit: int | None) -> Iterator[Row]:
+def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
     """What becomes of the rows, with a progress bar. Raises UserError if there is none."""
     with tqdm(total=limit, desc="reading", unit=" rows", disable=None, leave=False) as bar:
         for outcome, source, split in data.outcomes(limit):
             bar.update()
-            yield Row(data.report.read - 1, outcome, source, split)
+            yield PreviewRow(data.report.read - 1, outcome, source, split)
     if not data.report.read:
         name = ", ".join(one.name for one in data.given)
         raise UserError("data.source", name, "holds no rows", "give a source with rows in it")
@@ -137,7 +137,7 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
     """Prints all about the row at a position or of an id. Raises UserError if it is not there."""
     position = int(wanted) if wanted.isdecimal() else None
     for row in read(data, limit):
-        if row.position == position if position is not None else row.outcome.row_id == wanted:
+        if row.position == position if position is not None else row.example.row_id == wanted:
             break
         if position is not None and row.position > position:
             problem = "was passed over: its split had all the rows that it wants"
@@ -146,12 +146,12 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
         problem = f"is not among the {data.report.read:,} rows read"
         raise UserError("--row", wanted, problem, "give a position from 0, or an id; --jsonl FILE lists them")
     columns = next(one.columns for one in data.given if one.name == row.source) or data.columns
-    instruction, response = (str(text or "") for text in columns.texts(row.outcome.raw))
-    preview.explain(console, row, instruction, response, data.think_tokenizer.decode)
+    instruction, response = (str(text or "") for text in columns.texts(row.example.raw))
+    preview.print_row(console, row, instruction, response, data.think_tokenizer.decode)
 
 
-def as_json(row: Row) -> dict[str, Any]:
-    outcome = row.outcome
+def as_json(row: PreviewRow) -> dict[str, Any]:
+    outcome = row.example
     return {
         "row": row.position,
         "row_id": outcome.row_id,
