@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from commands.load import Loaded, add_run_arguments, load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
 from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
@@ -16,7 +16,7 @@ from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="cli.py generate", description="Ask a run's model.")
+    parser = Parser(command="generate", description="Ask a run's model.")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="What to ask; several are answered together.")
     parser.add_argument(
         "--prompts", type=str | None, default=None, help="File with one prompt a line; - for standard input."
@@ -34,10 +34,7 @@ def build_parser() -> Parser:
 
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["generate", *args]) from complaint
+    given = parser.read(args)
     prompts = [*given.prompt, *lines(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "nothing was asked", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
