@@ -1,9 +1,14 @@
-"""What several tests share: the tiny model, real inputs where they are at hand, and a hub on loopback."""
+"""Fixtures of several rooms: the embedded model, rows with R1's shapes, a base with Qwen's, and a hub on loopback.
 
+Two variables of the environment put real inputs in the place of generated ones:
+THINKWRIGHT_REAL_ROWS       a folder with r1_*.jsonl, rows of R1's answers: instruction, response
+THINKWRIGHT_REAL_TOKENIZER  a folder with Qwen1.5's tokenizer.json and tokenizer_config.json
+"""
+
+import fcntl
 import json
 import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +17,10 @@ from typing import Any
 import pytest
 
 from datamodules.text.segments import Role, Segment, Template
+from tests.stand_ins.base import make_base, make_tokenizer
+from tests.stand_ins.hub import Hub
+from tests.stand_ins.recipe import make_repositories, repositories
+from tests.stand_ins.rows import Row, generated_rows, real_rows
 
 # Before any library reads them: no test asks the real hub, and tests that run side by side do not fight over cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,8 +28,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 TINY = ROOT / "assets" / "tiny-qwen"
+REAL_ROWS, REAL_TOKENIZER = (os.environ.get(f"THINKWRIGHT_REAL_{name}") for name in ("ROWS", "TOKENIZER"))
 # The recipe's, as data.template instruction gives it for a model without a beginning-of-text token
 TEMPLATE = Template((Segment(Role.PROMPT, "### Instruction: "), None, Segment(Role.PROMPT, "\n### Response: ")))
 
@@ -28,74 +37,83 @@ needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reaso
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests marked `gpu` need one."""
+    """Skip a test marked `gpu` on a machine without one."""
     import torch
 
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 
 
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Real R1 traces, the real Qwen tokenizer and a small hub, kept beside the checkout where we develop."""
-    if not (SHARED / "README.md").is_file():
-        pytest.skip("needs the real inputs in ../shared, which are not part of the project")
-    return SHARED
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def real_rows(shared: Path) -> list[dict[str, str]]:
-    """1,502 answers of DeepSeek-R1 and its distils to puzzles and mathematics."""
-    files = ("r1_puzzles.jsonl", "r1_math.jsonl")
-    return [json.loads(line) for name in files for line in (shared / "real" / name).open(encoding="utf-8")]
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Return the folder of a name; the first of all test processes that asks makes it, and the others wait."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
 
-def script(*args: Path | str) -> None:
-    """Runs a Python script in a process of its own."""
-    subprocess.run([sys.executable, *map(str, args)], check=True, capture_output=True)
-
-
-@pytest.fixture(scope="session")
-def qwen_base(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a model folder with the real tokenizer and vocabulary, random weights, tied or not; each one once."""
-    made: dict[bool, Path] = {}
-
-    def make(tied: bool) -> Path:
-        if tied not in made:
-            folder = tmp_path_factory.mktemp("qwen") / ("tied" if tied else "untied")
-            shape = ["--dtype", "float32", *(["--tied"] if tied else [])]
-            script(shared / "make_qwen_base.py", folder, *shape)
-            made[tied] = folder
-        return made[tied]
-
-    return make
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def hub_root(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a hub on which the recipe's own ids resolve; 550 rows, some of them untidy."""
-    root = tmp_path_factory.mktemp("hub")
-    script(shared / "make_hub.py", root, "--rows", "550")
-    return root
+def r1_rows() -> list[Row]:
+    """1,500 generated rows, or the real ones."""
+    return real_rows(Path(REAL_ROWS)) if REAL_ROWS else generated_rows(1_500)
 
 
 @pytest.fixture(scope="session")
-def hub_env(shared: Path, hub_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment for subprocesses in which that hub is the hub."""
-    server = subprocess.Popen([sys.executable, shared / "mini_hub.py", hub_root], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        endpoint = server.stdout.readline().partition("HF_ENDPOINT=")[2].strip()
-        environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
-        yield environment | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path_factory.mktemp("hf_home"))}
-    finally:
-        server.kill()
-        server.wait()
+def qwen_tokenizer(make_once: MakeOnce) -> Path:
+    """A folder with a tokenizer of Qwen's 151,646 tokens, and a config.json that names the architecture only."""
+
+    def make(folder: Path) -> None:
+        if REAL_TOKENIZER:
+            shutil.copytree(REAL_TOKENIZER, folder, dirs_exist_ok=True)
+            (folder / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+        else:
+            make_tokenizer(folder)
+
+    return make_once("qwen-tokenizer", make)
+
+
+@pytest.fixture(scope="session")
+def qwen_base(qwen_tokenizer: Path, make_once: MakeOnce) -> Callable[[bool], Path]:
+    """Return a model folder with that tokenizer, Qwen's vocabulary of 151,936 and random weights; tied or not."""
+
+    def base(tied: bool) -> Path:
+        return make_once(f"qwen-{'tied' if tied else 'untied'}", lambda folder: make_base(folder, qwen_tokenizer, tied))
+
+    return base
+
+
+@pytest.fixture(scope="session")
+def hub(qwen_tokenizer: Path, r1_rows: list[Row], make_once: MakeOnce) -> Iterator[Hub]:
+    """A hub on which the ids of the recipe resolve; without faults."""
+    root = make_once("hub", lambda folder: make_repositories(folder, qwen_tokenizer, r1_rows))
+    with Hub(repositories(root)).serving() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def hub_env(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process for which that hub is the hub."""
+    return hub.environment(tmp_path_factory.mktemp("hf_home"))
 
 
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs the test in an empty folder."""
+    """Run the test in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -104,7 +122,7 @@ KINDS = ("qwen2", "qwen2-tied", "qwen3", "llama")
 
 
 def random_lm(kind: str = "qwen2-tied", vocabulary: int = 640) -> Any:
-    """A causal LM of a few thousand random weights, of one of KINDS."""
+    """Return a causal LM of a few thousand random weights; `kind` is one of KINDS."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -131,7 +149,7 @@ def tiny_tokenizer() -> Any:
 
 @pytest.fixture
 def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
-    """Batches of built-in rows, by index, as training sees them."""
+    """Return a batch of built-in rows, given by index, as training sees them."""
     from datamodules.batches.collate import collate
     from datamodules.prepare.token_dataset import TokenExample
     from datamodules.rows import builtin

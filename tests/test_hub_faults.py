@@ -1,6 +1,5 @@
 """A hub that answers 500 now and then is asked again; one that stops in the middle of a file ends in one line."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.stand_ins.hub import Faults, Hub
+from tests.stand_ins.recipe import DATASET, ROWS, TIED, UNTIED
 
-SET = "Magpie-Align/Magpie-Reasoning-V2-250K-CoT-Deepseek-R1-Llama-70B"
-MODEL = "Qwen/Qwen2-1.5B-Instruct"
 READ = f"""
 from datamodules.rows.sources import open_source
-print(sum(1 for _ in open_source("{SET}", None, "train", 0.1, 0).rows()))
+print(sum(1 for _ in open_source("{DATASET}", None, "train", 0.1, 0).rows()))
 """
-LOAD = f"""
+LOAD = """
 import hub
-print(len(list(hub.model_folder("{MODEL}", weights=True).glob("*.safetensors"))))
+print(len(list(hub.model_folder("{}", weights=True).glob("*.safetensors"))))
 """
 AS_CLI_DOES = """
 import os, sys
@@ -35,57 +34,53 @@ OnHub = Callable[..., Done]
 
 
 @pytest.fixture
-def on_hub(shared: Path, hub_root: Path, tmp_path: Path) -> Iterator[OnHub]:
-    """Runs code in a process for which the hub has these faults; a minute at most."""
-    servers = []
+def on_hub(hub: Hub, tmp_path: Path) -> Iterator[OnHub]:
+    """Run code in a process for which the hub has these faults; a minute at most."""
 
-    def run(code: str, *faults: str) -> Done:
-        command = [sys.executable, str(shared / "mini_hub.py"), str(hub_root), *faults]
-        servers.append(server := subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        assert server.stdout is not None
-        endpoint = server.stdout.readline().partition("HF_ENDPOINT=")[2].strip()
-        environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
-        environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+    def run(code: str, **faults: int) -> Done:
+        hub.faults = Faults(**faults)
         return subprocess.run(
             [sys.executable, "-c", AS_CLI_DOES, code],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+            cwd=ROOT, env=hub.environment(tmp_path), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     yield run
-    for server in servers:
-        server.kill()
-        server.wait()
+    hub.faults = Faults()
 
 
 @pytest.mark.parametrize("every", [2, 5])
-def test_a_set_is_read_whole_although_the_hub_answers_500_now_and_then(every: int, on_hub: OnHub) -> None:
-    done = on_hub(READ, "--fail-every", str(every))
-    assert (done.returncode, done.stdout) == (0, "550\n"), done.stderr
+def test_a_data_set_is_read_whole_although_the_hub_answers_500_now_and_then(every: int, on_hub: OnHub) -> None:
+    done = on_hub(READ, fail_every=every)
+    assert (done.returncode, done.stdout) == (0, f"{ROWS}\n"), done.stderr
 
 
-def test_a_set_that_stops_in_the_middle_of_a_file_is_not_taken_for_whole(
-    on_hub: OnHub,
-) -> None:
-    done = on_hub(READ, "--cut", "100000")
+@pytest.mark.parametrize(("code", "key"), [(READ, "data.source"), (LOAD.format(TIED), "model.name")])
+def test_a_hub_that_answers_500_always_ends_in_one_line(code: str, key: str, on_hub: OnHub) -> None:
+    done = on_hub(code, fail_every=1)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error"], done.stderr
+    assert done.stderr.startswith(f"error: {key}: ")
+    assert "does not answer" in done.stderr
+
+
+def test_a_data_set_that_stops_in_the_middle_of_a_file_is_not_taken_for_whole(on_hub: OnHub) -> None:
+    done = on_hub(READ, stop_after=100_000)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: data.source: '{SET}' cannot be read")
-    assert f"hf download --repo-type dataset {SET}" in line
+    assert line.startswith(f"error: data.source: '{DATASET}' cannot be read")
+    assert f"hf download --repo-type dataset {DATASET}" in line
 
 
-def test_a_model_that_stops_in_the_middle_of_a_file_is_not_taken_for_whole(
-    on_hub: OnHub,
-) -> None:
-    done = on_hub(LOAD, "--cut", "100000")
+def test_a_model_that_stops_in_the_middle_of_a_file_is_not_taken_for_whole(on_hub: OnHub) -> None:
+    done = on_hub(LOAD.format(TIED), stop_after=100_000)
     assert (done.returncode, done.stdout) == (2, "")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert f"model.name: '{MODEL}'" in errors[0]
+    assert f"model.name: '{TIED}'" in errors[0]
     assert "Traceback" not in done.stderr
 
 
-def test_a_model_whose_download_breaks_off_goes_on_where_it_stopped(
-    on_hub: OnHub,
-) -> None:
-    done = on_hub(LOAD, "--cut", "12000000")
+def test_a_model_whose_download_breaks_off_continues_where_it_stopped(on_hub: OnHub) -> None:
+    """The client keeps pieces of 10 MB; these weights are 19 MB."""
+    done = on_hub(LOAD.format(UNTIED), stop_after=12_000_000)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,22 +78,23 @@ def test_the_running_sum_does_not_drift_from_the_mean(values: np.ndarray, seed: 
 
 
 @pytest.fixture(scope="module")
-def real_lengths(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """Tokens of each real row, with a think block for each step."""
-    folder = tmp_path_factory.mktemp("real")
-    shutil.copytree(shared / "qwen1.5-tokenizer", folder / "qwen")
-    (folder / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+def r1_lengths(
+    qwen_tokenizer: Path, r1_rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> np.ndarray:
+    """Tokens of R1-shaped rows, one think block a step."""
+    source = tmp_path_factory.mktemp("r1") / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in r1_rows))
     given = {"train_rows": None, "val_rows": None, "near_duplicate_threshold": None, "max_length": 100_000}
-    data = MagpieDataModule(str(shared / "real" / "*.jsonl"), tokenizer=str(folder / "qwen"), **given)  # type: ignore[arg-type]
+    data = MagpieDataModule(str(source), tokenizer=str(qwen_tokenizer), **given)  # type: ignore[arg-type]
     return np.array([len(outcome.ids) for outcome, _, split in data.outcomes() if split is not None])
 
 
 @pytest.mark.parametrize("max_length", [512, 1024, 2048, 4096])
-def test_packs_of_real_rows_are_97_percent_full_or_close_to_the_possible(
-    max_length: int, real_lengths: np.ndarray
+def test_packs_of_r1s_rows_are_97_percent_full_or_close_to_the_possible(
+    max_length: int, r1_lengths: np.ndarray
 ) -> None:
     """At 512 and 1,024 tokens most rows are longer than half a pack, and each of them needs a pack of its own."""
-    lengths = real_lengths[real_lengths <= max_length]
+    lengths = r1_lengths[r1_lengths <= max_length]
     fewest = max(int((2 * lengths > max_length).sum()), -(-int(lengths.sum()) // max_length))
     packs = len(packed(lengths, capacity=max_length))
     filled = lengths.sum() / (packs * max_length)

@@ -165,9 +165,9 @@ def test_nothing_is_lost_but_white_space_between_steps(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_is_lost_in_real_thoughts(real_rows: list[dict[str, str]], mode: StepMode) -> None:
+def test_nothing_is_lost_in_r1s_thoughts(r1_rows: list[dict[str, str]], mode: StepMode) -> None:
     count = 0
-    for row in real_rows:
+    for row in r1_rows:
         for thought in THINK.findall(row["response"]):
             steps = split_steps(thought, StepSettings(mode))
             count += len(steps)

@@ -334,8 +334,8 @@ def test_no_row_that_is_kept_is_unbalanced_or_too_long_or_teaches_nothing(
         assert overlong == "truncate"
 
 
-def test_real_rows_that_are_kept_are_balanced(tiny_tokenizer: ThinkTokenizer, real_rows: list[dict[str, str]]) -> None:
-    rows = list(enumerate(real_rows[::15]))
+def test_r1s_rows_that_are_kept_are_balanced(tiny_tokenizer: ThinkTokenizer, r1_rows: list[dict[str, str]]) -> None:
+    rows = list(enumerate(r1_rows[::15]))
     for split in ("none", "sentence"):
         given = recipe(split, max_length=1_200, overlong="truncate_thoughts")
         outcomes = process_rows(rows, given, tiny_tokenizer.encoder)

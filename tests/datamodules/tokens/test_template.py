@@ -130,12 +130,8 @@ def test_a_model_without_a_chat_template_is_named() -> None:
         load_template("chat", None, ours)
 
 
-def test_the_real_qwen_template_gives_the_ids_that_transformers_gives(shared: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(shared / "qwen1.5-tokenizer", tmp_path / "qwen")
-    (tmp_path / "qwen" / "config.json").write_text('{"model_type": "qwen2"}')
-    qwen = ThinkTokenizer.load(str(tmp_path / "qwen"))
+def test_qwens_chat_template_gives_the_ids_that_transformers_gives(qwen_tokenizer: Path) -> None:
+    qwen = ThinkTokenizer.load(str(qwen_tokenizer))
     for system in (None, "Think first."):
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": "Solve x + 5 = 12. "})

@@ -23,12 +23,8 @@ def tiny() -> ThinkTokenizer:
 
 
 @pytest.fixture(scope="module")
-def qwen(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ThinkTokenizer:
-    folder = tmp_path_factory.mktemp("qwen-tokenizer")
-    for file in (shared / "qwen1.5-tokenizer").iterdir():
-        (folder / file.name).symlink_to(file)
-    (folder / "config.json").write_text('{"model_type": "qwen2"}')
-    return ThinkTokenizer.load(str(folder))
+def qwen(qwen_tokenizer: Path) -> ThinkTokenizer:
+    return ThinkTokenizer.load(str(qwen_tokenizer))
 
 
 def test_the_tags_are_two_new_ordinary_tokens_in_the_room_after_the_vocabulary(qwen: ThinkTokenizer) -> None:
@@ -53,8 +49,8 @@ def test_tags_and_control_tokens_in_a_text_stay_text(qwen: ThinkTokenizer, tiny:
         assert not set(ids) & set(tokenizer.full.added_tokens_decoder)
 
 
-def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, real_rows: list[dict[str, str]]) -> None:
-    texts = [row["instruction"] for row in real_rows[::10]]
+def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, r1_rows: list[dict[str, str]]) -> None:
+    texts = [row["instruction"] for row in r1_rows[::10]]
     assert qwen.encode(texts) == qwen.full(texts, add_special_tokens=False).input_ids
 
 
