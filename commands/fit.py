@@ -1,6 +1,5 @@
 """fit, validate, test, predict: a Trainer over ThinkTuner and MagpieDataModule, with runs kept in folders."""
 
-import argparse
 import logging
 import os
 import sys
@@ -17,8 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.callbacks_and_loggers import leave_signals_alone, trainer_arguments
-from commands.fit_settings import SAME_AS_FIT, TITLES, build_data, build_model, built, fit_parser
-from commands.preflight import check_hardware, check_launch, config_files
+from commands.fit_settings import GROUPS, build_data, build_model, built, fit_parser
+from commands.preflight import check_hardware, check_launch, config_files, options
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
@@ -39,19 +38,15 @@ NOT_FOR_USERS = (
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
     "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
-# What a command does, and what its --ckpt_path means
 ABOUT = {
-    "fit": (
-        "Train a model by a config, and measure it before and after. Everything about the run is written to "
-        "runs/NAME/TIME. Example: python cli.py fit --config configs/demo.yaml --model.optim.lr 1e-3",
-        "Continue from a checkpoint: last, best, a run's folder, or a .ckpt file. Give the same config with it. "
-        "null starts a new run.",
-    ),
-    "validate": ("Measure a checkpoint on the validation rows.", ""),
-    "test": ("Measure a checkpoint on held-out rows that validation never saw.", ""),
-    "predict": ("Answer the rows of test, and write the answers to predictions-TIME.jsonl in the run's folder.", ""),
+    "fit": "Train a model by a config, and measure it before and after. The run's files are in runs/NAME/TIME.",
+    "validate": "Measure a checkpoint on the validation rows.",
+    "test": "Measure a checkpoint on held-out rows that validation never saw.",
+    "predict": "Answer the rows of test, and write predictions-TIME.jsonl into the run's folder.",
 }
-OF_A_RUN = "The checkpoint: best, last, a run's folder, or a .ckpt file. null is the best one of the newest run."
+CKPT = "last, best, a run's folder or a .ckpt file"
+TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
+TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
 
 
 def run(args: Sequence[str]) -> int:
@@ -95,39 +90,25 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def named_run(args: Sequence[str]) -> tuple[Run, Path]:
-    """The run and checkpoint that `args` without --config name: those of --ckpt_path, else the newest run's."""
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--ckpt_path")
-    peek.add_argument("--run.root", dest="root", default=RunSettings().root)
-    peek.add_argument("--run.name", dest="name")
-    given, _ = peek.parse_known_args(list(args))
-    return locate(given.ckpt_path, given.root, given.name, otherwise="--config")
-
-
 class Job:
     """One fit, validate, test or predict. Making it parses and checks the command line; `do` runs it."""
 
     def __init__(self, args: Sequence[str], signals: Signals, watchdog: FailureWatchdog) -> None:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
-        self.fits, self.saved = self.command == "fit", None
-        named, rest = None, list(args[1:])
+        self.fits, rest, named = self.command == "fit", list(args[1:]), None
         if not self.fits and not config_files(rest) and not {"-h", "--help"} & set(rest):
-            named = named_run(rest)  # its config has the settings of the model and the data
-            rest = ["--config", str(named[0].config()), *rest]
-        about, ckpt_path = ABOUT[self.command]
-        shown = TITLES if self.fits else ("run",)
-        self.parser = fit_parser(
-            self.command, about if self.fits else about + SAME_AS_FIT, ckpt_path or OF_A_RUN, shown
-        )
+            root, told = RunSettings().root, dict(options(rest))
+            named = locate(told.get("ckpt_path"), told.get("run.root", root), told.get("run.name"), "--config")
+            rest = ["--config", str(named[0].config()), *rest]  # the run's model and data
+        shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
+        self.parser = fit_parser(self.command, ABOUT[self.command], *shown)
         self.given = given = self.parser.read(rest)
         seed_everything(given.seed_everything, workers=True)
-        check_hardware(given.trainer, given.model.dtype, torch.cuda.device_count(), given.model.quantize)
-        check_launch(given.trainer, torch.cuda.device_count(), os.environ)
-        self.checkpoint: Path | None = None
-        if named is not None:
-            self.checkpoint = named[1]
-        elif given.ckpt_path or not self.fits:
+        gpus = torch.cuda.device_count()
+        check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
+        check_launch(given.trainer, gpus, os.environ)
+        self.checkpoint, self.saved = named[1] if named else None, None
+        if not named and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
 
     def do(self) -> None:
@@ -156,9 +137,8 @@ class Job:
         elif self.command == "predict":
             self.trainer.predict(self.model, self.data, ckpt_path=checkpoint)
         else:
-            measure = self.trainer.validate if self.command == "validate" else self.trainer.test
-            measure(self.model, self.data, ckpt_path=checkpoint, verbose=False)
             stage = "val" if self.command == "validate" else "test"
+            getattr(self.trainer, self.command)(self.model, self.data, ckpt_path=checkpoint, verbose=False)
             if self.trainer.is_global_zero:
                 print_table({stage: stage_figures(self.trainer.callback_metrics, stage)})
 
