@@ -4,20 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
-from lightning_modules.run.callbacks import (
-    MetricsCsv,
-    ResumeHint,
-    RunStart,
-    SampleTable,
-    TensorBoard,
-    WritePredictions,
-)
+from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
+from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run
-from lightning_modules.run.signals import FailureWatchdog
+from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import ShardedHalfPrecision
 
@@ -64,14 +58,6 @@ def equip(chosen: Any, run: Run, watchdog: FailureWatchdog, beginning: RunStart 
     if "ModelParallel" in type(chosen.strategy).__name__ and precision == "16-mixed":
         plugins, precision = [*plugins, ShardedHalfPrecision()], None
     return Equipment([*as_list(chosen.callbacks), watchdog, beginning or RunStart(run)], [], plugins, precision)
-
-
-def leave_signals_alone(trainer: Trainer) -> None:
-    """Lightning's own handlers broadcast from within a signal handler, which hangs; `stopping.Signals` stands for them.
-
-    Private to Lightning, so a test sends the signals to a real run (tests/cli/test_processes.py).
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
 def as_list(given: Any) -> Sequence[Any]:

@@ -17,20 +17,23 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from commands.equip import Equipment, equip, equip_fit, equip_predict, leave_signals_alone
+from commands.equip import Equipment, equip, equip_fit, equip_predict
 from commands.parsing import Complaint, Parser, explain, missing_package
 from commands.preflight import check_hardware, check_launch, config_files
 from datamodules.magpie import MagpieDataModule
-from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
-from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_and_keep
+from lightning_modules.checkpoints.content import CheckpointContent
+from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
+from lightning_modules.internals.lightning_internals import disable_signal_handlers
 from lightning_modules.run.callbacks import RunStart
 from lightning_modules.run.environment import write_environment
+from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.run.signals import FailureWatchdog, Signals, Stopped
+from lightning_modules.run.signals import Signals, Stopped
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.precision import WIDE, advice_for_cpu, bfloat16_gain
@@ -104,7 +107,7 @@ class ThinkCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], signals: Signals, watchdog: FailureWatchdog) -> None:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
-        self.saved: dict[str, Any] | None = None  # our part of the checkpoint in question
+        self.saved: CheckpointContent | None = None  # of the checkpoint in question
         self.in_question: tuple[Run, Path] | None = None
         parser_kwargs: dict[str, Any] = {}
         if self.command != "fit" and not config_files(args) and not {"-h", "--help"} & set(args):
@@ -171,7 +174,8 @@ class ThinkCLI(LightningCLI):
         if self.command == "fit" and self.checkpoint is None:
             self.keep_start()
         self.datamodule.trains = self.command == "fit"
-        self.model.gradients.run, self.model.cancelled = self.run, lambda: bool(self.signals.received)
+        self.model.gradients.replay = ReplayFiles(self.run)
+        self.model.cancelled = lambda: bool(self.signals.received)
         given = self.equipment(self.config_init[self.command].trainer)
         if self.command != "fit":
             kwargs["enable_checkpointing"] = False
@@ -180,7 +184,7 @@ class ThinkCLI(LightningCLI):
         trainer = super().instantiate_trainer(
             callbacks=given.callbacks, logger=given.loggers, plugins=given.plugins, precision=given.precision, **kwargs
         )
-        leave_signals_alone(trainer)
+        disable_signal_handlers(trainer)
         return trainer
 
     def equipment(self, chosen: Any) -> Equipment:
@@ -193,17 +197,13 @@ class ThinkCLI(LightningCLI):
 
     def check_what_is_named(self) -> None:
         model: ThinkTuner = self.model
-        folder = model_folder(model.name, model.revision)
+        model_folder(model.name, model.revision)
         self.datamodule.open_sources()
         assert self.datamodule.template  # says so where it does not suit the model
         if self.checkpoint is not None:
-            tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags, model.new_tokens)
-            self.saved = saved = read_checkpoint(self.checkpoint)[KEY]
-            known = identity(folder, False, tokenizer, model.lora)
-            if self.command == "fit":  # elsewhere adapters of a 4-bit base may be tried on the whole one
-                known["quantize"] = model.quantize
-            check_identity(saved["identity"], saved["base"], known)
-            model.lora_start = saved.get("lora_start")
+            self.saved = read_and_keep(self.checkpoint)
+            model.identity.check(self.saved, resumes=self.command == "fit")
+            model.lora_start = self.saved.lora_start
 
     def run_folder(self) -> Run:
         """The folder of the run: a fit from a checkpoint goes on in that checkpoint's, any other fit gets a new one."""

@@ -15,6 +15,7 @@ from datamodules.text.segments import Template
 from errors import UserError
 from hub import model_folder
 from lightning_modules.evaluation.summary import label, ordered, shown
+from lightning_modules.internals.peft_internals import new_embeddings_file_key
 from lightning_modules.net.lora import as_plain
 from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead
 from lightning_modules.net.think_net import ThinkNet
@@ -118,7 +119,7 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
             settings["trainable_token_indices"] = {name: list(module.ids) for name, module in trained.items()}
             for name, module in trained.items():
                 path = f"model.{name}" if name == "embed_tokens" else name
-                tensors[f"base_model.model.{path}.token_adapter.trainable_tokens_delta"] = module.rows.detach().clone()
+                tensors[new_embeddings_file_key(path)] = module.rows.detach().clone()
         settings["base_model_name_or_path"], settings["revision"] = tuner.name, tuner.revision
         config.write_text(json.dumps(settings, indent=2))
         save_file(tensors, weights, metadata={"format": "pt"})

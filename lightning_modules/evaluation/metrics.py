@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from datamodules.text.segments import Role
 from lightning_modules.generation.generate import Generation
 from lightning_modules.net.think_net import LossSums
+from lightning_modules.ranks import from_all_ranks
 
 BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
@@ -135,15 +136,3 @@ def think_scores(answered: Sequence[Answered]) -> dict[str, float]:
             rows = [row for row in answered if row.group == group]
             scores |= {f"answered/{group}": float(len(rows)), f"answer_match/{group}": share(rows)}
     return scores
-
-
-Item = TypeVar("Item")
-
-
-def from_all_ranks(mine: list[Item]) -> list[Item]:
-    """The items of all ranks, on every rank."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return mine
-    gathered: list[list[Item]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(gathered, mine)
-    return [item for part in gathered for item in part]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_modules.evaluation.metrics import Answered
-from lightning_modules.run.callbacks import SAMPLES
 
+SAMPLES = 3  # answers printed at the end, and written to samples.md at each validation
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 PERCENT = ("think_format", "finished", "answer_match")
 ONE_DECIMAL = ("thoughts", "tag_rank_open", "tag_rank_close")
