@@ -11,7 +11,8 @@ from commands.load import Loaded, add_run_arguments, load_run
 from commands.parsing import Complaint, Parser, explain
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
-from lightning_modules.generation.generate import DecodingSettings, Generation, generate, generation_config
+from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
+from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
@@ -56,8 +57,8 @@ def run(args: Sequence[str]) -> int:
 
 def answers(
     loaded: Loaded, prompts: Sequence[str], settings: DecodingSettings, batch_size: int
-) -> Iterator[Generation]:
-    """Yield a Generation for each prompt, in order."""
+) -> Iterator[ThinkResponse]:
+    """Yield a ThinkResponse for each prompt, in order."""
     tuner = loaded.tuner
     assert tuner.net is not None
     config = generation_config(tuner.tokenizer, tuner.net.vocabulary, tuner.generation_config, settings)
@@ -90,7 +91,7 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def show(prompt: str | None, written: Generation, settings: DecodingSettings) -> None:
+def show(prompt: str | None, written: ThinkResponse, settings: DecodingSettings) -> None:
     """Print the generated text; on a terminal the thoughts are dimmed."""
     if prompt is not None:
         print(f"# {prompt}")

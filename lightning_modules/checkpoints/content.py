@@ -12,7 +12,7 @@ from torch import Tensor
 
 from errors import UserError
 from lightning_modules.checkpoints.resume_position import ResumePosition
-from lightning_modules.net.lora import Start
+from lightning_modules.net.lora import LoraStart
 from lightning_modules.run.environment import program_version
 
 CONTENT_KEY = "thinkwright"
@@ -30,7 +30,7 @@ class CheckpointContent:
     seed: int | None  # of dropout; None before a fit
     train_loss: list[dict[str, Tensor]]  # sums of train/loss since it was last logged, one dict per rank
     skipped_steps: int  # optimizer steps that a gradient scaler skipped
-    lora_start: Start | None  # initial adapters, if they were subtracted from the base (PiSSA, OLoRA)
+    lora_start: LoraStart | None  # initial adapters, if they were subtracted from the base (PiSSA, OLoRA)
     resume_position: ResumePosition | None = None  # None outside a fit
     data: dict[str, Any] | None = None  # identity of the examples; None outside a fit
     format: int = FORMAT

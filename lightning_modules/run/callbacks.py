@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from errors import UserError
-from lightning_modules.evaluation.metrics import Answered
 from lightning_modules.evaluation.summary import SAMPLES
+from lightning_modules.evaluation.think_scores import AnsweredRow
 from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
@@ -57,7 +57,7 @@ class SampleTable(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        answered: list[Answered] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
+        answered: list[AnsweredRow] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
         if not answered:
             return
         with self.run.samples.open("a", encoding="utf-8") as file:

@@ -53,7 +53,7 @@ def build_optimizer(
     new_embeddings: list[nn.Parameter] = []
     for name, parameter in parameters:
         if parameter.requires_grad:
-            is_new = name.endswith(".rows")
+            is_new = name.endswith(".embeddings")
             (new_embeddings if is_new else matrices if parameter.ndim > 1 else vectors).append(parameter)
     groups = [
         {"params": matrices, "lr": settings.lr, "weight_decay": settings.weight_decay},

@@ -42,7 +42,7 @@ def test_another_architecture_is_refused(content: CheckpointContent, tmp_path: P
     copy = shutil.copytree(TINY, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"intermediate_size": 7}))
-    words = rf"it has intermediate_size 7, the checkpoint's model {config['intermediate_size']}\. Set model.name to tiny"
+    words = rf"it has intermediate_size 7, the checkpoint's model {config['intermediate_size']}\. Set model.name to"
     with pytest.raises(UserError, match=words):
         ModelIdentity(ThinkTuner(name=str(copy))).check(saved)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from lightning_modules.evaluation.metrics import Answered
-from lightning_modules.generation.generate import Generation
+from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.generation.think_response import ThinkResponse
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable
 from lightning_modules.run.folder import Run
 
@@ -25,8 +25,8 @@ def test_a_machine_without_the_run_folder_is_refused_before_training(tmp_path: P
 
 
 def test_samples_are_appended_and_no_text_ends_its_block(tmp_path: Path) -> None:
-    written = Generation("<think>a</think>\n```\n# b", ("a",), "b", True, True)
-    rows = [Answered(i, "g", "Ask\n", written, written) for i in range(5)]
+    written = ThinkResponse("<think>a</think>\n```\n# b", ("a",), "b", True, True)
+    rows = [AnsweredRow(i, "g", "Ask\n", written, written) for i in range(5)]
     table = SampleTable(Run(tmp_path))
     for step in (0, 7):
         table.on_validation_end(SimpleNamespace(global_step=step), SimpleNamespace(answered=rows))  # type: ignore[arg-type]
