@@ -41,7 +41,7 @@ class Setting:
     targets: Any = QKVO
     checkpointing: bool | int = False
     mixed: str = ""  # autocast
-    lean: bool = True
+    fused: bool = True
 
 
 def shape(hidden: int, layers: int, inner: int, heads: int, kv: int, vocabulary: int, tied: bool) -> dict[str, Any]:
@@ -61,7 +61,7 @@ SHAPES = {
 }
 CPU = {
     "body": Setting("body", 4, 512),
-    "body, not lean": Setting("body", 4, 512, lean=False),
+    "body, not fused": Setting("body", 4, 512, fused=False),
     "short": Setting("body", 8, 128),
     "checkpoint": Setting("body", 4, 512, checkpointing=True),
     "checkpoint, 3 of 8 layers": Setting("body", 4, 512, checkpointing=3),
@@ -115,7 +115,7 @@ def build(setting: Setting, device: str) -> Any:
             torch.set_default_dtype(torch.float32)
             checkpoint_activations(base, setting.checkpointing)
             tokenizer: Any = Tokens(config.vocab_size)
-            return ThinkNet(base, tokenizer, lora, lean=setting.lean)
+            return ThinkNet(base, tokenizer, lora, fused=setting.fused)
     finally:
         torch.set_default_dtype(torch.float32)
 

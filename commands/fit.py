@@ -15,19 +15,22 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from commands.callbacks_and_loggers import leave_signals_alone, trainer_arguments
+from commands.callbacks_and_loggers import trainer_arguments
 from commands.fit_settings import GROUPS, build_data, build_model, built, fit_parser
 from commands.preflight import check_hardware, check_launch, config_files, options
-from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
-from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_and_keep
+from lightning_modules.checkpoints.content import CheckpointContent
+from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
+from lightning_modules.internals.lightning_internals import disable_signal_handlers
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
+from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.run.signals import FailureWatchdog, Signals, Stopped
+from lightning_modules.run.signals import Signals, Stopped
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import WIDE, advice_for_cpu, bfloat16_gain
 
@@ -107,7 +110,8 @@ class Job:
         gpus = torch.cuda.device_count()
         check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
         check_launch(given.trainer, gpus, os.environ)
-        self.checkpoint, self.saved = named[1] if named else None, None
+        self.checkpoint = named[1] if named else None
+        self.saved: CheckpointContent | None = None
         if not named and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
 
@@ -121,7 +125,8 @@ class Job:
         if self.fits and self.checkpoint is None:
             self.write_start()
         self.data.trains = self.fits
-        self.model.gradients.run, self.model.cancelled = self.run, lambda: bool(self.signals.received)
+        self.model.gradients.replay = ReplayFiles(self.run)
+        self.model.cancelled = lambda: bool(self.signals.received)
         self.throughput = Throughput()
         own = [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
         if self.fits:
@@ -130,7 +135,7 @@ class Job:
         elif self.command == "predict":
             own.append(WritePredictions(self.run))
         self.trainer = Trainer(**trainer_arguments(self.command, chosen.trainer, self.run, own))
-        leave_signals_alone(self.trainer)
+        disable_signal_handlers(self.trainer)
         checkpoint = str(self.checkpoint) if self.checkpoint else None
         if self.fits:
             self.fit(checkpoint)
@@ -143,18 +148,13 @@ class Job:
                 print_table({stage: stage_figures(self.trainer.callback_metrics, stage)})
 
     def check_sources(self) -> None:
-        model = self.model
-        folder = model_folder(model.name, model.revision)
+        model_folder(self.model.name, self.model.revision)
         self.data.open_sources()
         assert self.data.template  # raises UserError for a template that does not suit the model
         if self.checkpoint is not None:
-            tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags, model.new_tokens)
-            self.saved = saved = read_checkpoint(self.checkpoint)[KEY]
-            known = identity(folder, False, tokenizer, model.lora)
-            if self.fits:  # the other commands may measure adapters of a 4-bit base on the whole one
-                known["quantize"] = model.quantize
-            check_identity(saved["identity"], saved["base"], known)
-            model.lora_start = saved.get("lora_start")
+            self.saved = read_and_keep(self.checkpoint)
+            self.model.identity.check(self.saved, resumes=self.fits)
+            self.model.lora_start = self.saved.lora_start
 
     def run_folder(self, settings: RunSettings) -> Run:
         """The folder of the run. A fit from a checkpoint uses the checkpoint's; any other fit gets a new one."""

@@ -87,6 +87,6 @@ def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
 def path(tuner: ThinkTuner) -> str:
     """What ran, in words."""
     net: Any = tuner.net
-    layers = "lean layers" if net.not_fused is None else f"transformers' layers ({net.not_fused})"
+    layers = "fused layers" if net.not_fused is None else f"transformers' layers ({net.not_fused})"
     attention = net.causal_lm.config._attn_implementation
     return f"flat, attention {attention}, {layers}, head for supervised positions in chunks"

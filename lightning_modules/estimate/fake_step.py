@@ -107,10 +107,10 @@ def dry_run(
 def _loss_at_once(on_gpu: bool) -> Iterator[None]:
     """Has the cross-entropy of a chunk, which is a kernel or a loop over a few rows at a time, be one step that makes
     its results and nothing else; and has chunks be those of a GPU."""
-    own = loss.cross_entropy_, loss.chunk_rows
+    own = loss.cross_entropy_, loss.positions_per_chunk
 
-    def at_once(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        return logits.new_empty(len(logits), dtype=torch.float32), logits.new_empty(len(logits), dtype=torch.float32)
+    def at_once(logits: Tensor, *_: Any) -> Tensor:
+        return logits.new_empty(len(logits), dtype=torch.float32)
 
     def of_gpu(vocabulary: int, device: torch.device, width: int, memory: int | None = None) -> int:
         if not torch.cuda.is_available():
@@ -118,11 +118,11 @@ def _loss_at_once(on_gpu: bool) -> Iterator[None]:
         return own[1](vocabulary, torch.device("cuda", 0), width, memory)
 
     loss.cross_entropy_ = at_once  # type: ignore[assignment]
-    loss.chunk_rows = of_gpu if on_gpu else own[1]
+    loss.positions_per_chunk = of_gpu if on_gpu else own[1]
     try:
         yield
     finally:
-        loss.cross_entropy_, loss.chunk_rows = own
+        loss.cross_entropy_, loss.positions_per_chunk = own
 
 
 def _batch(lengths: list[int]) -> Batch:

@@ -111,12 +111,12 @@ def shapes_of(tuner: ThinkTuner) -> ThinkNet:
 
     tokenizer = ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens)
     config = AutoConfig.from_pretrained(model_folder(tuner.name, tuner.revision))
-    lean = tuner.lean and tuner.quantize is None  # layers in 4 bits, which these are not here, compute otherwise
+    fused = tuner.quantize is None  # layers in 4 bits, which these are not here, compute otherwise
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, tuner.dtype_name))
         checkpoint_activations(base, tuner.gradient_checkpointing)
-        lora = tuner.lora and tuner.lora.plain()
-        return ThinkNet(base, tokenizer, lora, loss=tuner.loss, lean=lean)
+        lora = tuner.lora and tuner.lora.without_init()
+        return ThinkNet(base, tokenizer, lora, role_weights=tuner.role_weights, fused=fused)
 
 
 def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> HeldMemory:

@@ -88,4 +88,4 @@ def test_our_side_and_the_plain_one_train_to_the_same_losses(tmp_path: Path) -> 
     assert "error" not in ours and "error" not in plain
     assert ours["losses"] == pytest.approx(plain["losses"], abs=1e-4)
     assert len(set(ours["losses"])) == 3 and ours["tokens"] == task["supervised"]
-    assert "lean layers" in ours["path"]
+    assert "fused layers" in ours["path"]

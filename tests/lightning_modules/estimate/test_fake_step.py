@@ -74,13 +74,13 @@ def test_gradients_of_earlier_micro_batches_are_there_at_the_peak() -> None:
 def test_a_gpu_cuts_its_logits_otherwise_and_what_was_changed_for_it_is_as_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = loss.chunk_rows, loss.cross_entropy_
+    before = loss.positions_per_chunk, loss.cross_entropy_
     monkeypatch.setattr(loss, "MOST_CHUNK_BYTES", {("cpu", 2): 2**20, ("cuda", 2): 2**18})
     settings = {"lora": LoraSettings(), "dtype": "bfloat16"}
     on_cpu, on_gpu = (working(settings, [512], on_gpu=gpu).loss for gpu in (False, True))
     assert 2**20 < on_cpu < 2**21  # a chunk in bfloat16 and hidden states
     assert 2**18 < on_gpu < 2**20  # one of a quarter
-    assert (loss.chunk_rows, loss.cross_entropy_) == before
+    assert (loss.positions_per_chunk, loss.cross_entropy_) == before
 
 
 def test_the_peak_is_the_step_of_the_optimizer_where_batches_are_small() -> None:

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from datamodules.magpie import MagpieDataModule
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
 from lightning_modules.estimate.memory import held, on_this_device, shapes_of
-from lightning_modules.generation.answers import EvalSettings
+from lightning_modules.evaluation.answers import EvalSettings
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.optim import OptimSettings

@@ -1,3 +1,5 @@
+"""AdamW's parameter groups, and the learning rate by optimizer step."""
+
 from copy import deepcopy
 
 import pytest
@@ -13,11 +15,11 @@ from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_fa
 from tests.conftest import random_lm
 
 
-def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
+def test_only_trained_parameters_are_optimized_and_only_matrices_decay() -> None:
     module = nn.ModuleDict({"frozen": nn.Linear(2, 2), "adapter": nn.Linear(2, 3)})
     module["frozen"].requires_grad_(False)
     rows = nn.Parameter(torch.zeros(2, 4))
-    parameters = [*module.named_parameters(), ("embed.rows", rows)]
+    parameters = [*module.named_parameters(), ("embed.embeddings", rows)]
     groups = build_optimizer(parameters, OptimSettings(lr=1e-3, new_token_lr=1e-2, weight_decay=0.1)).param_groups
     assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(3, 2)], [(3,)], [(2, 4)]]
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.0)]
@@ -25,7 +27,7 @@ def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
 
 @pytest.mark.parametrize("lora", [LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}), None])
 def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: ThinkTokenizer) -> None:
-    """Not on DoRA's magnitudes, the rows of tags, biases and norms."""
+    """Not on DoRA's magnitudes, new-token embeddings, biases and norms."""
     net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
     groups = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1)).param_groups
     names = {id(p): name for name, p in net.named_parameters()}
@@ -38,16 +40,18 @@ def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: 
         assert all("norm" in name or name.endswith(".bias") for name in others)
     else:
         assert all("lora_A" in name or "lora_B" in name for name in decaying)
-        assert all("lora_magnitude_vector" in name or name.endswith(".rows") for name in others)
+        assert all("lora_magnitude_vector" in name or name.endswith(".embeddings") for name in others)
         assert any("lora_magnitude_vector" in name for name in others)
 
 
-def test_the_rows_take_the_common_rate_by_default() -> None:
-    (group,) = build_optimizer([("rows.rows", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)).param_groups
+def test_new_embeddings_take_the_common_rate_by_default() -> None:
+    (group,) = build_optimizer(
+        [("new.embeddings", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)
+    ).param_groups
     assert group["lr"] == 1e-3
 
 
-def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> None:
+def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_new_settings() -> None:
     def build(settings: OptimSettings) -> tuple[torch.optim.AdamW, LambdaLR]:
         torch.manual_seed(0)
         optimizer = build_optimizer([("a.weight", nn.Parameter(torch.ones(2, 2)))], settings)
@@ -72,7 +76,7 @@ def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> 
         assert group["lr"] == settings.lr * lr_factor(2, 10, settings)
 
 
-def test_schedules_rise_and_fall_as_said() -> None:
+def test_schedules_warm_up_and_fall() -> None:
     level = [lr_factor(step, 10, OptimSettings()) for step in range(10)]
     assert level == [1.0] * 10
     warm = OptimSettings(lr_scheduler_type="linear", warmup_ratio=0.2)
@@ -86,15 +90,6 @@ def test_schedules_rise_and_fall_as_said() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"new_token_lr": -1e-4}, {"warmup_ratio": 2}])
-def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
+def test_a_value_out_of_range_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"model\.optim\."):
         OptimSettings(**settings)  # type: ignore[arg-type]
-
-
-def test_a_warm_up_may_be_given_in_steps_which_needs_no_end() -> None:
-    settings = OptimSettings(warmup_steps=4)
-    assert [lr_factor(step, -1, settings) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-    assert lr_factor(0, 10, OptimSettings(warmup_steps=0)) == 1.0
-    for wrong in ({"warmup_steps": -1}, {"warmup_steps": 5, "warmup_ratio": 0.1}):
-        with pytest.raises(UserError, match=r"model\.optim\.warmup_steps"):
-            OptimSettings(**wrong)
