@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
-from lightning_modules.run.callbacks import MetricsCsv, TensorBoard
 from lightning_modules.run.folder import Run
+from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
 from lightning_modules.update.precision import ShardedHalfPrecision
 
@@ -30,15 +30,6 @@ def trainer_arguments(command: str, chosen: Any, run: Run, own: Sequence[Callbac
             plugins.append(ShardedHalfPrecision())
             more["precision"] = None
     return {**vars(chosen), "callbacks": callbacks, "logger": loggers, "plugins": plugins, **more}
-
-
-def leave_signals_alone(trainer: Trainer) -> None:
-    """Keep Lightning from handling signals, which signals.Signals does: a handler of Lightning's can hang, since it
-    broadcasts.
-
-    The connector is private to Lightning, so a test sends signals to a real run (tests/cli/test_processes.py).
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
 def as_list(given: Any) -> list[Any]:

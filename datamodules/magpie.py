@@ -1,7 +1,7 @@
 """MagpieDataModule: from settings to batches. It puts the steps in order and computes nothing itself."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import DedupIndex
 from datamodules.rows.sources import MixedSource, Source, check_sources, open_source
+from datamodules.same_rows import check_same_rows, identity
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Columns, Tags
 from datamodules.text.segments import Template
@@ -128,6 +129,7 @@ class MagpieDataModule(LightningDataModule):
         self.report = Report()
         self.trains = False  # set where a fit begins with a validation: what it cannot train on is said before that
         self.epochs: EpochLayout | None = None  # of a fit
+        self.batches_done: Callable[[], int] | None = None  # set before a fit: processed batches of all epochs
         self._announced: Path | None = None
         self._cut_for: tuple[Path, StepSize] | None = None
         self._check()
@@ -231,6 +233,14 @@ class MagpieDataModule(LightningDataModule):
         if trains:
             self._cut(folder)
 
+    def identity(self) -> dict[str, Any]:
+        """Return digests of the prepared rows, and the settings that they depend on; plain JSON."""
+        return identity(self)
+
+    def check_same_rows(self, saved: Mapping[str, Any]) -> None:
+        """Raise UserError with the first difference if `saved`, an identity, is of other rows."""
+        check_same_rows(saved, self.identity())
+
     # Training
 
     def _cut(self, folder: Path) -> None:
@@ -269,10 +279,8 @@ class MagpieDataModule(LightningDataModule):
             plan = plan_epoch(rows.lengths, rows.supervised, sizes, self.seed, epoch)
             return self._loader("train", [batch[trainer.global_rank] for batch in plan.batches[start:]])
 
-        def done() -> int:
-            return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
-
-        return PlanLoader(*self.batches_per_epoch(), batches, done)
+        assert self.batches_done is not None
+        return PlanLoader(*self.batches_per_epoch(), batches, self.batches_done)
 
     # Evaluation
 

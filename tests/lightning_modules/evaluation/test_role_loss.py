@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-
 from lightning_modules.evaluation.metrics import Answered, RoleLoss, same_answer, think_scores
+
 from lightning_modules.generation.generate import Generation
 from lightning_modules.net.think_net import LossSums
 

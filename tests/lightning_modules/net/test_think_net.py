@@ -15,10 +15,10 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.net import loss as loss_module
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
+from lightning_modules.net.base_model import load_base
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.loss import LossSettings, RoleWeights
 from lightning_modules.net.new_token_embeddings import NewTokenInit
-from lightning_modules.net.base_model import load_base
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.update.optim import OptimSettings, build_optimizer
 from tests.conftest import KINDS, TINY, random_lm
