@@ -1,13 +1,14 @@
 """MagpieDataModule: from settings to batches. It puts the steps in order and computes nothing itself."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from datamodules import same_rows
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import Epochs, Packing, check_tokens_per_step, cut
@@ -230,6 +231,16 @@ class MagpieDataModule(LightningDataModule):
         self.splits = {split: TokenDataset(folder / f"{split}.arrow") for split in self.report.kept}
         if trains:
             self._cut(folder)
+
+    # Resuming
+
+    def identity(self) -> dict[str, Any]:
+        """The digests of the prepared rows and the settings behind them, as plain JSON. A checkpoint stores it."""
+        return same_rows.identity(self)
+
+    def check_same_rows(self, saved: Mapping[str, Any]) -> None:
+        """Raise UserError if the rows of this run differ from the rows of `saved`, the identity in a checkpoint."""
+        same_rows.check_same_rows(saved, self.identity())
 
     # Training
 
