@@ -43,7 +43,7 @@ def real_lengths(rows: list[Path], tokenizer: Path, split: str) -> np.ndarray:
             str(merged), steps=StepSettings(split), max_length=10**6, train_rows=None, val_rows=None,
             near_duplicate_threshold=None, tokenizer=str(folder),
         )  # fmt: skip
-        return np.array([len(outcome.ids) for outcome, _, kept in data.outcomes() if kept is not None])
+        return np.array([len(outcome.ids) for outcome, _, kept in data.processed_examples() if kept is not None])
 
 
 def filled(args: argparse.Namespace) -> None:

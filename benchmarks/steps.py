@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.datamodules.test_steps import LABELLED, THINK, boundaries, labelled_steps  # noqa: E402
+from tests.datamodules.text.test_steps import LABELLED, THINK, boundaries, labelled_steps  # noqa: E402
 
 from datamodules.text.steps import StepMode, StepSettings, split_steps  # noqa: E402
 

@@ -9,7 +9,7 @@ from jsonargparse import set_parsing_settings
 
 from commands.parsing import Complaint, Parser
 from datamodules.magpie import MagpieDataModule
-from datamodules.text.response import Tags
+from datamodules.text.tags import Tags
 from datamodules.text.segments import Template
 from datamodules.tokens.template import load_template
 from errors import UserError

@@ -6,7 +6,7 @@ The charts are SVG in percentages of their width, so that their text keeps its s
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from datamodules.prepare.stats import NAMED, STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import IDS_PER_REASON, STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.preview.terminal import (
     LABELS,
     Decode,
@@ -68,7 +68,7 @@ svg text{fill:var(--ink);dominant-baseline:central}svg .axis{fill:var(--soft)}
 
 
 def page(
-    rows: Sequence[Row], report: Report, decode: Decode, max_length: int, facts: Mapping[str, str] | None = None
+    rows: Sequence[Row], report: DataStats, decode: Decode, max_length: int, facts: Mapping[str, str] | None = None
 ) -> str:
     """The page: `rows` as examples, what the report counted, and `facts` (name to value) under the title."""
     kept = sum(report.kept.values())
@@ -154,17 +154,17 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], chosen: Sequen
     return f'<div class="scroll"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _dropped(report: Report) -> tuple[str, ...]:
+def _dropped(report: DataStats) -> tuple[str, ...]:
     rows = []
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
-        named = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > NAMED else "")
+        named = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > IDS_PER_REASON else "")
         rows.append((_text(reason), f"{count:,}", f"{count / max(report.read, 1):.1%}", _text(named)))
     if not rows:
         return ("<p>No row was left out.</p>",)
     return (_table(("reason", "rows", "of those read", "their ids"), rows),)
 
 
-def _notes(report: Report, kept: int) -> str:
+def _notes(report: DataStats, kept: int) -> str:
     rows = [(_text(note), f"{count:,}", f"{count / max(kept, 1):.1%}") for note, count in sorted(report.notes.items())]
     return _table(("kept with", "rows", "of those kept"), rows)
 
@@ -203,7 +203,7 @@ def _bar(share: float, y: float, height: float, kind: str, title: str) -> str:
     )
 
 
-def _lengths(report: Report, max_length: int) -> str:
+def _lengths(report: DataStats, max_length: int) -> str:
     """Two bars for each length, their table, and the length that they suggest."""
     rows, parts, told = [], [], []
     table = list(report.length_table())
@@ -223,7 +223,7 @@ def _lengths(report: Report, max_length: int) -> str:
     return f'{suggested}<p class="soft">{keys}</p><div class="two">{svg}{_table(columns, rows, chosen)}</div>'
 
 
-def _roles(report: Report) -> tuple[str, str]:
+def _roles(report: DataStats) -> tuple[str, str]:
     """One bar of all tokens kept, and the same as a table."""
     total = max(sum(report.role_tokens.values()), 1)
     rows, parts, told, x = [], [], [], 0.0

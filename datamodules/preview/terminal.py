@@ -17,9 +17,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.prepare.stats import ENOUGH, NAMED, STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, ProcessedExample
+from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, ProcessedExample
 
 Decode = Callable[[Sequence[int]], str]
 LABELS = ("prompt", "opening tag", "thought", "closing tag", "answer", "end")  # by Role
@@ -83,7 +83,7 @@ def bars(edges: Sequence[int], counts: Sequence[int]) -> list[tuple[str, int, in
     return list(zip(labels, lower, counts, strict=True))[span]
 
 
-def figures(report: Report) -> dict[str, int]:
+def figures(report: DataStats) -> dict[str, int]:
     """What became of the rows that were read."""
     kept = {f"kept for {split}": count for split, count in report.kept.items()}
     dropped = sum(report.dropped.values())
@@ -92,24 +92,24 @@ def figures(report: Report) -> dict[str, int]:
     return {"rows read": report.read, **kept, "left out": dropped, **full}
 
 
-def supervised_share(report: Report) -> float:
+def supervised_share(report: DataStats) -> float:
     """Of the tokens of all rows kept."""
     return sum(report.supervised_tokens.values()) / max(sum(report.tokens.values()), 1)
 
 
-def suggestion(report: Report, max_length: int) -> str:
+def suggestion(report: DataStats, max_length: int) -> str:
     """A sentence on data.max_length."""
     length = report.suggested_length()
     if length is None:
         return "No row was tokenized, so no length can be suggested."
-    if length >= max_length and not {OVERLONG, SHORTENED, CUT} & {*report.dropped, *report.notes}:
+    if length >= max_length and not {OVERLONG, THOUGHTS_TRUNCATED, END_TRUNCATED} & {*report.dropped, *report.notes}:
         return f"Every row is whole within data.max_length, {max_length:,}."
     share = next(whole for tokens, whole, _ in report.length_table() if tokens == length)
     least = "shortest of these with nine rows in ten whole" if share >= ENOUGH else "longest of these"
     return f"Suggested data.max_length: {length:,}, the {least} ({share:.0%}). It is {max_length:,} now."
 
 
-def show(console: Console, rows: Sequence[Row], report: Report, decode: Decode, max_length: int) -> None:
+def show(console: Console, rows: Sequence[Row], report: DataStats, decode: Decode, max_length: int) -> None:
     """Prints the preview: the rows as examples, then what the report counted."""
     marked = console.no_color or console.color_system is None
     console.print(legend(marked))
@@ -148,11 +148,11 @@ def coloured(outcome: ProcessedExample, decode: Decode, marked: bool) -> Text:
     return text
 
 
-def left_out(report: Report) -> Group:
+def left_out(report: DataStats) -> Group:
     """Two tables: why rows were left out, and in what untidy shapes others were kept."""
     dropped = _table("left out because", "rows", "of those read", "their ids")
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
-        named = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > NAMED else "")
+        named = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > IDS_PER_REASON else "")
         dropped.add_row(*map(Text, (visible(reason), f"{count:,}", _percent(count, report.read), visible(named))))
     notes = _table("kept with", "rows", "of those kept")
     for note, count in sorted(report.notes.items(), key=lambda item: -item[1]):
@@ -175,7 +175,7 @@ def histogram(name: str, found: Sequence[tuple[str, int, int]], width: int, limi
     return Group(*lines, "")
 
 
-def lengths(report: Report, max_length: int) -> Group:
+def lengths(report: DataStats, max_length: int) -> Group:
     """The length table and what it suggests."""
     table = _table("tokens", "rows whole", "rows with their last closing tag")
     for length, whole, closed in report.length_table():
@@ -183,7 +183,7 @@ def lengths(report: Report, max_length: int) -> Group:
     return Group(table, Text(suggestion(report, max_length) + "\n"))
 
 
-def roles(report: Report, width: int) -> Group:
+def roles(report: DataStats, width: int) -> Group:
     """Tokens of the rows kept, by role, and the share that is supervised."""
     total = sum(report.role_tokens.values())
     table = _table("role", "tokens", "share", "")

@@ -62,7 +62,7 @@ class ThinkNet(nn.Module):
         lean: bool = True,
     ) -> None:
         super().__init__()
-        ids, pieces = tokenizer.new_ids, tokenizer.pieces
+        ids, pieces = tokenizer.new_ids, tokenizer.subtoken_ids
         self.loss = loss
         self.role_weights: Tensor | None
         weights = loss.weights.by_role()

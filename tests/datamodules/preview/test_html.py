@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from datamodules.prepare.stats import Report
+from datamodules.prepare.stats import DataStats
 from datamodules.preview.html import STYLE, page
 from datamodules.preview.terminal import Row, visible
 from datamodules.text.segments import Role
@@ -58,12 +58,12 @@ def rows(tiny_tokenizer: ThinkTokenizer) -> list[Row]:
 
 
 @pytest.fixture
-def report(rows: list[Row]) -> Report:
+def report(rows: list[Row]) -> DataStats:
     return report_of(rows, [(OVERLONG, EVIL), (EVIL, "a")])
 
 
 @pytest.fixture
-def made(rows: list[Row], report: Report, tiny_tokenizer: ThinkTokenizer) -> str:
+def made(rows: list[Row], report: DataStats, tiny_tokenizer: ThinkTokenizer) -> str:
     return page(rows, report, tiny_tokenizer.decode, 96, {"source": EVIL})
 
 
@@ -96,7 +96,7 @@ def test_nothing_is_asked_from_outside(made: str) -> None:
     assert "url(" not in STYLE and "@import" not in STYLE
 
 
-def test_charts_say_in_words_what_they_draw(made: str, report: Report) -> None:
+def test_charts_say_in_words_what_they_draw(made: str, report: DataStats) -> None:
     labels = [str(a["aria-label"]) for a in Outline(made).all("svg")]
     assert len(labels) == 4
     tokens, steps, lengths, roles = labels
@@ -107,14 +107,14 @@ def test_charts_say_in_words_what_they_draw(made: str, report: Report) -> None:
     assert sum(widths) == pytest.approx(100, abs=0.1)
 
 
-def test_what_is_over_the_limit_is_told_apart(rows: list[Row], report: Report, tiny_tokenizer: ThinkTokenizer) -> None:
+def test_what_is_over_the_limit_is_told_apart(rows: list[Row], report: DataStats, tiny_tokenizer: ThinkTokenizer) -> None:
     def over(limit: int) -> int:
         return len(re.findall('<rect class="over"', page(rows, report, tiny_tokenizer.decode, limit)))
 
     assert (over(8), over(4096)) == (len([count for count in report.lengths if count]), 0)
 
 
-def test_tables_have_every_figure(made: str, report: Report) -> None:
+def test_tables_have_every_figure(made: str, report: DataStats) -> None:
     text = re.sub("<[^>]+>", "|", made)
     assert "|longer than data.max_length||1||25.0%||" in text
     for role in Role:
@@ -122,7 +122,7 @@ def test_tables_have_every_figure(made: str, report: Report) -> None:
 
 
 def test_a_report_of_nothing_makes_a_page(tiny_tokenizer: ThinkTokenizer) -> None:
-    assert "No row was left out." in page([], Report(), tiny_tokenizer.decode, 512)
+    assert "No row was left out." in page([], DataStats(), tiny_tokenizer.decode, 512)
 
 
 def luminance(colour: str) -> float:

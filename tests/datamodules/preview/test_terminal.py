@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.preview import terminal as preview
 from datamodules.preview.terminal import (
     Row,
@@ -50,8 +50,8 @@ def row_of(
     return Row(position, outcome, "rows.jsonl", "train")
 
 
-def report_of(rows: Sequence[Row], dropped: Sequence[tuple[str, str]] = ()) -> Report:
-    report = Report(read=len(rows) + len(dropped))
+def report_of(rows: Sequence[Row], dropped: Sequence[tuple[str, str]] = ()) -> DataStats:
+    report = DataStats(read=len(rows) + len(dropped))
     for row in rows:
         report.measure(row.outcome)
         report.keep(row.outcome, "train", row.source)
@@ -167,15 +167,15 @@ def test_a_row_is_explained_token_by_token(tiny_tokenizer: ThinkTokenizer) -> No
 
 def test_a_row_that_was_left_out_is_explained_by_its_reason(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
-    row = Row(4, ProcessedExample("cut", reason="think block never closed (data.untidy.unclosed)"), "rows.jsonl", None)
+    row = Row(4, ProcessedExample("cut", reason="think block never closed (data.malformed_overrides.unclosed)"), "rows.jsonl", None)
     explain(out, row, "What?", "<think>never", tiny_tokenizer.decode)
-    assert "left out: think block never closed (data.untidy.unclosed)" in printed(out)
+    assert "left out: think block never closed (data.malformed_overrides.unclosed)" in printed(out)
     assert "none: the row was left out before that" in printed(out)
 
 
 @pytest.mark.parametrize("edges", [TOKEN_EDGES, STEP_EDGES])
 def test_bars_are_labelled_by_what_they_count(edges: Sequence[int]) -> None:
-    report = Report()
+    report = DataStats()
     for value in (edges[2], edges[2] + 1, edges[-1] + 1):
         report.measure(ProcessedExample("a", length=value, steps=value))
     counts = report.lengths if edges is TOKEN_EDGES else report.steps
@@ -218,6 +218,6 @@ def test_a_length_is_suggested(lengths: list[int], dropped: list[tuple[str, str]
 
 def test_nothing_read_shows_as_nothing() -> None:
     out = console()
-    show(out, [], Report(), lambda ids: "", 512)
+    show(out, [], DataStats(), lambda ids: "", 512)
     assert "no row was left out" in printed(out)
-    assert figures(Report()) == {"rows read": 0, "left out": 0}
+    assert figures(DataStats()) == {"rows read": 0, "left out": 0}
