@@ -41,7 +41,7 @@ def real_lengths(rows: list[Path], tokenizer: Path, split: str) -> np.ndarray:
             str(merged), steps=StepSettings(split), max_length=10**6, train_rows=None, val_rows=None,
             near_duplicate_threshold=None, tokenizer=str(folder),
         )  # fmt: skip
-        return np.array([len(example.ids) for example, _, split in data.outcomes() if split is not None])
+        return np.array([len(example.ids) for example, _, split in data.processed_examples() if split is not None])
 
 
 def filled(args: argparse.Namespace) -> None:

@@ -130,7 +130,7 @@ def warm(task: Task) -> Figures:
         module.setup("fit")
         with Clock() as loader:
             batch = next(iter(module.train_dataloader()))
-    figures = {"imports": imports.wall, "loader": loader.wall, "kept": module.report.kept}
+    figures = {"imports": imports.wall, "loader": loader.wall, "kept": module.stats.kept}
     return {"wall": start.wall, "cpu": start.cpu, "batch": list(batch.input_ids.shape), **figures}
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from commands.fit_settings import SAME_AS_FIT, build_model, fit_parser
 from commands.parsing import Parser
-from commands.preflight import FSDP, count_devices
+from commands.preflight import count_devices
 from errors import UserError
 from lightning_modules.estimate.memory import MemoryEstimate, StepShape, estimate_memory, net_on_meta
 from lightning_modules.run.flops import ModelShape, training_flops

@@ -83,8 +83,8 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
     """Prepare rows as MagpieDataModule does, but keep near duplicates."""
     from datamodules.magpie import MagpieDataModule
     from datamodules.prepare.pass_over_sources import PassOverSources
-    from datamodules.text.response import Tags
     from datamodules.text.steps import StepSettings
+    from datamodules.text.tags import Tags
     from datamodules.tokens.tokenizer import ThinkTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -106,7 +106,7 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
     order = np.random.default_rng(0).permutation(len(rows))
     ids, roles = (np.concatenate([rows[k][part] for k in order]) for part in (0, 1))
     offsets = np.concatenate([[0], np.cumsum([len(rows[k][0]) for k in order])])
-    return Rows(ids, roles, offsets, think.new_ids, think.pieces, contents)
+    return Rows(ids, roles, offsets, think.new_ids, think.subtoken_ids, contents)
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ class RunStart(Callback):
             self.keep()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         known = {"identity": identity(data), "epochs": data.epochs.figures()}
-        self.run.update_summary(data=asdict(data.report) | known)
+        self.run.update_summary(data=asdict(data.stats) | known)
 
 
 class SampleTable(Callback):

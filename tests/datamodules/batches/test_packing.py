@@ -86,7 +86,7 @@ def real_lengths(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> np.n
     (folder / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
     given = {"train_rows": None, "val_rows": None, "near_duplicate_threshold": None, "max_length": 100_000}
     data = MagpieDataModule(str(shared / "real" / "*.jsonl"), tokenizer=str(folder / "qwen"), **given)  # type: ignore[arg-type]
-    return np.array([len(outcome.ids) for outcome, _, split in data.outcomes() if split is not None])
+    return np.array([len(outcome.ids) for outcome, _, split in data.processed_examples() if split is not None])
 
 
 @pytest.mark.parametrize("max_length", [512, 1024, 2048, 4096])
