@@ -88,9 +88,9 @@ def run(args: Sequence[str]) -> int:
                 jsonl.write(json.dumps(as_json(row), ensure_ascii=False) + "\n")
         decode = data.think_tokenizer.decode
         if html is not None:
-            of = {"source": ", ".join(one.name for one in data.given), "tokenizer": data.tokenizer_name}
-            html.write(page(examples, data.report, decode, data.max_length, of))
-    preview.print_preview(console, examples, data.report, decode, data.max_length)
+            of = {"source": ", ".join(one.name for one in data.mix), "tokenizer": data.tokenizer_name}
+            html.write(page(examples, data.stats, decode, data.max_length, of))
+    preview.print_preview(console, examples, data.stats, decode, data.max_length)
     for name in filter(None, (given.html, given.jsonl)):
         print(f"written to {name}", file=sys.stderr)
     return 0
@@ -113,11 +113,11 @@ def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
     """The rows as they are processed, with a progress bar. Raises UserError if there is none."""
     with tqdm(total=limit, desc="reading", unit=" rows", disable=None, leave=False) as bar:
-        for outcome, source, split in data.outcomes(limit):
+        for example, source, split in data.processed_examples(limit):
             bar.update()
-            yield PreviewRow(data.report.read - 1, outcome, source, split)
-    if not data.report.read:
-        name = ", ".join(one.name for one in data.given)
+            yield PreviewRow(data.stats.read - 1, example, source, split)
+    if not data.stats.read:
+        name = ", ".join(one.name for one in data.mix)
         raise UserError("data.source", name, "holds no rows", "give a source with rows in it")
 
 
@@ -131,10 +131,11 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
             problem = "was skipped, since its split was already full"
             raise UserError("--row", wanted, problem, "raise data.train_rows and data.val_rows to see it")
     else:
-        problem = f"is not among the {data.report.read:,} rows read"
+        problem = f"is not among the {data.stats.read:,} rows read"
         raise UserError("--row", wanted, problem, "give a position from 0, or an id; --jsonl FILE lists them")
-    columns = next(one.columns for one in data.given if one.name == row.source) or data.columns
-    instruction, response = (str(text or "") for text in columns.texts(row.example.raw))
+    raw = row.example.raw
+    assert raw is not None  # the examples of the preview have their texts
+    instruction, response = (str(text or "") for text in (raw.instruction, raw.response))
     preview.print_row(console, row, instruction, response, data.think_tokenizer.decode)
 
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batches.collate import Batch
-from datamodules.text.response import Tags
+from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent

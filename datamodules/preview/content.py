@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from datamodules.prepare.stats import ENOUGH, NAMED, Report
+from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, DataStats
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, ProcessedExample
+from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, ProcessedExample
 
 Decode = Callable[[Sequence[int]], str]
 ROLE_LABELS = ("prompt", "opening tag", "thought", "closing tag", "answer", "end")  # by Role
@@ -98,51 +98,51 @@ def bars(edges: Sequence[int], counts: Sequence[int]) -> list[Bar]:
     return [Bar(*bar) for bar in zip(labels[span], lower[span], counts[span], strict=True)]
 
 
-def row_counts(report: Report) -> dict[str, int]:
+def row_counts(stats: DataStats) -> dict[str, int]:
     """Label -> number of rows, for every result of reading a row."""
-    kept = {f"kept for {split}": count for split, count in report.kept.items()}
-    dropped = sum(report.dropped.values())
-    not_used = report.read - sum(report.kept.values()) - dropped
+    kept = {f"kept for {split}": count for split, count in stats.kept.items()}
+    dropped = sum(stats.dropped.values())
+    not_used = stats.read - sum(stats.kept.values()) - dropped
     full = {"not used, because their split was full": not_used} if not_used else {}
-    return {"rows read": report.read, **kept, "dropped": dropped, **full}
+    return {"rows read": stats.read, **kept, "dropped": dropped, **full}
 
 
-def dropped_table(report: Report) -> list[tuple[str, str, str, str]]:
+def dropped_table(stats: DataStats) -> list[tuple[str, str, str, str]]:
     """The cells of DROPPED_COLUMNS, the most frequent reason first; `visible` has been applied."""
     table = []
-    for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
-        ids = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > NAMED else "")
-        table.append((visible(reason), f"{count:,}", percent(count, report.read), visible(ids)))
+    for reason, count in sorted(stats.dropped.items(), key=lambda item: -item[1]):
+        ids = ", ".join(stats.dropped_ids.get(reason, [])) + (", …" if count > IDS_PER_REASON else "")
+        table.append((visible(reason), f"{count:,}", percent(count, stats.read), visible(ids)))
     return table
 
 
-def note_table(report: Report) -> list[tuple[str, str, str]]:
+def note_table(stats: DataStats) -> list[tuple[str, str, str]]:
     """The cells of NOTE_COLUMNS: malformed responses that were kept, the most frequent kind first."""
-    kept = sum(report.kept.values())
-    notes = sorted(report.notes.items(), key=lambda item: -item[1])
+    kept = sum(stats.kept.values())
+    notes = sorted(stats.notes.items(), key=lambda item: -item[1])
     return [(visible(note), f"{count:,}", percent(count, kept)) for note, count in notes]
 
 
-def role_table(report: Report) -> list[tuple[Role, int, float]]:
+def role_table(stats: DataStats) -> list[tuple[Role, int, float]]:
     """(role, tokens of the rows kept, their ratio to all tokens)."""
-    total = max(sum(report.role_tokens.values()), 1)
-    counts = [(role, report.role_tokens.get(role.name.lower(), 0)) for role in Role]
+    total = max(sum(stats.role_tokens.values()), 1)
+    counts = [(role, stats.role_tokens.get(role.name.lower(), 0)) for role in Role]
     return [(role, count, count / total) for role, count in counts]
 
 
-def supervised_ratio(report: Report) -> float:
+def supervised_ratio(stats: DataStats) -> float:
     """The ratio of supervised tokens to all tokens of the rows kept."""
-    return sum(report.supervised_tokens.values()) / max(sum(report.tokens.values()), 1)
+    return sum(stats.supervised_tokens.values()) / max(sum(stats.tokens.values()), 1)
 
 
-def suggestion(report: Report, max_length: int) -> str:
+def suggestion(stats: DataStats, max_length: int) -> str:
     """One sentence about data.max_length."""
-    length = report.suggested_length()
+    length = stats.suggested_length()
     if length is None:
         return "No row was tokenized, so no length can be suggested."
-    if length >= max_length and not {OVERLONG, SHORTENED, CUT} & {*report.dropped, *report.notes}:
+    if length >= max_length and not {OVERLONG, THOUGHTS_TRUNCATED, END_TRUNCATED} & {*stats.dropped, *stats.notes}:
         return f"Every row fits into data.max_length, {max_length:,}."
-    ratio = next(fitting for tokens, fitting, _ in report.length_table() if tokens == length)
+    ratio = next(fitting for tokens, fitting, _ in stats.length_table() if tokens == length)
     choice = "shortest of these into which nine rows in ten fit" if ratio >= ENOUGH else "longest of these"
     return f"Suggested data.max_length: {length:,}, the {choice} ({ratio:.0%}). It is {max_length:,} now."
 

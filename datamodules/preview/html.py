@@ -6,7 +6,7 @@ The charts are SVG. Their positions are percentages of the width, so text keeps 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.preview import content
 from datamodules.preview.content import (
     Bar,
@@ -73,18 +73,22 @@ svg text{fill:var(--ink);dominant-baseline:central}svg .axis{fill:var(--soft)}
 
 
 def page(
-    rows: Sequence[PreviewRow], report: Report, decode: Decode, max_length: int, facts: Mapping[str, str] | None = None
+    rows: Sequence[PreviewRow],
+    stats: DataStats,
+    decode: Decode,
+    max_length: int,
+    facts: Mapping[str, str] | None = None,
 ) -> str:
-    """The page: `facts` (name -> value) under the title, `rows` as examples, then the counts of the report."""
-    counts = {**row_counts(report), "tokens kept": sum(report.tokens.values())}
-    shown = {**{name: f"{count:,}" for name, count in counts.items()}, "supervised": f"{supervised_ratio(report):.1%}"}
+    """The page: `facts` (name -> value) under the title, `rows` as examples, then the counts of the stats."""
+    counts = {**row_counts(stats), "tokens kept": sum(stats.tokens.values())}
+    shown = {**{name: f"{count:,}" for name, count in counts.items()}, "supervised": f"{supervised_ratio(stats):.1%}"}
     under_title = " · ".join(f"{name} <b>{_text(value)}</b>" for name, value in (facts or {}).items())
     cards = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown.items())
-    lengths, steps = bars(TOKEN_EDGES, report.lengths), bars(STEP_EDGES, report.steps)
+    lengths, steps = bars(TOKEN_EDGES, stats.lengths), bars(STEP_EDGES, stats.steps)
     sections = [
         _section("Examples, token by token", _legend(), *(_example(row, decode) for row in rows)),
-        _section("Dropped rows", _dropped(report)),
-        _section("Malformed responses that were kept", _notes(report)) if report.notes else "",
+        _section("Dropped rows", _dropped(stats)),
+        _section("Malformed responses that were kept", _notes(stats)) if stats.notes else "",
         '<div class="two">',
         _section(
             content.TOKENS_TITLE.capitalize(),
@@ -95,8 +99,8 @@ def page(
         ),
         _section(content.STEPS_TITLE.capitalize(), _chart(f"Rows by {content.STEPS_TITLE}", "steps", steps)),
         "</div>",
-        _section("Which length?", _lengths(report, max_length)),
-        _section("Tokens by role", *_roles(report)),
+        _section("Which length?", _lengths(stats, max_length)),
+        _section("Tokens by role", *_roles(stats)),
     ]
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -157,13 +161,13 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], chosen: Seque
     return f'<div class="scroll"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _dropped(report: Report) -> str:
-    lines = [list(map(escape, cells)) for cells in dropped_table(report)]
+def _dropped(stats: DataStats) -> str:
+    lines = [list(map(escape, cells)) for cells in dropped_table(stats)]
     return _table(content.DROPPED_COLUMNS, lines) if lines else f"<p>{content.NOTHING_DROPPED.capitalize()}.</p>"
 
 
-def _notes(report: Report) -> str:
-    return _table(content.NOTE_COLUMNS, [list(map(escape, cells)) for cells in note_table(report)])
+def _notes(stats: DataStats) -> str:
+    return _table(content.NOTE_COLUMNS, [list(map(escape, cells)) for cells in note_table(stats)])
 
 
 def _chart(name: str, unit: str, found: Sequence[Bar], limit: int | None = None) -> str:
@@ -200,11 +204,11 @@ def _bar(ratio: float, y: float, height: float, kind: str, title: str) -> str:
     )
 
 
-def _lengths(report: Report, max_length: int) -> str:
+def _lengths(stats: DataStats, max_length: int) -> str:
     """The suggested length, and two bars and a table line for each length."""
     tokens_title, fitting_title, closed_title = content.LENGTH_COLUMNS
     lines, parts, spoken = [], [], []
-    table = list(report.length_table())
+    table = list(stats.length_table())
     for place, (length, fitting, closed) in enumerate(table):
         y = place * 2 * LINE
         parts.append(f'<text x="{LEFT - 2}%" y="{y + 20}" text-anchor="end">{length:,} tokens</text>')
@@ -214,18 +218,18 @@ def _lengths(report: Report, max_length: int) -> str:
             parts.append(f'<text x="{x:.2f}%" y="{y + offset + 9}">{ratio:.0%}</text>')
         lines.append((f"{length:,}", f"{fitting:.1%}", f"{closed:.1%}"))
         spoken.append(f"{length:,} tokens: {fitting:.0%} {fitting_title}, {closed:.0%} {closed_title}")
-    chosen = [place for place, (length, _, _) in enumerate(table) if length == report.suggested_length()]
+    chosen = [place for place, (length, _, _) in enumerate(table) if length == stats.suggested_length()]
     keys = f'<i class="key first"></i>{fitting_title} <i class="key second"></i>{closed_title}'
     svg = f'<svg role="img" aria-label="{"; ".join(spoken)}" height="{len(table) * 2 * LINE}">{"".join(parts)}</svg>'
-    suggested = f"<p><b>{suggestion(report, max_length)}</b></p>"
+    suggested = f"<p><b>{suggestion(stats, max_length)}</b></p>"
     two = f'<div class="two">{svg}{_table((tokens_title, fitting_title, closed_title), lines, chosen)}</div>'
     return f'{suggested}<p class="soft">{keys}</p>{two}'
 
 
-def _roles(report: Report) -> tuple[str, str]:
+def _roles(stats: DataStats) -> tuple[str, str]:
     """One bar for all tokens kept, divided by role, and the same numbers as a table."""
     lines, parts, spoken, x = [], [], [], 0.0
-    for role, count, ratio in role_table(report):
+    for role, count, ratio in role_table(stats):
         name, label, width = role.name.lower(), content.ROLE_LABELS[role], 100 * ratio
         parts.append(
             f'<rect class="r-{name}" x="{x:.2f}%" width="{width:.2f}%" height="26">'

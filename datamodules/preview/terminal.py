@@ -1,4 +1,4 @@
-"""The preview in a terminal, printed by rich. Functions from processed rows and a Report to rich's renderables.
+"""The preview in a terminal, printed by rich. Functions from processed rows and a DataStats to rich's renderables.
 
 Text of the data is printed as rich Text, never as markup, after `visible`: brackets and escape codes of a row are shown
 as they are.
@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.preview import content
 from datamodules.preview.content import (
     Bar,
@@ -41,9 +41,9 @@ EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
 def print_preview(
-    console: Console, rows: Sequence[PreviewRow], report: Report, decode: Decode, max_length: int
+    console: Console, rows: Sequence[PreviewRow], stats: DataStats, decode: Decode, max_length: int
 ) -> None:
-    """Print the rows as examples, then the counts of the report."""
+    """Print the rows as examples, then the counts of the stats."""
     marked = without_colour(console)
     console.print(legend(marked))
     for row in rows:
@@ -51,12 +51,12 @@ def print_preview(
         # In a pipe the only line ends are those of the text
         console.print(coloured(row.example, decode, marked), soft_wrap=not console.is_terminal)
     console.print(Rule("all rows read", align="left", style="dim"))
-    console.print(Text(", ".join(f"{count:,} {label}" for label, count in row_counts(report).items()) + "\n"))
-    console.print(dropped_and_notes(report))
-    console.print(histogram(content.TOKENS_TITLE, bars(TOKEN_EDGES, report.lengths), console.width, max_length))
-    console.print(histogram(content.STEPS_TITLE, bars(STEP_EDGES, report.steps), console.width))
-    console.print(lengths(report, max_length))
-    console.print(roles(report, console.width))
+    console.print(Text(", ".join(f"{count:,} {label}" for label, count in row_counts(stats).items()) + "\n"))
+    console.print(dropped_and_notes(stats))
+    console.print(histogram(content.TOKENS_TITLE, bars(TOKEN_EDGES, stats.lengths), console.width, max_length))
+    console.print(histogram(content.STEPS_TITLE, bars(STEP_EDGES, stats.steps), console.width))
+    console.print(lengths(stats, max_length))
+    console.print(roles(stats, console.width))
 
 
 def without_colour(console: Console) -> bool:
@@ -84,10 +84,10 @@ def coloured(example: ProcessedExample, decode: Decode, marked: bool) -> Text:
     return text
 
 
-def dropped_and_notes(report: Report) -> Group:
+def dropped_and_notes(stats: DataStats) -> Group:
     """Two tables: the reasons for dropped rows, and the kinds of malformed responses that were kept."""
     dropped, notes = _table(*content.DROPPED_COLUMNS), _table(*content.NOTE_COLUMNS)
-    for table, lines in ((dropped, dropped_table(report)), (notes, note_table(report))):
+    for table, lines in ((dropped, dropped_table(stats)), (notes, note_table(stats))):
         for cells in lines:
             table.add_row(*map(Text, cells))
     return Group(
@@ -112,22 +112,22 @@ def histogram(name: str, found: Sequence[Bar], width: int, limit: int | None = N
     return Group(*lines, "")
 
 
-def lengths(report: Report, max_length: int) -> Group:
+def lengths(stats: DataStats, max_length: int) -> Group:
     """The rows that fit into several lengths, and the suggested length."""
     table = _table(*content.LENGTH_COLUMNS)
-    for length, fitting, closed in report.length_table():
+    for length, fitting, closed in stats.length_table():
         table.add_row(f"{length:,}", f"{fitting:.0%}", f"{closed:.0%}")
-    return Group(table, Text(suggestion(report, max_length) + "\n"))
+    return Group(table, Text(suggestion(stats, max_length) + "\n"))
 
 
-def roles(report: Report, width: int) -> Group:
+def roles(stats: DataStats, width: int) -> Group:
     """The tokens of the rows kept, by role, and the ratio of supervised tokens."""
     table = _table(*content.ROLE_COLUMNS, "")
-    for role, count, ratio in role_table(report):
+    for role, count, ratio in role_table(stats):
         drawn = Text(_bar(ratio, min(max(width - 40, 8), 40)), ROLE_STYLES[role].replace(" reverse", ""))
         table.add_row(content.ROLE_LABELS[role], f"{count:,}", f"{ratio:.1%}", drawn)
-    total = sum(report.role_tokens.values())
-    return Group(table, Text(f"{supervised_ratio(report):.1%} of {total:,} tokens are supervised", "bold"))
+    total = sum(stats.role_tokens.values())
+    return Group(table, Text(f"{supervised_ratio(stats):.1%} of {total:,} tokens are supervised", "bold"))
 
 
 def print_row(console: Console, row: PreviewRow, instruction: str, response: str, decode: Decode) -> None:

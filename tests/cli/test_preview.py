@@ -107,7 +107,7 @@ def test_every_row_is_written_with_its_split_or_the_reason_why_it_is_dropped(
     assert len(good["roles"]) == len(good["input_ids"]) and set(good["roles"]) == set(map(int, Role))
     assert late["notes"] == ["no opening tag (repaired)"]
     assert (cut["reason"], cut["split"], cut["input_ids"]) == (
-        "think block never closed (data.untidy.unclosed)",
+        "think block never closed (data.malformed_overrides.unclosed)",
         None,
         [],
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.prepare.stats import NAMED, STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import IDS_PER_REASON, STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.preview.content import (
     PreviewRow,
     bars,
@@ -46,8 +46,8 @@ def row_of(
     return PreviewRow(position, example, "rows.jsonl", "train")
 
 
-def report_of(rows: Sequence[PreviewRow], dropped: Sequence[tuple[str, str]] = ()) -> Report:
-    report = Report(read=len(rows) + len(dropped))
+def report_of(rows: Sequence[PreviewRow], dropped: Sequence[tuple[str, str]] = ()) -> DataStats:
+    report = DataStats(read=len(rows) + len(dropped))
     for row in rows:
         report.measure(row.example)
         report.keep(row.example, "train", row.source)
@@ -84,7 +84,7 @@ def test_invisible_characters_are_marked() -> None:
 
 @pytest.mark.parametrize("edges", [TOKEN_EDGES, STEP_EDGES])
 def test_bars_are_labelled_with_the_values_that_they_count(edges: Sequence[int]) -> None:
-    report = Report()
+    report = DataStats()
     for value in (edges[2], edges[2] + 1, edges[-1] + 1):
         report.measure(ProcessedExample("a", length=value, steps=value))
     counts = report.lengths if edges is TOKEN_EDGES else report.steps
@@ -123,20 +123,20 @@ def test_a_length_is_suggested(lengths: list[int], dropped: list[tuple[str, str]
 
 
 def test_tables_are_sorted_and_have_marks_in_place_of_invisible_characters() -> None:
-    report = Report(read=10, kept={"train": 4}, notes={"rare\x1b": 1, "often": 3})
-    for reason in ["rare", *["often\x1b"] * (NAMED + 1)]:
+    report = DataStats(read=10, kept={"train": 4}, notes={"rare\x1b": 1, "often": 3})
+    for reason in ["rare", *["often\x1b"] * (IDS_PER_REASON + 1)]:
         report.drop(reason, "a\tb")
     often, rare = dropped_table(report)
-    assert often == ("often␛", f"{NAMED + 1}", "60.0%", "a␉b, " * NAMED + "…")
+    assert often == ("often␛", f"{IDS_PER_REASON + 1}", "60.0%", "a␉b, " * IDS_PER_REASON + "…")
     assert rare == ("rare", "1", "10.0%", "a␉b")
     assert note_table(report) == [("often", "3", "75.0%"), ("rare␛", "1", "25.0%")]
 
 
 def test_every_row_read_is_counted_once() -> None:
-    report = Report(read=10, kept={"train": 4, "val": 1}, dropped={"bad": 2})
+    report = DataStats(read=10, kept={"train": 4, "val": 1}, dropped={"bad": 2})
     read, *results = row_counts(report).values()
     assert read == sum(results) == 10
-    assert row_counts(Report()) == {"rows read": 0, "dropped": 0}
+    assert row_counts(DataStats()) == {"rows read": 0, "dropped": 0}
 
 
 def test_ratios_of_roles_sum_to_one(tiny_tokenizer: ThinkTokenizer) -> None:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from datamodules.prepare.stats import Report
+from datamodules.prepare.stats import DataStats
 from datamodules.preview.content import PreviewRow, visible
 from datamodules.preview.html import STYLE, page
 from datamodules.text.segments import Role
@@ -58,12 +58,12 @@ def rows(tiny_tokenizer: ThinkTokenizer) -> list[PreviewRow]:
 
 
 @pytest.fixture
-def report(rows: list[PreviewRow]) -> Report:
+def report(rows: list[PreviewRow]) -> DataStats:
     return report_of(rows, [(OVERLONG, EVIL), (EVIL, "a")])
 
 
 @pytest.fixture
-def made(rows: list[PreviewRow], report: Report, tiny_tokenizer: ThinkTokenizer) -> str:
+def made(rows: list[PreviewRow], report: DataStats, tiny_tokenizer: ThinkTokenizer) -> str:
     return page(rows, report, tiny_tokenizer.decode, 96, {"source": EVIL})
 
 
@@ -96,7 +96,7 @@ def test_the_page_needs_no_network(made: str) -> None:
     assert "url(" not in STYLE and "@import" not in STYLE
 
 
-def test_charts_have_their_numbers_as_text(made: str, report: Report) -> None:
+def test_charts_have_their_numbers_as_text(made: str, report: DataStats) -> None:
     labels = [str(a["aria-label"]) for a in Outline(made).all("svg")]
     assert len(labels) == 4
     tokens, steps, lengths, roles = labels
@@ -111,7 +111,7 @@ def test_charts_have_their_numbers_as_text(made: str, report: Report) -> None:
 
 
 def test_bars_above_max_length_have_another_colour(
-    rows: list[PreviewRow], report: Report, tiny_tokenizer: ThinkTokenizer
+    rows: list[PreviewRow], report: DataStats, tiny_tokenizer: ThinkTokenizer
 ) -> None:
     def over(limit: int) -> int:
         return len(re.findall('<rect class="over"', page(rows, report, tiny_tokenizer.decode, limit)))
@@ -119,7 +119,7 @@ def test_bars_above_max_length_have_another_colour(
     assert (over(8), over(4096)) == (len([count for count in report.lengths if count]), 0)
 
 
-def test_tables_have_every_number(made: str, report: Report) -> None:
+def test_tables_have_every_number(made: str, report: DataStats) -> None:
     text = re.sub("<[^>]+>", "|", made)
     assert "|longer than data.max_length||1||25.0%||" in text
     for role in Role:
@@ -127,7 +127,7 @@ def test_tables_have_every_number(made: str, report: Report) -> None:
 
 
 def test_an_empty_report_makes_a_page(tiny_tokenizer: ThinkTokenizer) -> None:
-    assert "No row was dropped." in page([], Report(), tiny_tokenizer.decode, 512)
+    assert "No row was dropped." in page([], DataStats(), tiny_tokenizer.decode, 512)
 
 
 def luminance(colour: str) -> float:

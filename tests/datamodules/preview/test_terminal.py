@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from datamodules.prepare.stats import Report
+from datamodules.prepare.stats import DataStats
 from datamodules.preview import terminal as preview
 from datamodules.preview.content import Bar, PreviewRow, visible
 from datamodules.preview.terminal import coloured, histogram, print_preview, print_row
@@ -97,10 +97,13 @@ def test_a_row_is_printed_token_by_token(tiny_tokenizer: ThinkTokenizer) -> None
 def test_a_dropped_row_is_printed_with_its_reason(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
     row = PreviewRow(
-        4, ProcessedExample("cut", reason="think block never closed (data.untidy.unclosed)"), "rows.jsonl", None
+        4,
+        ProcessedExample("cut", reason="think block never closed (data.malformed_overrides.unclosed)"),
+        "rows.jsonl",
+        None,
     )
     print_row(out, row, "What?", "<think>never", tiny_tokenizer.decode)
-    assert "dropped: think block never closed (data.untidy.unclosed)" in printed(out)
+    assert "dropped: think block never closed (data.malformed_overrides.unclosed)" in printed(out)
     assert "none: the row was dropped before it was tokenized" in printed(out)
 
 
@@ -117,5 +120,5 @@ def test_a_histogram_fits_its_width_and_shows_small_numbers(width: int) -> None:
 
 def test_an_empty_report_is_printed_without_error() -> None:
     out = console()
-    print_preview(out, [], Report(), lambda ids: "", 512)
+    print_preview(out, [], DataStats(), lambda ids: "", 512)
     assert "no row was dropped" in printed(out)
