@@ -66,6 +66,7 @@ for step in range(1_000_000):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_it_writes_leaves_a_whole_file(tmp_path: Path) -> None:
     """kill -9 at a random moment of a program that writes all the time: the file is that of the last write or of the
     one under way."""
