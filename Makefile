@@ -1,6 +1,9 @@
-# make demo    from a fresh clone to a model that thinks
-# make test    all tests, lint and types
-# make clean   removes .venv and caches; runs stay
+# make demo         from a fresh clone to a model that thinks
+# make quick        lint, types and the tests outside tests/cli that start no process; for a change under way
+# make test         lint, types and all tests
+# make test-oldest  the quick tests with the oldest versions that pyproject.toml allows
+# make readme       the README's commands, word for word, in a fresh clone
+# make clean        removes the virtual environments and caches; runs stay
 #
 # PYTHON: 3.11 or newer.  VENV: where the virtual environment goes.  CONSTRAINTS: exact versions; empty for the newest.
 
@@ -10,21 +13,32 @@ CONSTRAINTS ?= constraints.txt
 
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
+PYTEST = $(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check clean tiny-base
+.PHONY: demo test quick quick-tests test-oldest check readme clean tiny-base
 
 demo: $(READY)
 	$(RUN) cli.py fit --config configs/demo.yaml
 	$(RUN) cli.py generate --prompt "Solve x + 5 = 12"
 
 test: $(READY) check
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
 
-# what a change must pass beside the tests
+quick: $(READY) check quick-tests
+
+quick-tests: $(READY)
+	$(PYTEST) --ignore tests/cli -m "not slow and not gpu"
+
+test-oldest:
+	$(MAKE) quick-tests VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
 check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+readme: $(READY)
+	$(RUN) tests/run_readme.py
 
 tiny-base: $(READY)
 	$(RUN) assets/make_tiny_qwen.py
@@ -36,4 +50,4 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

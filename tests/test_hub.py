@@ -1,4 +1,4 @@
-"""Names to folders: local ones, the hub's, and a clear no. In processes of their own: the address is read once."""
+"""A model name becomes a folder or an error. In processes of their own: the hub's address is read at import."""
 
 import os
 import subprocess
@@ -45,6 +45,7 @@ def test_the_id_that_circulates_is_put_right_without_asking_anyone() -> None:
             hub.model_folder(f"Qwen/Qwen1.5-{size}-Instruct")
 
 
+@pytest.mark.slow
 def test_an_id_becomes_a_folder_and_again_without_network(hub_env: dict[str, str], tmp_path: Path) -> None:
     env = hub_env | {"HF_HOME": str(tmp_path)}
     folder = Path(ask(env, "Qwen/Qwen2-1.5B-Instruct"))
@@ -56,12 +57,14 @@ def test_an_id_becomes_a_folder_and_again_without_network(hub_env: dict[str, str
         assert ask(env | offline, "Qwen/Qwen2-1.5B-Instruct", weights=True) == str(folder)
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_know_is_told_with_the_nearest_that_it_does(hub_env: dict[str, str]) -> None:
     assert "Did you mean Qwen/Qwen2-1.5B-Instruct?" in ask(hub_env, "Qwen/Qwen2-1.5B-Instruckt")
     assert "check its spelling" in ask(hub_env, "nobody/nothing").lower()
     assert "has no such revision" in ask(hub_env, "Qwen/Qwen2-1.5B-Instruct", "no-such-branch")
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_told_with_the_ways_out() -> None:
     env = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     text = ask(env, "Qwen/Qwen1.5-1.8B-Chat")

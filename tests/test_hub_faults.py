@@ -29,6 +29,7 @@ except UserError as error:
     os._exit(2)
 """
 
+pytestmark = pytest.mark.slow
 Done = subprocess.CompletedProcess[str]
 OnHub = Callable[..., Done]
 

@@ -137,6 +137,7 @@ def test_the_error_of_a_failed_command_is_shown(tmp_path: Path, monkeypatch: pyt
         runs.run_cli(["fitt"], tmp_path / "fit.log")
 
 
+@pytest.mark.slow
 def test_after_a_signal_to_the_group_the_command_can_save(tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = [sys.executable, "-m", "tests.benchmarks.slow_to_save", str(log)]
@@ -150,6 +151,7 @@ def test_after_a_signal_to_the_group_the_command_can_save(tmp_path: Path) -> Non
     assert log.read_text() == "begun\nsaved\n"
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_command_reports_without_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_rows_are_the_same_after_saving_and_prompts_have_no_label(tmp_path: Path
     assert loaded.of_length(50, 2).lengths.tolist() == [50, 50]
 
 
+@pytest.mark.slow
 def test_ours_and_plain_have_the_same_losses(tmp_path: Path) -> None:
     """Each in its own process, as in the benchmark, on the embedded model."""
     made, path = rows(), tmp_path / "rows.npz"

@@ -1,13 +1,14 @@
 """One short run, trained once for all tests that look at a run."""
 
-import os
+import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, MakeOnce
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
 # A run of seconds: 4 optimizer steps of 32 rows in two epochs, 8 rows answered in at most 24 tokens
@@ -18,14 +19,14 @@ SHORT = (
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared rows, shared by the runs of the session."""
-    return tmp_path_factory.mktemp("prepared")
+def cache(make_once: MakeOnce) -> Path:
+    """Prepared rows, shared by the runs of all test processes."""
+    return make_once("prepared", lambda folder: None)
 
 
 @pytest.fixture(scope="session")
 def fit(cache: Path) -> Callable[..., int]:
-    """Runs `fit` with the demo's config cut short, in the current folder; arguments come after and win."""
+    """Run `fit` with the demo's config cut short, in the current folder; later arguments win."""
 
     def run(*more: str) -> int:
         return main(["fit", "--config", DEMO, *SHORT, "--data.cache_dir", str(cache), *more])
@@ -34,20 +35,19 @@ def fit(cache: Path) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, fit: Callable[..., int]) -> Path:
+def trained(make_once: MakeOnce, fit: Callable[..., int]) -> Path:
     """A folder in which one run was trained. Not to be written to."""
-    folder, before = tmp_path_factory.mktemp("trained"), Path.cwd()
-    os.chdir(folder)
-    try:
-        assert fit() == 0
-    finally:
-        os.chdir(before)
-    return folder
+
+    def train(folder: Path) -> None:
+        with chdir(folder):
+            assert fit() == 0
+
+    return make_once("trained", train)
 
 
 @pytest.fixture
-def in_trained(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs the test in that folder; gives the run's own folder."""
-    monkeypatch.chdir(trained)
-    (run,) = (trained / "runs" / "demo").iterdir()
+def in_trained(trained: Path, in_tmp: Path) -> Path:
+    """Run the test in a copy of that folder; return the folder of the run."""
+    shutil.copytree(trained, in_tmp, dirs_exist_ok=True)
+    (run,) = (in_tmp / "runs" / "demo").iterdir()
     return run

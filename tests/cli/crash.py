@@ -1,4 +1,4 @@
-"""Callbacks that break training, for the tests of resuming and of ending. They leave a file `broken` where they run."""
+"""Callbacks that break training, for the tests of resuming and ending. Each writes a file `broken` when it does."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class CrashAfter(Callback):
-    """Raises in the optimizer step after `step`, on all ranks or on one, which takes `linger` seconds to end."""
+    """Raise in the optimizer step after `step`, on all ranks or one. The process takes `linger` seconds to end."""
 
     def __init__(self, step: int, rank: int | None = None, linger: float = 0) -> None:
         self.step, self.rank, self.linger = step, rank, linger
@@ -24,7 +24,7 @@ class CrashAfter(Callback):
 
 
 class KillAt(Callback):
-    """Ends the process as kill -9 does, at a micro-batch counted from the first of the run: all ranks, or one."""
+    """Kill the process with SIGKILL at micro-batch `batch` of the run, on all ranks or one."""
 
     def __init__(self, batch: int, rank: int | None = None) -> None:
         self.batch, self.rank = batch, rank
@@ -36,7 +36,7 @@ class KillAt(Callback):
 
 
 class SignalInValidation(Callback):
-    """Sends itself a signal in the validation that follows optimizer step `step`, or in training once it is done."""
+    """Send the process a signal in the validation that follows optimizer step `step`."""
 
     def __init__(self, step: int, signum: int = 15, rank: int = 0) -> None:
         self.step, self.signum, self.rank = step, signum, rank
@@ -51,7 +51,7 @@ class SignalInValidation(Callback):
 
 
 class SignalAfter(SignalInValidation):
-    """The same in the middle of the optimizer step after `step`."""
+    """Send the process a signal in the middle of the optimizer step after `step`."""
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         return
@@ -61,7 +61,7 @@ class SignalAfter(SignalInValidation):
 
 
 class BreakWeights(Callback):
-    """Before optimizer step `step` + 1 sets a trained tensor to NaN, on one rank."""
+    """Set a trained parameter to NaN before optimizer step `step` + 1, on one rank."""
 
     def __init__(self, step: int, rank: int = 0) -> None:
         self.step, self.rank = step, rank

@@ -1,8 +1,7 @@
-"""Stands for srun where there is no SLURM: a task for each of the job's nodes, all of them on this machine.
+"""A stand-in for srun on a machine without SLURM: one task for each node of the job, all on this machine.
 
-Of the variables that SLURM 22.05 gives to a task it adds those that Lightning and we read. Like srun with
---kill-on-bad-exit=1 it ends all tasks when one fails. SIGTERM, which the stand-in for scancel sends, goes to every
-process of every task, as scancel's does.
+It sets the variables of SLURM 22.05 that Lightning and this project read. When one task fails, it ends all tasks, as
+srun --kill-on-bad-exit=1 does. It passes SIGTERM to every process of every task, as scancel does.
 """
 
 import os
@@ -13,11 +12,11 @@ import time
 from contextlib import suppress
 from itertools import takewhile
 
-SECONDS = 150  # no test waits longer
+SECONDS = 150  # the longest time that a test waits
 
 
 def srun(args: list[str]) -> int:
-    """Runs the command after the options, which are all --name=value; returns the highest exit code."""
+    """Run the command that follows the options (--name=value); return the highest exit code of its tasks."""
     options = list(takewhile(lambda arg: arg.startswith("--"), args))
     (output,) = (option.partition("=")[2] for option in options if option.startswith("--output="))
     tasks = []
@@ -39,7 +38,7 @@ def srun(args: list[str]) -> int:
                 to_all(tasks, signal.SIGTERM)
             time.sleep(0.05)
         if None in codes:
-            to_all(tasks, signal.SIGABRT)  # what still runs says where it stands
+            to_all(tasks, signal.SIGABRT)  # a task that still runs prints its stack
             time.sleep(2)
     finally:
         to_all(tasks, signal.SIGKILL)
@@ -48,6 +47,7 @@ def srun(args: list[str]) -> int:
 
 
 def to_all(tasks: list["subprocess.Popen[bytes]"], signum: int) -> None:
+    """Send a signal to every process of every task."""
     for task in tasks:
         with suppress(ProcessLookupError):
             os.killpg(task.pid, signum)

@@ -62,7 +62,7 @@ def test_each_precision_learns(precision: str, in_tmp: Path, fit: Fit) -> None:
     ],
     ids=["nf4", "dora", "pissa", "full"],
 )
-def test_each_kind_of_adapter_learns_goes_on_and_is_exported(settings: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
+def test_each_kind_of_adapter_learns_resumes_and_is_exported(settings: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
     given = (*on_gpu("bf16-mixed"), *settings, *(("--model.dtype", "float32") if "null" in settings else ()))
     assert fit(*given) == 0
     assert fit(*given, "--trainer.max_epochs", "3", "--ckpt_path", "last") == 0
@@ -71,8 +71,8 @@ def test_each_kind_of_adapter_learns_goes_on_and_is_exported(settings: tuple[str
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_a_run_that_broke_ends_where_the_uninterrupted_one_does(precision: str, in_tmp: Path, fit: Fit) -> None:
-    """With dropout, in the middle of an epoch; up to what the kernels of a GPU may differ by from call to call."""
+def test_a_resumed_run_ends_as_the_uninterrupted_one(precision: str, in_tmp: Path, fit: Fit) -> None:
+    """With dropout, in the middle of an epoch; within the differences of GPU kernels from call to call."""
     more = (
         *on_gpu(precision),
         "--data.train_rows",
@@ -95,13 +95,13 @@ def test_a_run_that_broke_ends_where_the_uninterrupted_one_does(precision: str, 
     assert ours == pytest.approx(theirs, rel=1e-2)
     one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (mine, whole))
     assert one["global_step"] == two["global_step"] == 10
-    assert one.get("MixedPrecision") == two.get("MixedPrecision")  # the scale, and how long it has been that
+    assert one.get("MixedPrecision") == two.get("MixedPrecision")  # the loss scale and its growth tracker
     assert ("MixedPrecision" in one) == (precision == "16-mixed")
 
 
 @pytest.mark.parametrize(("strategy", "precision"), [("fsdp", "16-mixed"), ("fsdp", "bf16-mixed"), ("ddp", "16-mixed")])
-def test_strategies_of_several_devices_learn_and_go_on_with_one(strategy: str, precision: str, in_tmp: Path) -> None:
-    """Over NCCL, in processes of their own: a process group and its environment would stay with the other tests."""
+def test_strategies_of_several_devices_learn_and_resume_with_one(strategy: str, precision: str, in_tmp: Path) -> None:
+    """Over NCCL, in processes of their own: a process group would outlive the test."""
     given = ["fit", "--config", DEMO, *SHORT, *STRATEGIES[strategy], *on_gpu(precision)]
     for more in ([], ["--trainer.max_epochs", "3", "--ckpt_path", "last"]):
         done = subprocess.run(

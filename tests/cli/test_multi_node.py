@@ -1,4 +1,4 @@
-"""Two machines, played by this one: under torchrun, and under SLURM with a stand-in for srun."""
+"""Two machines, both of them this one: under torchrun, and under SLURM with a stand-in for srun."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 SBATCH = ROOT / "examples" / "slurm" / "fit.sbatch"
 JOB = "4217"
-# What SLURM 22.05 set in a batch script, of those variables that the script, Lightning and we read
+# The variables of SLURM 22.05 in a batch script that the script, Lightning and this project read
 BATCH = {
     "SLURM_JOB_ID": JOB, "SLURM_JOB_NAME": "thinkwright", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NODELIST": "n[1-2]",
     "SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_NODEID": "0",
@@ -41,8 +41,8 @@ def executable(path: Path, *lines: str) -> Path:
 
 @pytest.fixture
 def submit(tmp_path: Path) -> Submit:
-    """Runs the script as sbatch does, in the checkout, and gives its exit code and output. Keywords are variables; runs
-    are kept in runs. `limit_at` is a pattern: once such a file exists the time limit is near."""
+    """Run the script as sbatch does, in the checkout; return its exit code and output. Keywords are variables of the
+    environment. `limit_at` is a pattern: the signal for a near time limit is sent once a file of it exists."""
     stand_ins, pid = tmp_path / "bin", tmp_path / "srun.pid"
     stand_ins.mkdir()
     srun = f"{sys.executable} {ROOT / 'tests' / 'cli' / 'stand_in_srun.py'}"
@@ -78,7 +78,7 @@ def submit(tmp_path: Path) -> Submit:
     return run
 
 
-# In place of Python: says how it was called and ends, with CODE_<rank> if that is given, else at SIGTERM with 143
+# Stands for Python: prints its arguments, then exits with CODE_<rank> if that is set, else with 143 at SIGTERM
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_the_script_passes_shellcheck() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_job_goes_on_from_its_own_newest_checkpoint_and_no_other(
+def test_a_job_resumes_from_its_own_newest_checkpoint_and_no_other(
     submit: Submit, program: str, tmp_path: Path
 ) -> None:
     (checkpoints(tmp_path, "2030-01-01_00-00-00", job="4216") / "last.ckpt").touch()
@@ -140,7 +140,7 @@ def test_a_job_goes_on_from_its_own_newest_checkpoint_and_no_other(
 
 
 @pytest.mark.parametrize("saves", [True, False])
-def test_near_its_limit_a_job_is_requeued_if_it_came_further(
+def test_near_its_time_limit_a_job_is_requeued_if_it_saved_a_new_checkpoint(
     saves: bool, submit: Submit, program: str, tmp_path: Path
 ) -> None:
     folder = checkpoints(tmp_path, "2026-01-01_00-00-00")
@@ -153,8 +153,8 @@ def test_near_its_limit_a_job_is_requeued_if_it_came_further(
         assert (tmp_path / "requeued").read_text() == f"{JOB}\n"
 
 
-def test_a_task_that_fails_ends_its_job_for_good(submit: Submit, program: str, tmp_path: Path) -> None:
-    """Though the others save at the SIGTERM that they get for it, and end with that code."""
+def test_a_job_with_a_failed_task_is_not_requeued(submit: Submit, program: str, tmp_path: Path) -> None:
+    """The other task saves at the SIGTERM that follows, and ends with 143."""
     folder = checkpoints(tmp_path, "2026-01-01_00-00-00")
     code, said = submit(PYTHON=program, SAVE=str(folder), CODE_1="2")
     assert code != 0
@@ -163,7 +163,7 @@ def test_a_task_that_fails_ends_its_job_for_good(submit: Submit, program: str, t
     assert not (tmp_path / "requeued").exists()
 
 
-def test_outside_of_the_checkout_the_script_says_where_to_submit(tmp_path: Path) -> None:
+def test_outside_the_checkout_the_script_says_where_to_submit(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", SBATCH], cwd=tmp_path, env=os.environ | BATCH, capture_output=True, text=True, check=False
     )
@@ -171,10 +171,10 @@ def test_outside_of_the_checkout_the_script_says_where_to_submit(tmp_path: Path)
     assert "submit from the checkout" in done.stderr
 
 
-def test_a_job_saves_ahead_of_its_limit_and_its_second_start_ends_the_run(
+def test_a_job_saves_before_its_time_limit_and_its_second_start_completes_the_run(
     submit: Submit, cache: Path, tmp_path: Path
 ) -> None:
-    """All ranks are told at once, in the middle of a step, and come to its end."""
+    """All ranks get the signal in the middle of an optimizer step, and finish the step."""
     fit = [
         "--config", DEMO, *SHORT, "--data.cache_dir", str(cache), "--data.train_rows", "320", "--data.num_workers", "1",
         "--model.evaluation.rows", "0", "--trainer.accumulate_grad_batches", "1", "--trainer.max_epochs", "1",
@@ -215,7 +215,7 @@ def test_two_machines_under_torchrun_train_what_one_process_trains(trained: Path
     said = [machine.communicate()[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert "written to" in said[0]
-    assert "run" not in said[1]  # what is said once is said by the first
+    assert "run" not in said[1]  # only the first rank prints it
     (run,) = (in_tmp / "runs" / "demo").iterdir()
     assert list((in_tmp / "runs").iterdir()) == [run.parent]
     (alone,) = (trained / "runs" / "demo").iterdir()

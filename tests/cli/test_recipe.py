@@ -1,4 +1,4 @@
-"""The recipe word for word, against a hub on loopback with its own ids, real tokenizer and real R1 answers."""
+"""The recipe word for word, on a hub on loopback where its ids resolve: Qwen's vocabulary, answers with R1's shapes."""
 
 import json
 import subprocess
@@ -13,17 +13,35 @@ from tests.conftest import ROOT
 CONFIGS = ROOT / "configs"
 
 
-def run(env: dict[str, str], folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "cli.py"), *args], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+# Several commands in one process, for which the hub is the hub; prints exit code, stdout and stderr of each
+COMMANDS = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from cli import main
+done = []
+for args in json.loads(sys.argv[1]):
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(args)
+    done.append((args, code, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+Done = subprocess.CompletedProcess[str]
 
 
-def recipe(name: str) -> list[str]:
-    """Two optimizer steps of 64 rows on a CPU; evaluation is cut short, since random weights never end an answer."""
+def run(env: dict[str, str], folder: Path, *commands: list[str]) -> list[Done]:
+    process = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+        cwd=folder, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return [subprocess.CompletedProcess(*done) for done in json.loads(process.stdout)]
+
+
+def recipe(name: str, *more: str) -> list[str]:
+    """Two optimizer steps of 8 rows on a CPU; evaluation is cut short, since random weights never end an answer."""
     files = ["--config", str(CONFIGS / f"{name}.yaml"), "--config", str(CONFIGS / "hardware" / "cpu.yaml")]
     shorter = ("--data.val_rows", "16", "--model.evaluation.decoding.max_new_tokens", "16")
-    return ["fit", *files, *shorter, "--trainer.max_steps", "2"]
+    return ["fit", *files, *shorter, "--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "2", *more]
 
 
 def only_run(folder: Path, name: str) -> Path:
@@ -37,7 +55,7 @@ def env(hub_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> None:
-    fitted = run(env, tmp_path, *recipe("multi_think"))
+    fitted, validated = run(env, tmp_path, recipe("multi_think"), ["validate"])
     assert fitted.returncode == 0, fitted.stderr
     # The hub's 550 rows hold fewer than were asked for: said, not failed
     assert "data.train_rows: 10,000 asked for" in fitted.stderr
@@ -50,26 +68,28 @@ def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> 
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["after"]["loss_thought"] < summary["before"]["loss_thought"]
 
-    validated = run(env, tmp_path, "validate")
     assert validated.returncode == 0, validated.stderr
     assert f"{summary['after']['loss']:.4f}" in validated.stdout
 
-    resumed = run(env, tmp_path, *recipe("multi_think"), "--trainer.max_steps", "3", "--ckpt_path", "last")
+    resumed, exported, generated = run(
+        env, tmp_path,
+        recipe("multi_think", "--trainer.max_steps", "3", "--ckpt_path", "last"),
+        ["export", "--to", "model"],
+        ["generate", "--prompt", "Hi", "--jsonl", "--max_new_tokens", "8"],
+    )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 3
     assert only_run(tmp_path, "multi_think") == folder
 
-    exported = run(env, tmp_path, "export", "--to", "model")
     assert exported.returncode == 0, exported.stderr
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["vocab_size"], config["dtype"]) == (151_936, "float32")
-    generated = run(env, tmp_path, "generate", "--prompt", "Hi", "--jsonl", "--max_new_tokens", "8")
     assert generated.returncode == 0, generated.stderr
     assert json.loads(generated.stdout)["finished"] is False
 
 
 def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_path: Path) -> None:
-    fitted = run(env, tmp_path, *recipe("single_think"), "--model.name", "Qwen/Qwen2-1.5B-Instruct")
+    (fitted,) = run(env, tmp_path, recipe("single_think", "--model.name", "Qwen/Qwen2-1.5B-Instruct"))
     assert fitted.returncode == 0, fitted.stderr
     checkpoint = read_checkpoint(only_run(tmp_path, "single_think") / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
@@ -77,7 +97,7 @@ def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_
 
 
 def test_the_id_that_circulates(env: dict[str, str], tmp_path: Path) -> None:
-    fitted = run(env, tmp_path, *recipe("multi_think"), "--model.name", "Qwen/Qwen1.5-1.8B-Instruct")
+    (fitted,) = run(env, tmp_path, recipe("multi_think", "--model.name", "Qwen/Qwen1.5-1.8B-Instruct"))
     assert fitted.returncode == 2
     assert "Use Qwen/Qwen1.5-1.8B-Chat." in fitted.stderr
     assert len(fitted.stderr.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A run that was interrupted ends where the uninterrupted one does, to the last bit."""
+"""A run that was interrupted and resumed ends with the weights of an uninterrupted run, to the bit."""
 
 import csv
 import shutil
@@ -15,9 +15,9 @@ from lightning_modules.checkpoints.content import CONTENT_KEY
 from tests.conftest import needs_bitsandbytes
 
 Fit = Callable[..., int]
-# 5 optimizer steps an epoch, each of 2 batches; dropout; a log that no step is a border of
+# 5 optimizer steps an epoch, each of 2 batches of 4 rows; dropout; the interval of logging divides no epoch
 QUIET = (
-    "--model.evaluation.rows", "0", "--data.train_rows", "160", "--model.lora.dropout", "0.2",
+    "--model.evaluation.rows", "0", "--data.train_rows", "40", "--data.batch_size", "4", "--model.lora.dropout", "0.2",
     "--trainer.log_every_n_steps", "3",
 )  # fmt: skip
 
@@ -28,7 +28,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def logged(run: Path, name: str = "train/loss") -> dict[int, str]:
-    """A figure by step; of a step that was done twice, the later."""
+    """Return a figure of metrics.csv by step; the later one if a step was done twice."""
     return {int(row["step"]): row[name] for row in csv.DictReader((run / "metrics.csv").open()) if row[name]}
 
 
@@ -54,7 +54,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, fit: Fit) -> Path:
 
 
 def broken(fit: Fit, callback: str, **arguments: Any) -> int:
-    """A fit with a callback that ends it, the schedule being that of the whole run; gives the exit code."""
+    """Run a fit that a callback of tests/cli/crash.py ends, with the whole run's schedule; return the exit code."""
     given = [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
     return fit(
         *QUIET, f"--trainer.callbacks+=tests.cli.crash.{callback}", *given, "--checkpoint.every_n_train_steps", "1"
@@ -62,16 +62,16 @@ def broken(fit: Fit, callback: str, **arguments: Any) -> int:
 
 
 @pytest.mark.parametrize(("stop_after", "workers"), [(2, 0), (5, 2), (7, 0), (7, 2)])
-def test_resuming_gives_the_run_that_would_have_been(
+def test_a_resumed_run_equals_the_uninterrupted_one(
     stop_after: int, workers: int, uninterrupted: Path, in_tmp: Path, fit: Fit
 ) -> None:
-    """In the middle of an epoch, at the border of two, and in the second; in the middle of accumulation each time."""
+    """In the middle of the first epoch, between two, and in the second; always in the middle of accumulation."""
     with pytest.raises(RuntimeError, match="crashed on purpose"):
         broken(fit, "CrashAfter", step=stop_after)
     run = only_run(in_tmp)
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == stop_after
     assert fit(*QUIET, "--ckpt_path", "last", "--data.num_workers", str(workers)) == 0
-    assert only_run(in_tmp) == run  # it went on in its own folder
+    assert only_run(in_tmp) == run  # resumed in its own folder
     same_end(run, uninterrupted)
     for pattern in ("config*.yaml", "environment*.json"):
         assert len(list(run.glob(pattern))) == 2
@@ -82,7 +82,7 @@ def test_resuming_gives_the_run_that_would_have_been(
 def test_a_signal_saves_first_and_nothing_is_lost(
     callback: str, signum: int, code: int, uninterrupted: Path, in_tmp: Path, fit: Fit
 ) -> None:
-    """In the middle of accumulation, where the step is brought to its end; and in a validation, which is done again."""
+    """In the middle of accumulation, where the optimizer step is completed, and in a validation, which is repeated."""
     before = signal.getsignal(signum)
     assert broken(fit, callback, step=5, signum=int(signum)) == code
     assert signal.getsignal(signum) == before
@@ -113,8 +113,10 @@ VARIANTS = {
         for name, given in VARIANTS.items()
     ],
 )
-def test_so_does_a_run_with_other_adapters_or_batches(variant: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
-    """A start that is drawn at random comes from the checkpoint, not from the seed."""
+def test_a_resumed_run_with_other_adapters_or_batches_equals_the_uninterrupted_one(
+    variant: tuple[str, ...], in_tmp: Path, fit: Fit
+) -> None:
+    """Random initial weights come from the checkpoint, not from the seed."""
     less = (*QUIET, *variant, "--trainer.max_epochs", "1")
     assert fit(*less, "--run.name", "whole") == 0
     crash = "--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=3"
@@ -130,7 +132,7 @@ def test_so_does_a_run_with_other_adapters_or_batches(variant: tuple[str, ...], 
 
 @pytest.mark.parametrize("steps", [4, 5], ids=["in an epoch", "at its end"])
 def test_more_steps_continue_too(steps: int, in_tmp: Path, fit: Fit) -> None:
-    """The rate is level here: with a schedule, more steps would mean another one from the beginning."""
+    """The learning rate is constant: a schedule would differ from the first step on."""
     level = (*QUIET, "--model.optim.lr_scheduler_type", "constant", "--model.optim.warmup_ratio", "0")
     assert fit(*level, "--run.name", "whole") == 0
     assert fit(*level, "--trainer.max_steps", str(steps)) == 0
@@ -149,11 +151,11 @@ def test_more_epochs_continue_a_finished_run(in_tmp: Path, fit: Fit) -> None:
     assert fit(*few[:2], "--trainer.max_epochs", "2", "--ckpt_path", str(run)) == 0
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 4
     after = (run / "metrics.csv").read_text().splitlines()[1:]
-    assert after[: len(before)] == before  # nothing of the earlier log is lost
+    assert after[: len(before)] == before  # the earlier lines are kept
     assert len(after) > len(before)
 
 
-def test_settings_on_the_command_line_beat_those_in_the_checkpoint(in_tmp: Path, fit: Fit) -> None:
+def test_settings_on_the_command_line_override_the_checkpoints(in_tmp: Path, fit: Fit) -> None:
     short = (
         "--model.evaluation.rows",
         "0",
@@ -171,7 +173,7 @@ def test_settings_on_the_command_line_beat_those_in_the_checkpoint(in_tmp: Path,
     assert (group["initial_lr"], group["weight_decay"], tuple(group["betas"])) == (5e-4, 0.25, (0.8, 0.9))
 
 
-def test_other_batches_of_the_same_steps_go_on_where_it_stood(
+def test_other_batches_of_equal_optimizer_steps_resume_at_the_same_step(
     uninterrupted: Path, in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_dropout = ("--model.lora.dropout", "0")
@@ -181,10 +183,10 @@ def test_other_batches_of_the_same_steps_go_on_where_it_stood(
             *QUIET, *without_dropout, "--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=7",
             "--checkpoint.every_n_train_steps", "1",
         )  # fmt: skip
-    other = ("--data.batch_size", "8", "--trainer.accumulate_grad_batches", "4", "--ckpt_path", "last")
+    other = ("--data.batch_size", "2", "--trainer.accumulate_grad_batches", "4", "--ckpt_path", "last")
     assert fit(*QUIET, *without_dropout, *other) == 0
     assert (
-        "not exact: the checkpoint was written with 16 rows x 2 accumulated x 1 device, now 8 rows"
+        "not exact: the checkpoint was written with 4 rows x 2 accumulated x 1 device, now 2 rows"
         in capsys.readouterr().err
     )
     run, whole = only_run(in_tmp), only_run(in_tmp, "whole")
@@ -193,7 +195,7 @@ def test_other_batches_of_the_same_steps_go_on_where_it_stood(
         assert float(logged(run)[step]) == pytest.approx(float(loss), rel=1e-4)
 
 
-def test_steps_of_another_size_begin_the_epoch_anew_and_say_so(
+def test_optimizer_steps_of_another_size_restart_the_epoch_with_a_warning(
     in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RuntimeError, match="crashed on purpose"):
@@ -205,7 +207,7 @@ def test_steps_of_another_size_begin_the_epoch_anew_and_say_so(
     )
     checkpoint = read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 7 + 10
-    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 20  # the schedule comes to its end all the same
+    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 20  # the schedule is completed
 
 
 def test_a_run_of_other_rows_is_refused_with_the_difference(
@@ -223,4 +225,4 @@ def test_a_run_of_other_rows_is_refused_with_the_difference(
         assert fit(*checkpoint, setting, value) == 2, setting
         assert words in capsys.readouterr().err
     assert only_run(in_tmp) == run
-    assert len(list(run.glob("config*.yaml"))) == 1  # others go by the newest
+    assert len(list(run.glob("config*.yaml"))) == 1  # other commands read the newest

@@ -89,6 +89,7 @@ for step in range(1_000_000):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_it_writes_leaves_a_whole_file(tmp_path: Path) -> None:
     """kill -9 at a random moment of a program that writes without a pause: the file is of the last write or of the
     write that was interrupted."""
