@@ -19,9 +19,9 @@ def run(env: dict[str, str], folder: Path, *args: str) -> subprocess.CompletedPr
     )
 
 
-def recipe(name: str) -> list[str]:
+def recipe(*names: str) -> list[str]:
     """Two optimizer steps of 64 rows on a CPU; evaluation is cut short, since random weights never end an answer."""
-    files = ["--config", str(CONFIGS / f"{name}.yaml"), "--config", str(CONFIGS / "hardware" / "cpu.yaml")]
+    files = [part for name in (*names, "hardware/cpu") for part in ("--config", str(CONFIGS / f"{name}.yaml"))]
     shorter = ("--data.val_rows", "16", "--model.evaluation.decoding.max_new_tokens", "16")
     return ["fit", *files, *shorter, "--trainer.max_steps", "2"]
 
@@ -69,7 +69,7 @@ def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> 
 
 
 def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_path: Path) -> None:
-    fitted = run(env, tmp_path, *recipe("single_think"), "--model.name", "Qwen/Qwen2-1.5B-Instruct")
+    fitted = run(env, tmp_path, *recipe("multi_think", "single_think"), "--model.name", "Qwen/Qwen2-1.5B-Instruct")
     assert fitted.returncode == 0, fitted.stderr
     checkpoint = read_checkpoint(only_run(tmp_path, "single_think") / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
