@@ -75,7 +75,7 @@ def read_run(folder: Path) -> Run:
         raise SystemExit(f"{folder}: not a finished run of configs/demo.yaml ({error})") from error
     validations = samples.split("## Step ")[1:]
     first, last = sample(validations[0]), sample(validations[-1])
-    *thoughts, answer = re.split(r"(?<=</think>)\s*", last["Written"])
+    *thoughts, answer = re.split(r"(?<=</think>)\s*", last["Written"].strip())
     _, reference = last["Reference"].rsplit("</think>", 1)
     question = re.search(r"### Instruction: (.*)", first["Given"])
     assert question is not None, "configs/demo.yaml uses the template `instruction`"
@@ -103,7 +103,9 @@ def figure(key: str, value: float) -> str:
 def font(size: int, bold: bool = False) -> Font:
     """DejaVu Sans Mono, or Pillow's own font where DejaVu is not installed."""
     try:
-        return ImageFont.truetype(FONTS / f"DejaVuSansMono{'-Bold' if bold else ''}.ttf", size)
+        return ImageFont.truetype(
+            FONTS / f"DejaVuSansMono{'-Bold' if bold else ''}.ttf", size, layout_engine=ImageFont.Layout.BASIC
+        )
     except OSError:
         return ImageFont.load_default(size)
 
@@ -122,7 +124,8 @@ def pieces(run: Run) -> list[list[str]]:
 
 
 def spans(tokenizer: Tokenizer, text: str) -> list[str]:
-    return [text[start:end] for start, end in tokenizer.encode(text, add_special_tokens=False).offsets]
+    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+    return [text[start:end] for start, end in offsets if end > start]
 
 
 def draw(run: Run, lines: list[list[str]], screen: Screen) -> Image.Image:
