@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -90,7 +91,7 @@ def read_run(folder: Path) -> Run:
 
 
 def sample(validation: str) -> dict[str, str]:
-    """The first row that samples.md shows of a validation: its texts under Given, Written and Reference."""
+    """Return the first row that samples.md shows of a validation: its texts under Given, Written and Reference."""
     row = validation.split("### Row ")[1]
     parts = re.split(r"^(Given|Written|Reference):$", row, flags=re.MULTILINE)[1:]
     return {name: re.sub(r"^ {4}", "", text, flags=re.MULTILINE) for name, text in zip(*[iter(parts)] * 2, strict=True)}
@@ -101,7 +102,7 @@ def figure(key: str, value: float) -> str:
 
 
 def font(size: int, bold: bool = False) -> Font:
-    """DejaVu Sans Mono, or Pillow's own font where DejaVu is not installed."""
+    """Return DejaVu Sans Mono, or Pillow's own font if DejaVu is not installed."""
     try:
         return ImageFont.truetype(
             FONTS / f"DejaVuSansMono{'-Bold' if bold else ''}.ttf", size, layout_engine=ImageFont.Layout.BASIC
@@ -114,7 +115,7 @@ TEXT, BOLD, SMALL = font(16), font(16, bold=True), font(13)
 
 
 def pieces(run: Run) -> list[list[str]]:
-    """The tokens of each line of the last answer: one line for each think block, then the answer."""
+    """Return the tokens of each line of the last answer: one line for each think block, then the answer."""
     tokenizer = Tokenizer.from_file(str(ROOT / "assets" / "tiny-qwen" / "tokenizer.json"))
     lines = []
     for thought in run.thoughts:
@@ -129,7 +130,7 @@ def spans(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def draw(run: Run, lines: list[list[str]], screen: Screen) -> Image.Image:
-    """One frame of the picture."""
+    """Return one frame of the picture."""
     image = Image.new("RGB", (WIDTH, HEIGHT), COLOURS["ground"])
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, WIDTH, BAR), fill=COLOURS["bar"])
@@ -188,7 +189,7 @@ def part(pen: ImageDraw.ImageDraw, y: int, label: str, text: str) -> None:
 def write(
     pen: ImageDraw.ImageDraw, x: float, y: float, runs: list[tuple[str, str, Font]], *, cursor: bool = False
 ) -> None:
-    """Texts one after another on a line, each with its colour and font; then a cursor."""
+    """Write texts one after another on a line, each with its colour and font; then a cursor."""
     for text, colour, face in runs:
         pen.text((x, y), text, COLOURS[colour], face)
         x += face.getlength(text)
@@ -197,34 +198,42 @@ def write(
 
 
 def draw_curve(pen: ImageDraw.ImageDraw, run: Run, y: int, part_shown: float) -> None:
-    """The loss over the optimizer steps, up to a part of them; linear axes that begin at 0."""
-    steps, highest = run.losses[-1][0], run.losses[0][1]
+    """Draw the loss over the optimizer steps, up to a part of them; the axis of the loss is logarithmic."""
+    steps, highest, lowest = run.losses[-1][0], run.losses[0][1], min(loss for _, loss in run.losses) / 1.5
     left, right, top, bottom = MARGIN + LABELS, WIDTH - 250, y + 4, y + 72
     write(pen, MARGIN, y, [("training", "label", TEXT)])
     pen.line((left, bottom, right, bottom), fill=COLOURS["frame"])
     now = part_shown * steps
-    points = [(step, loss) for step, loss in run.losses if step <= now]
+    points = [(float(step), loss) for step, loss in run.losses if step <= now]
     points.append((now, loss_at(run.losses, now)))
-    xy = [(left + step / steps * (right - left), bottom - loss / highest * (bottom - top)) for step, loss in points]
+    xy = [
+        (left + step / steps * (right - left), bottom - log(loss / lowest) / log(highest / lowest) * (bottom - top))
+        for step, loss in points
+    ]
     if len(xy) > 1:
         pen.polygon([(left, bottom), *xy, (xy[-1][0], bottom)], fill="#182a44")
         pen.line(xy, fill=COLOURS["curve"], width=2, joint="curve")
     x, height = xy[-1]
     pen.ellipse((x - 4, height - 4, x + 4, height + 4), fill=COLOURS["curve"])
     write(pen, right + 28, y + 8, [("step  ", "label", TEXT), (f"{now:.0f} of {steps}", "text", TEXT)])
-    write(pen, right + 28, y + 8 + LINE, [("loss  ", "label", TEXT), (f"{points[-1][1]:.2f}", "curve", BOLD)])
+    write(
+        pen,
+        right + 28,
+        y + 8 + LINE,
+        [("loss  ", "label", TEXT), (f"{points[-1][1]:.2f}", "curve", BOLD), ("  (log axis)", "label", SMALL)],
+    )
 
 
 def loss_at(losses: list[tuple[int, float]], step: float) -> float:
-    """The loss between two logged steps, by linear interpolation."""
+    """Return the loss between two logged steps, by linear interpolation of its logarithm."""
     for (start, before), (end, after) in pairwise(losses):
         if start <= step <= end:
-            return before + (after - before) * (step - start) / (end - start)
+            return float(before * (after / before) ** ((step - start) / (end - start)))
     return losses[-1][1]
 
 
 def frames(run: Run, lines: list[list[str]]) -> Iterator[tuple[Image.Image, int]]:
-    """Each frame with its time in milliseconds."""
+    """Yield each frame with its time in milliseconds."""
     screen = Screen()
     for screen.command in range(0, len(COMMAND) + 1, 2):
         yield draw(run, lines, screen), TYPING
@@ -253,7 +262,7 @@ def frames(run: Run, lines: list[list[str]]) -> Iterator[tuple[Image.Image, int]
 def save(run: Run, path: Path) -> None:
     """Write the GIF, with one palette for all frames, taken from the fullest."""
     drawn = list(frames(run, pieces(run)))
-    palette = drawn[-1][0].quantize(96, dither=Image.Dither.NONE)
+    palette = drawn[-1][0].quantize(256, dither=Image.Dither.NONE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image, _ in drawn]
     times = [milliseconds for _, milliseconds in drawn]
     images[0].save(path, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True)
