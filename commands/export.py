@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from commands.load import add_run_arguments, load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from errors import UserError
 from lightning_modules.export import Card, export_adapter, export_merged
 
 
 def run(args: Sequence[str]) -> int:
-    parser = Parser(prog="cli.py export", description="Write a run's model as a folder that transformers opens.")
+    parser = Parser(command="export", description="Write a run's model as a folder that transformers opens.")
     add_run_arguments(parser)
     parser.add_argument(
         "--to", type=str | None, default=None, help="Folder to write; else `export` (or `adapter`) in the run's."
@@ -22,10 +22,7 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument(
         "--adapter", action="store_true", help="Write a peft adapter of megabytes instead of the merged model."
     )
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["export", *args]) from complaint
+    given = parser.read(args)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # Merged in float32 whatever the base is held in; rounded once, at the end. Never into layers of 4 bits: they would
     # stay that, and round what is merged to them

@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 
 from commands.load import Loaded, add_run_arguments, load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
-from lightning_modules.generation.generate import DecodingSettings, Generation, generate, generation_config
+from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
+from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="cli.py generate", description="Ask a run's model.")
+    parser = Parser(command="generate", description="Ask a run's model.")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="What to ask; several are answered together.")
     parser.add_argument(
         "--prompts", type=str | None, default=None, help="File with one prompt a line; - for standard input."
@@ -33,10 +34,7 @@ def build_parser() -> Parser:
 
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["generate", *args]) from complaint
+    given = parser.read(args)
     prompts = [*given.prompt, *lines(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "nothing was asked", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
@@ -54,8 +52,8 @@ def run(args: Sequence[str]) -> int:
 
 def answers(
     loaded: Loaded, prompts: Sequence[str], settings: DecodingSettings, batch_size: int
-) -> Iterator[Generation]:
-    """A Generation for each prompt, in order; batches are made as they are asked for."""
+) -> Iterator[ThinkResponse]:
+    """A ThinkResponse for each prompt, in order; batches are made as they are asked for."""
     tuner = loaded.tuner
     assert tuner.net is not None
     config = generation_config(tuner.tokenizer, tuner.net.vocabulary, tuner.generation_config, settings)
@@ -87,7 +85,7 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def show(prompt: str | None, written: Generation, settings: DecodingSettings) -> None:
+def show(prompt: str | None, written: ThinkResponse, settings: DecodingSettings) -> None:
     """The text as it was written; on a terminal the thoughts are dimmed."""
     if prompt is not None:
         print(f"# {prompt}")

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser
 
-from commands.parsing import Complaint, Parser
+from commands.parsing import Parser
 from datamodules.magpie import MagpieDataModule
-from datamodules.text.response import Tags
 from datamodules.text.segments import Template
+from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
@@ -49,10 +49,9 @@ def load_run(
 ) -> Loaded:
     """The model of a run with the checkpoint's weights, or with those of `content` if it was read already; `model`
     overrides settings of the run's config."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     found, checkpoint = find(run, ckpt_path, root)
     content = content or read_checkpoint(checkpoint)
-    parser = Parser()
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ThinkTuner, "model")
     parser.add_class_arguments(MagpieDataModule, "data")
     config = yaml.safe_load(found.config().read_text())
@@ -68,7 +67,7 @@ def load_run(
                 "data": config["data"],
             }
         )
-    except (Complaint, KeyError) as error:
+    except (ArgumentError, KeyError) as error:
         raise UserError(
             "--run", found.config(), f"is of another version ({' '.join(str(error).split())})", "mend the file"
         ) from error

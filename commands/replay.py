@@ -11,7 +11,7 @@ import torch
 
 from commands.generate import device
 from commands.load import load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from datamodules.batches.collate import Batch
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
@@ -32,7 +32,7 @@ class RowLoss:
 
 def run(args: Sequence[str]) -> int:
     parser = Parser(
-        prog="cli.py replay",
+        command="replay",
         description="Compute the step again that ended a fit since it was not finite, row by row; nothing is trained.",
     )
     parser.add_argument("file", type=str, help="runs/NAME/TIME/nonfinite/step-N-rank-R.replay")
@@ -40,10 +40,7 @@ def run(args: Sequence[str]) -> int:
         "--precision", type=str | None, default=None, help="32-true, bf16-mixed or 16-mixed; else that of the run."
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1.")
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["replay", *args]) from complaint
+    given = parser.read(args)
     file = Path(given.file).expanduser()
     if file.suffix != ".replay" or not file.is_file():
         raise UserError(

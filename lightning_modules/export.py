@@ -15,7 +15,8 @@ from datamodules.text.segments import Template
 from errors import UserError
 from hub import model_folder
 from lightning_modules.evaluation.summary import label, ordered, shown
-from lightning_modules.net.lora import as_plain
+from lightning_modules.internals.peft_internals import new_embeddings_file_key
+from lightning_modules.net.lora import convert_to_plain_lora
 from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
@@ -74,7 +75,7 @@ def merge(net: ThinkNet) -> Any:
     if isinstance(embedding, NewTokenEmbedding) and isinstance(head, NewTokenHead):
         with torch.no_grad():
             for module in (embedding, head):  # tied: the same rows into the same matrix, twice
-                module.base.weight[list(module.ids)] = module.rows.to(module.base.weight.dtype)
+                module.base.weight[list(module.ids)] = module.embeddings.to(module.base.weight.dtype)
         model.set_input_embeddings(embedding.base)
         model.set_output_embeddings(head.base)
     return net.lm.merge_and_unload() if hasattr(net.lm, "merge_and_unload") else model
@@ -109,7 +110,7 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
         weights, config = to / "adapter_model.safetensors", to / "adapter_config.json"
         tensors, settings = load_file(weights), json.loads(config.read_text())
         if net.lora_start is not None:
-            as_plain(tensors, settings, net.lora_start)
+            convert_to_plain_lora(tensors, settings, net.lora_start)
         model: Any = net.causal_lm
         trained = {"embed_tokens": model.get_input_embeddings()}
         if not model.config.tie_word_embeddings:
@@ -118,7 +119,7 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
             settings["trainable_token_indices"] = {name: list(module.ids) for name, module in trained.items()}
             for name, module in trained.items():
                 path = f"model.{name}" if name == "embed_tokens" else name
-                tensors[f"base_model.model.{path}.token_adapter.trainable_tokens_delta"] = module.rows.detach().clone()
+                tensors[new_embeddings_file_key(path)] = module.embeddings.detach().clone()
         settings["base_model_name_or_path"], settings["revision"] = tuner.name, tuner.revision
         config.write_text(json.dumps(settings, indent=2))
         save_file(tensors, weights, metadata={"format": "pt"})

@@ -1,0 +1,6 @@
+"""What validation and test report.
+
+In: LossSums of batches, and held-out rows that the model answers. Out: named figures, and a table of them.
+
+Files: role_loss.py, think_scores.py, answers.py, summary.py.
+"""

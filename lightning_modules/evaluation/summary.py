@@ -1,13 +1,13 @@
-"""The table at the end of a command, from the same figures that summary.json holds."""
+"""The table at the end of a command, with the figures of summary.json."""
 
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_modules.evaluation.metrics import Answered
-from lightning_modules.run.callbacks import SAMPLES
+from lightning_modules.evaluation.think_scores import AnsweredRow
 
+SAMPLES = 3  # rows printed after the table, and kept in samples.md
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 PERCENT = ("think_format", "finished", "answer_match")
 ONE_DECIMAL = ("thoughts", "tag_rank_open", "tag_rank_close")
@@ -29,17 +29,17 @@ LABELS = {
     "answer_match": "right answers",
 }  # in the order of the table
 BY_GROUP = "answer_match/"
-DIFFICULTIES = ("very easy", "easy", "medium", "hard", "very hard")  # Magpie's; other groups follow by name
+DIFFICULTIES = ("very easy", "easy", "medium", "hard", "very hard")  # of Magpie; other groups follow by name
 
 
 def stage_figures(metrics: Mapping[str, Any], stage: str) -> dict[str, float]:
-    """The figures of one stage ("val" or "test") among Lightning's metrics, without the stage in their names."""
+    """Return the figures of one stage ("val" or "test") from Lightning's metrics, without the stage in their names."""
     own = {name.removeprefix(f"{stage}/"): value for name, value in metrics.items() if name.startswith(f"{stage}/")}
     return {name: round(float(value), 6) for name, value in own.items()}
 
 
 def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
-    """One column for each set of figures, one row for each figure that any of them has."""
+    """Print a table: a column for each set of figures, a line for each figure that occurs in any."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -62,7 +62,7 @@ def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def ordered(names: set[str]) -> list[str]:
-    """The figures of the table in its order; counts of rows stand in titles and labels, not in it."""
+    """Return the names of figures in the order of the table. Counts of rows are not among them: titles show them."""
     groups = [name.removeprefix(BY_GROUP) for name in names if name.startswith(BY_GROUP)]
     known = [group for group in DIFFICULTIES if group in groups]
     others = sorted(set(groups) - set(known))
@@ -70,7 +70,7 @@ def ordered(names: set[str]) -> list[str]:
 
 
 def label(name: str, figures: Mapping[str, float]) -> str:
-    """What a figure is called; a group with the number of its rows, where the figures have it."""
+    """Return the label of a figure; a group's label has the number of its rows, if known."""
     if not name.startswith(BY_GROUP):
         return LABELS[name]
     group = name.removeprefix(BY_GROUP)
@@ -79,6 +79,7 @@ def label(name: str, figures: Mapping[str, float]) -> str:
 
 
 def shown(name: str, value: float | None) -> str:
+    """Return a figure as the table shows it; "-" for a missing one."""
     if value is None:
         return "-"
     if name.partition("/")[0] in PERCENT:
@@ -86,12 +87,12 @@ def shown(name: str, value: float | None) -> str:
     return f"{value:.1f}" if name in ONE_DECIMAL else f"{value:.4f}"
 
 
-def print_samples(answered: Sequence[Answered]) -> None:
-    """A few prompts and what was written for them."""
+def print_samples(answered: Sequence[AnsweredRow]) -> None:
+    """Print a few prompts with the model's responses."""
     for row in answered[:SAMPLES]:
         print(row.prompt + styled(row.written.text, sys.stdout.isatty()) + "\n")
 
 
 def styled(text: str, terminal: bool) -> str:
-    """The text as it is; on a terminal with its thoughts dimmed."""
+    """Return the text; for a terminal with dimmed thoughts."""
     return THOUGHT.sub("\033[2m\\g<0>\033[0m", text) if terminal else text

@@ -1,8 +1,8 @@
 """Linear layers with frozen weights that share an input, and their LoRA: out_i = x W_i' + bias_i + s_i (x A_i') B_i'.
 
-One product serves all A matrices and, on a GPU, one all frozen weights. Inputs are not kept for frozen weights, which
-get no gradient at all. peft's modules stay where they are and hold the weights; this reads them at each forward pass,
-so that sharded ones are whole.
+One product serves all A matrices. On a GPU one product also serves all frozen weights. Inputs are kept for adapters
+only, because frozen weights get no gradient. peft's modules stay in place and hold the weights; they are read at each
+forward pass, when sharded weights are whole.
 """
 
 from collections.abc import Sequence
@@ -11,158 +11,146 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-
-class Dtypes(NamedTuple):
-    """What products with frozen weights, and those of adapters, are computed in."""
-
-    base: torch.dtype
-    adapter: torch.dtype
-
-    @classmethod
-    def now(cls, weight: Tensor) -> "Dtypes":
-        """Under autocast its dtype; else the base's own, and that of adapters, float32, for adapters: as peft does."""
-        device = weight.device.type
-        if torch.is_autocast_enabled(device):
-            return cls(torch.get_autocast_dtype(device), torch.get_autocast_dtype(device))
-        return cls(weight.dtype, torch.float32)
+from lightning_modules.fused.packed_forward import ProductDtypes
+from lightning_modules.internals.peft_internals import base_layer, lora_parts
+from lightning_modules.internals.torch_internals import copy_and_scale_, whole_of
 
 
-class Weights(NamedTuple):
-    """The layers of a group as they are in one forward pass, in the dtypes of their products."""
+class LinearWeights(NamedTuple):
+    """The weights of a FusedLoRALinear in one forward pass, in the dtypes of their products."""
 
-    frozen: list[Tensor]  # (out_i, in) each; or one, all of them on top of each other
+    frozen: list[Tensor]  # (out_i, in) each; if stacked one matrix (sum of out_i, in)
     biases: list[Tensor | None]
-    a: Tensor | None  # (sum of ranks, in), each multiplied by its scale
-    bs: list[Tensor | None]  # (out_i, rank_i), None where a layer has no adapter
+    a: Tensor | None  # (sum of ranks, in), each A multiplied by its scale
+    bs: list[Tensor | None]  # (out_i, rank_i); None for a layer without an adapter
 
     @property
-    def fused(self) -> bool:
-        """Whether the frozen ones are one matrix."""
+    def stacked(self) -> bool:
+        """Whether the frozen weights are one matrix."""
         return len(self.frozen) < len(self.bs)
 
 
 class FusedLoRALinear:
-    """Linear layers, plain or with peft's LoRA, that are given the same input."""
+    """Linear layers with the same input, plain or with peft's LoRA, computed together."""
 
     def __init__(self, modules: Sequence[Any]) -> None:
-        self.bases = [getattr(module, "base_layer", module) for module in modules]
+        self.bases = [base_layer(module) for module in modules]
         self.widths = [base.out_features for base in self.bases]
-        self.adapters = [
-            (module.lora_A["default"], module.lora_B["default"], float(module.scaling["default"]))
-            if base is not module
-            else None
-            for module, base in zip(modules, self.bases, strict=True)
-        ]
-        self.ranks = [one[0].out_features if one else 0 for one in self.adapters]
-        self.scales = [one[2] for one in self.adapters if one]
-        self.fused: Tensor | None = None
-        self.fused_bias: Tensor | None = None
+        self.adapters = [lora_parts(module) for module in modules]
+        self.ranks = [adapter.rank if adapter else 0 for adapter in self.adapters]
+        self.scales = [adapter.scale for adapter in self.adapters if adapter]
+        self.stack: Tensor | None = None
+        self.stacked_bias: Tensor | None = None
         self.a: Tensor | None = None
         self.bs: list[Tensor | None] = []
-        self.copies: list[Tensor] = []  # A and B of each adapter, parts of those
+        self.copies: list[Tensor] = []  # A and B of each adapter: views into `a`, and `bs`
 
     def trained(self) -> list[Tensor]:
-        """A and B of each adapter."""
-        return [part.weight for one in self.adapters if one for part in one[:2]]
+        """Return A and B of each adapter."""
+        return [part.weight for adapter in self.adapters if adapter for part in (adapter.a, adapter.b)]
 
-    def weights(self, dtypes: Dtypes, may_fuse: bool) -> Weights:
-        """As they are now. With `may_fuse` the frozen ones become parts of one matrix, in the same memory."""
-        frozen, biases = [base.weight for base in self.bases], [base.bias for base in self.bases]
-        if may_fuse and len(frozen) > 1 and frozen[0].dtype == dtypes.base:
-            frozen, biases = self._fuse(frozen, biases)
+    def weights(self, dtypes: ProductDtypes, may_stack: bool) -> LinearWeights:
+        """Return the current weights. With `may_stack` the frozen ones become views into one matrix, without a copy."""
+        frozen: list[Tensor] = [base.weight for base in self.bases]
+        biases: list[Tensor | None] = [base.bias for base in self.bases]
+        if may_stack and len(frozen) > 1 and frozen[0].dtype == dtypes.base:
+            frozen, biases = self._stack(frozen, biases)
         elif frozen[0].dtype != dtypes.base:
             frozen = [weight.to(dtypes.base) for weight in frozen]
         biases = [None if bias is None else bias.to(dtypes.base) for bias in biases]
         if not self.scales:
-            return Weights(frozen, biases, None, [None] * len(self.bases))
+            return LinearWeights(frozen, biases, None, [None] * len(self.bases))
         if self.a is None or self.a.device != frozen[0].device or self.a.dtype != dtypes.adapter:
-            self._make_room(frozen[0], dtypes.adapter)
+            self._allocate_copies(frozen[0], dtypes.adapter)
         assert self.a is not None
         with torch.no_grad():
-            torch._foreach_copy_(self.copies, self.trained())
-            torch._foreach_mul_(self.copies[::2], self.scales)
-        return Weights(frozen, biases, self.a, self.bs)
+            copy_and_scale_(self.copies, self.trained(), self.scales)
+        return LinearWeights(frozen, biases, self.a, self.bs)
 
-    def _make_room(self, frozen: Tensor, dtype: torch.dtype) -> None:
-        """For copies of the adapters in the dtype that they are used in."""
-        with torch.inference_mode(False):  # the first pass may be a validation's; those that follow write there, too
+    def _allocate_copies(self, frozen: Tensor, dtype: torch.dtype) -> None:
+        with torch.inference_mode(False):  # a validation may come first, and training writes to the same tensors
             self.a = torch.empty(sum(self.ranks), frozen.shape[1], dtype=dtype, device=frozen.device)
             shapes = zip(self.widths, self.ranks, strict=True)
             self.bs = [self.a.new_empty(width, rank) if rank else None for width, rank in shapes]
             parts = zip(torch.split(self.a, self.ranks), self.bs, strict=True)
             self.copies = [copy for a, b in parts if b is not None for copy in (a, b)]
 
-    def _fuse(self, frozen: list[Tensor], biases: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
-        if self.fused is None or self.fused.data_ptr() != frozen[0].data_ptr():  # new, or moved to another device
+    def _stack(self, frozen: list[Tensor], biases: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
+        if self.stack is None or self.stack.data_ptr() != frozen[0].data_ptr():  # new, or moved to another device
             with torch.inference_mode(False), torch.no_grad():
-                self.fused = torch.cat([weight.detach() for weight in frozen])
-                for weight, part in zip(frozen, torch.split(self.fused, self.widths), strict=True):
+                self.stack = torch.cat([weight.detach() for weight in frozen])
+                for weight, part in zip(frozen, torch.split(self.stack, self.widths), strict=True):
                     weight.data = part
-                self.fused_bias = None
+                self.stacked_bias = None
                 if biases[0] is not None:
-                    self.fused_bias = torch.cat([bias.detach() for bias in biases if bias is not None])
-        return [self.fused], [self.fused_bias]
+                    self.stacked_bias = torch.cat([bias.detach() for bias in biases if bias is not None])
+        return [self.stack], [self.stacked_bias]
 
-    def like_outputs(self, x: Tensor, weights: Weights) -> list[Tensor]:
-        """Uninitialized tensors of the outputs' shapes; where weights are fused parts of one."""
-        if weights.fused:
+    def like_outputs(self, x: Tensor, weights: LinearWeights) -> list[Tensor]:
+        """Return uninitialized tensors of the outputs' shapes; with stacked weights they are views of one tensor."""
+        if weights.stacked:
             return list(torch.split(x.new_empty(len(x), sum(self.widths)), self.widths, dim=1))
         return [x.new_empty(len(x), width) for width in self.widths]
 
-    def forward(self, x: Tensor, weights: Weights, dtypes: Dtypes) -> tuple[list[Tensor], Tensor | None]:
-        """x (T, in) -> the outputs, (T, out_i) each, and what all A matrices made of x, (T, sum of ranks)."""
+    def forward(self, x: Tensor, weights: LinearWeights, dtypes: ProductDtypes) -> tuple[list[Tensor], Tensor | None]:
+        """Return the outputs, (T, out_i) each, and the product of x with all A matrices, (T, sum of ranks).
+
+        x: (T, in). The second result is None without adapters.
+        """
         outputs = [
             x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
             for weight, bias in zip(weights.frozen, weights.biases, strict=True)
         ]
-        if weights.fused:
+        if weights.stacked:
             outputs = list(torch.split(outputs[0], self.widths, dim=1))
         if weights.a is None:
             return outputs, None
-        low = x.to(dtypes.adapter) @ weights.a.T
-        for out, part, b in zip(outputs, torch.split(low, self.ranks, dim=1), weights.bs, strict=True):
+        a_out = x.to(dtypes.adapter) @ weights.a.T
+        for out, part, b in zip(outputs, torch.split(a_out, self.ranks, dim=1), weights.bs, strict=True):
             if b is not None:
                 _add_product(out, part, b.T)
-        return outputs, low
+        return outputs, a_out
 
     def backward(
         self,
         grads: list[Tensor],
         x: Tensor | None,
-        low: Tensor | None,
-        weights: Weights,
-        dtypes: Dtypes,
+        a_out: Tensor | None,
+        weights: LinearWeights,
+        dtypes: ProductDtypes,
         to_x: bool = True,
     ) -> tuple[Tensor | None, list[Tensor]]:
-        """From the outputs' gradients, from x (None where there is no adapter) and from what forward returned beside
-        them: the gradient of x (None unless `to_x`), and those of A and B of each adapter. With fused weights `grads`
-        are parts of one tensor, as like_outputs made them."""
+        """Return the gradient of x (None unless `to_x`), and the gradients of A and B of each adapter.
+
+        grads: of the outputs; with stacked weights they are views from like_outputs
+        x:     the input; None without adapters
+        a_out: the second result of forward
+        """
         trained: list[Tensor] = []
-        grad_low = None
-        if low is not None and x is not None:
-            grad_low = torch.empty_like(low)
+        grad_a_out = None
+        if a_out is not None and x is not None:
+            grad_a_out = torch.empty_like(a_out)
             grad_bs = []
-            parts = zip(torch.split(low, self.ranks, dim=1), torch.split(grad_low, self.ranks, dim=1), strict=True)
+            parts = zip(torch.split(a_out, self.ranks, dim=1), torch.split(grad_a_out, self.ranks, dim=1), strict=True)
             for grad, (part, grad_part), b in zip(grads, parts, weights.bs, strict=True):
                 if b is not None:
                     own = grad.to(dtypes.adapter)
                     torch.mm(own, b, out=grad_part)
                     grad_bs.append((own.T @ part).float())
-            grad_a = (grad_low.T @ x.to(dtypes.adapter)).float()
+            grad_a = (grad_a_out.T @ x.to(dtypes.adapter)).float()
             for piece, scale, grad_b in zip(
                 torch.split(grad_a, [rank for rank in self.ranks if rank]), self.scales, grad_bs, strict=True
             ):
                 trained += [piece.mul_(scale), grad_b]
         if not to_x:
             return None, trained
-        if weights.fused:
-            assert grads[0]._base is not None
-            grads = [grads[0]._base]
+        if weights.stacked:
+            grads = [whole_of(grads[0])]
         grad_x = grads[0] @ weights.frozen[0]
         for grad, weight in zip(grads[1:], weights.frozen[1:], strict=True):
             grad_x.addmm_(grad, weight)
-        if grad_low is not None and weights.a is not None:
-            _add_product(grad_x, grad_low, weights.a)
+        if grad_a_out is not None and weights.a is not None:
+            _add_product(grad_x, grad_a_out, weights.a)
         return grad_x, trained
 
 

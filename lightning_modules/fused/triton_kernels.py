@@ -1,6 +1,6 @@
-"""Triton kernels for what elementwise.py and loss.py compute, one pass over memory each. For CUDA.
+"""Triton kernels for CUDA that compute what elementwise.py and net/loss.py compute, each in one pass over memory.
 
-Rows are read whole where they fit a block, in float32 whatever the tensors are in. Sources: RMSNorm and its gradient
+Values are read as float32, whatever the dtype of the tensors. Sources: RMSNorm and its gradient
 (arXiv 1910.07467), SwiGLU (arXiv 2002.05202), rotation (arXiv 2104.09864), softmax in one pass (arXiv 1805.02867).
 """
 
@@ -9,22 +9,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PIECE = 1024  # numbers a program takes of a tensor that is worked on number by number
-VOCABULARY_PIECE = 8192  # logits a program holds at once
+PIECE = 1024  # numbers of one program, in kernels that treat each number by itself
+VOCABULARY_PIECE = 8192  # logits that one program holds at a time
 
 
 @triton.jit
 def _rms_norm(x, weight, out, scale, width, eps, known: tl.constexpr, block: tl.constexpr):
-    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, block)
+    token, at = tl.program_id(0).to(tl.int64), tl.arange(0, block)
     inside = at < width
-    value = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x + token * width + at, mask=inside, other=0.0).to(tl.float32)
     if known:
-        s = tl.load(scale + row)
+        s = tl.load(scale + token)
     else:
         s = tl.rsqrt(tl.sum(value * value, 0) / width + eps)
-        tl.store(scale + row, s)
+        tl.store(scale + token, s)
     factor = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + at, value * s * factor, mask=inside)
+    tl.store(out + token * width + at, value * s * factor, mask=inside)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -46,16 +46,16 @@ def _norm(x: Tensor, weight: Tensor, scale: Tensor, eps: float, known: bool) -> 
 
 @triton.jit
 def _rms_norm_backward(grad, x, weight, scale, residual, out, width, block: tl.constexpr):
-    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, block)
+    token, at = tl.program_id(0).to(tl.int64), tl.arange(0, block)
     inside = at < width
-    here = row * width + at
+    here = token * width + at
     value = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
-    straight = tl.load(grad + here, mask=inside, other=0.0).to(tl.float32)
-    straight *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
-    around = tl.load(residual + here, mask=inside, other=0.0).to(tl.float32)
-    s = tl.load(scale + row)
-    along = tl.sum(straight * value, 0) * s * s * s / width
-    tl.store(out + here, straight * s - value * along + around, mask=inside)
+    direct = tl.load(grad + here, mask=inside, other=0.0).to(tl.float32)
+    direct *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    beside = tl.load(residual + here, mask=inside, other=0.0).to(tl.float32)
+    s = tl.load(scale + token)
+    along = tl.sum(direct * value, 0) * s * s * s / width
+    tl.store(out + here, direct * s - value * along + beside, mask=inside)
 
 
 def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
@@ -69,41 +69,42 @@ def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, re
 
 
 @triton.jit
-def _swiglu(gate, up, out, width, gate_row, up_row, piece: tl.constexpr):
-    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * piece + tl.arange(0, piece)
+def _swiglu(gate, up, out, width, gate_token, up_token, piece: tl.constexpr):
+    token, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * piece + tl.arange(0, piece)
     inside = at < width
-    g = tl.load(gate + row * gate_row + at, mask=inside, other=0.0).to(tl.float32)
-    u = tl.load(up + row * up_row + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + at, g * tl.sigmoid(g) * u, mask=inside)
+    g = tl.load(gate + token * gate_token + at, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + token * up_token + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token * width + at, g * tl.sigmoid(g) * u, mask=inside)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    rows, width = gate.shape
-    out = torch.empty(rows, width, dtype=gate.dtype, device=gate.device)
-    if rows:
-        _swiglu[(rows, triton.cdiv(width, PIECE))](gate, up, out, width, gate.stride(0), up.stride(0), PIECE)
+    tokens, width = gate.shape
+    out = torch.empty(tokens, width, dtype=gate.dtype, device=gate.device)
+    if tokens:
+        _swiglu[(tokens, triton.cdiv(width, PIECE))](gate, up, out, width, gate.stride(0), up.stride(0), PIECE)
     return out
 
 
 @triton.jit
 def _swiglu_backward(
-    grad, gate, up, grad_gate, grad_up, width, grad_row, gate_row, up_row, to_gate_row, to_up_row, piece: tl.constexpr
-):
-    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * piece + tl.arange(0, piece)
+    grad, gate, up, grad_gate, grad_up, width, grad_token, gate_token, up_token, to_gate_token, to_up_token,
+    piece: tl.constexpr,
+):  # fmt: skip
+    token, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * piece + tl.arange(0, piece)
     inside = at < width
-    d = tl.load(grad + row * grad_row + at, mask=inside, other=0.0).to(tl.float32)
-    g = tl.load(gate + row * gate_row + at, mask=inside, other=0.0).to(tl.float32)
-    u = tl.load(up + row * up_row + at, mask=inside, other=0.0).to(tl.float32)
+    d = tl.load(grad + token * grad_token + at, mask=inside, other=0.0).to(tl.float32)
+    g = tl.load(gate + token * gate_token + at, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + token * up_token + at, mask=inside, other=0.0).to(tl.float32)
     s = tl.sigmoid(g)
-    tl.store(grad_up + row * to_up_row + at, d * g * s, mask=inside)
-    tl.store(grad_gate + row * to_gate_row + at, d * u * s * (1 + g * (1 - s)), mask=inside)
+    tl.store(grad_up + token * to_up_token + at, d * g * s, mask=inside)
+    tl.store(grad_gate + token * to_gate_token + at, d * u * s * (1 + g * (1 - s)), mask=inside)
 
 
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor, grad_gate: Tensor, grad_up: Tensor) -> None:
-    rows, width = gate.shape
+    tokens, width = gate.shape
     strides = [one.stride(0) for one in (grad, gate, up, grad_gate, grad_up)]
-    if rows:
-        grid = (rows, triton.cdiv(width, PIECE))
+    if tokens:
+        grid = (tokens, triton.cdiv(width, PIECE))
         _swiglu_backward[grid](grad, gate, up, grad_gate, grad_up, width, *strides, PIECE)
 
 
@@ -136,54 +137,45 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool, out: Tensor) -> None
 
 @triton.jit
 def _cross_entropy(
-    logits, targets, weights, losses, minimized, vocabulary, row_stride, smoothing, z_loss, weighted: tl.constexpr,
-    slope: tl.constexpr, piece: tl.constexpr,
+    logits, targets, weights, losses, vocabulary, stride, weighted: tl.constexpr, with_gradient: tl.constexpr,
+    piece: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    logits += row * row_stride
-    target = tl.load(targets + row)
-    highest, summed, plain_sum = float("-inf"), 0.0, 0.0
+    position = tl.program_id(0).to(tl.int64)
+    logits += position * stride
+    target = tl.load(targets + position)
+    highest, summed = float("-inf"), 0.0
     for start in range(0, vocabulary, piece):
         at = start + tl.arange(0, piece)
         inside = at < vocabulary
         x = tl.load(logits + at, mask=inside, other=float("-inf")).to(tl.float32)
         higher = tl.maximum(highest, tl.max(x, 0))
         summed = summed * tl.exp(highest - higher) + tl.sum(tl.exp(x - higher), 0)
-        plain_sum += tl.sum(tl.where(inside, x, 0.0), 0)
         highest = higher
     normalizer = highest + tl.log(summed)
-    loss = normalizer - tl.load(logits + target).to(tl.float32)
-    even = normalizer - plain_sum / vocabulary
-    weight = 1.0
-    if weighted:
-        weight = tl.load(weights + row)
-    tl.store(losses + row, loss)
-    aim = (1 - smoothing) * loss + smoothing * even + z_loss * normalizer * normalizer
-    tl.store(minimized + row, weight * aim)
-    if slope:
+    tl.store(losses + position, normalizer - tl.load(logits + target).to(tl.float32))
+    if with_gradient:
+        weight = 1.0
+        if weighted:
+            weight = tl.load(weights + position)
         tl.debug_barrier()  # the target's logit is read before it is overwritten
-        steeper = 1 + 2 * z_loss * normalizer
         for start in range(0, vocabulary, piece):
             at = start + tl.arange(0, piece)
             inside = at < vocabulary
             x = tl.load(logits + at, mask=inside, other=float("-inf")).to(tl.float32)
-            down = steeper * tl.exp(x - normalizer) - smoothing / vocabulary
-            down = tl.where(at == target, down - (1 - smoothing), down)
-            tl.store(logits + at, weight * down, mask=inside)
+            slope = tl.exp(x - normalizer)
+            slope = tl.where(at == target, slope - 1.0, slope)
+            tl.store(logits + at, weight * slope, mask=inside)
 
 
-def cross_entropy_(
-    logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float, z_loss: float, slope: bool
-) -> tuple[Tensor, Tensor]:
-    """See loss.cross_entropy_."""
+def cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor | None, with_gradient: bool) -> Tensor:
+    """See cross_entropy_ in net/loss.py."""
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-    minimized = torch.empty_like(losses)
     if len(logits):
         _cross_entropy[(len(logits),)](
-            logits, targets, losses if weights is None else weights, losses, minimized, logits.shape[1],
-            logits.stride(0), smoothing, z_loss, weights is not None, slope, VOCABULARY_PIECE, num_warps=16,
+            logits, targets, losses if weights is None else weights, losses, logits.shape[1], logits.stride(0),
+            weights is not None, with_gradient, VOCABULARY_PIECE, num_warps=16,
         )  # fmt: skip
-    return losses, minimized
+    return losses
 
 
 def _warps(block: int) -> int:

@@ -1,0 +1,6 @@
+"""The net: a base model with adapters, embeddings of new tokens, and the loss.
+
+In: a Batch. Out: LossSums.
+
+Files: lora.py, quantize.py, base_model.py, activation_checkpointing.py, new_token_embeddings.py, loss.py, think_net.py.
+"""

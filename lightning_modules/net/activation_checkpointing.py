@@ -1,26 +1,29 @@
-"""Gradient checkpointing (arXiv 1604.06174): layers that keep their input alone and compute the rest again."""
+"""Activation checkpointing (arXiv 1604.06174): layers keep only their input and recompute the rest backward."""
 
 from typing import TYPE_CHECKING
 
 from errors import UserError
+from lightning_modules.internals.transformers_internals import (
+    decoder_layers,
+    disable_checkpointing,
+    enable_checkpointing,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def check_checkpointing(wanted: bool | int) -> None:
-    """Raises UserError for a number of layers that cannot be."""
-    if wanted < 0:
-        fix = "give how many layers, or true for all"
-        raise UserError("model.gradient_checkpointing", wanted, "is below 0", fix)
+def check_checkpointing(layers: bool | int) -> None:
+    """Raise UserError if the number of layers is negative."""
+    if layers < 0:
+        fix = "give the number of layers, or true for all"
+        raise UserError("model.gradient_checkpointing", layers, "is below 0", fix)
 
 
-def checkpoint_activations(base: "PreTrainedModel", wanted: bool | int) -> None:
-    """Has all layers, or so many from the first on, keep their input alone and compute the rest again, backward."""
-    if not wanted:
+def checkpoint_activations(base: "PreTrainedModel", layers: bool | int) -> None:
+    """Switch on activation checkpointing in all layers, or in the first `layers` of them."""
+    if not layers:
         return
-    # The name changed within transformers 5
-    getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)()
-    if wanted is not True:
-        for layer in base.base_model.layers[wanted:]:
-            layer.gradient_checkpointing = False
+    enable_checkpointing(base)
+    if layers is not True:
+        disable_checkpointing(list(decoder_layers(base))[layers:])

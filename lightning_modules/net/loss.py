@@ -1,13 +1,14 @@
-"""Cross-entropy where it is due and nowhere else: the head is computed for supervised positions only, in chunks.
+"""Cross-entropy of supervised positions: the output head is computed only for them, in chunks.
 
-The (positions x vocabulary) logits never exist as a whole, forward or backward: each chunk's gradient is taken while
-its logits are at hand, as in Liger Kernel (arXiv 2410.10989), so the head is multiplied twice a step, not three times.
-A frozen head gets no weight gradient; rows trained beside it (the think tags) replace its columns in every chunk.
+The (positions x vocabulary) logits never exist as a whole. Each chunk's gradient is computed from its logits in the
+forward pass, as in Liger Kernel (arXiv 2410.10989), so the head is multiplied twice a step, not three times. A frozen
+head gets no weight gradient; trained embeddings of new tokens replace its columns in every chunk.
 """
 
+import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,65 +17,62 @@ from torch.nn import functional as F
 
 from datamodules.text.segments import Role
 from errors import UserError
-from lightning_modules.fused.elementwise import on_gpu
+from lightning_modules.fused.elementwise import kernels_for
+from lightning_modules.internals.torch_internals import autocast_dtype
 
-CHUNK_SHARE = 64  # of the device's memory, one part may hold logits
-# Larger chunks are not faster (docs/speed.md). By the device and the bytes of a number
+CHUNK_SHARE = 64  # a chunk of logits takes at most this part of the device's memory
+# Larger chunks are not faster (docs/speed.md). Key: device type, bytes per number
 MOST_CHUNK_BYTES = {("cpu", 4): 2**28, ("cpu", 2): 2**26, ("cuda", 4): 2**30, ("cuda", 2): 2**30}
-BLOCK_ROWS = 4  # logits of so many positions stay in a CPU's cache from one step over them to the next
-SMALL = 1e-30  # a probability of which float32 does not tell the logarithm to its full precision
+BLOCK_POSITIONS = 4  # their logits stay in a CPU's cache between two passes over them
+SMALL = 1e-30  # below it float32 does not hold a probability precisely enough for its logarithm
 
 
 @dataclass
 class RoleWeights:
-    """What a token counts in training, by its role. The sum is divided by the number of supervised tokens, whatever
-    they weigh: the weight of one role changes nothing for the others. Losses are reported without weights."""
+    """Weights of tokens in the training loss, by role. The sum is divided by the number of supervised tokens whatever
+    the weights, so one role's weight does not change the other roles' gradients. Reported losses have no weights."""
 
     thought: float = 1.0
-    """Text of the reasoning."""
+    """Weight of the tokens of thoughts. Default 1. Lower it if long thoughts dominate the answers."""
     tag: float = 1.0
-    """`<think>` and `</think>`."""
+    """Weight of `<think>` and `</think>`. Default 1. Raise it if the model rarely opens or closes a thought."""
     answer: float = 1.0
-    """Text after the reasoning."""
+    """Weight of the tokens after the last thought. Default 1. Raise it if answers matter more than thoughts."""
     end: float = 1.0
-    """The end of the response: whether the model learns to stop."""
+    """Weight of the token that ends a response. Default 1. Raise it if the model does not stop."""
+
+    def __post_init__(self) -> None:
+        weights = asdict(self)
+        for name, value in weights.items():
+            if not 0 <= value < math.inf:
+                raise UserError(
+                    f"model.role_weights.{name}", value, "is not a number from 0 up", "give 1 for the usual weight"
+                )
+        if not any(weights.values()):
+            raise UserError("model.role_weights", None, "are all 0, so nothing is learned", "give one above 0")
 
     def by_role(self) -> list[float]:
-        """The weight of each Role, in their order."""
+        """Return the weight of each Role, in their order; 0 for the prompt."""
         known = {Role.THOUGHT: self.thought, Role.ANSWER: self.answer, Role.END: self.end}
         known |= {Role.TAG_OPEN: self.tag, Role.TAG_CLOSE: self.tag}
         return [known.get(role, 0.0) for role in Role]
 
 
-@dataclass
-class LossSettings:
-    """What is minimized in training: for a token with logits x and target y, `weight x (cross-entropy + z_loss x
-    logsumexp(x)²)`. Validation reports plain cross-entropy whatever is set here."""
+@dataclass(frozen=True)
+class Head:
+    """The output head: a matrix, and trained embeddings that stand in for some of its tokens."""
 
-    weights: RoleWeights = field(default_factory=RoleWeights)
-    """What a token counts, by its role."""
-    label_smoothing: float = 0.0
-    """Share of the target's probability that is spread over the vocabulary (arXiv 1512.00567)."""
-    z_loss: float = 0.0
-    """Weight of logsumexp², which keeps logits from drifting in half precision (arXiv 2204.02311; 1e-4 there)."""
-
-    def __post_init__(self) -> None:
-        weights = asdict(self.weights)
-        for name, value in weights.items():
-            if value < 0:
-                raise UserError(f"model.loss.weights.{name}", value, "is below 0", "give 0 or more; 1 is usual")
-        if not any(weights.values()):
-            raise UserError("model.loss.weights", None, "are all 0, so nothing would be learned", "give one above 0")
-        if not 0 <= self.label_smoothing < 1:
-            fix = "give 0.0 for none, 0.1 at most in practice"
-            raise UserError("model.loss.label_smoothing", self.label_smoothing, "is not a share below 1", fix)
-        if self.z_loss < 0:
-            raise UserError("model.loss.z_loss", self.z_loss, "is below 0", "give 0.0 for none, or 1e-4")
+    weight: Tensor  # (V, D); has a gradient only if it is trained
+    new_embeddings: Tensor | None = None  # (K, D) float32, in place of weight[new_token_ids]
+    new_token_ids: Tensor | None = None  # (K,) int64; None if and only if new_embeddings is None
 
 
-def chunk_rows(vocabulary: int, device: torch.device, width: int, memory: int | None = None) -> int:
-    """Positions of which a chunk holds the logits, `width` bytes each. Of the memory that a device has, not of what is
-    free at the moment: a run must sum in the same order when it is repeated. `memory`: of a device that is not here."""
+def positions_per_chunk(vocabulary: int, device: torch.device, width: int, memory: int | None = None) -> int:
+    """Return how many positions have their logits in one chunk, `width` bytes per number.
+
+    The device's whole memory decides, not its free memory: a repeated run must sum in the same order. `memory`: bytes
+    of a device that is not present.
+    """
     if memory is None and device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     elif memory is None:
@@ -84,102 +82,85 @@ def chunk_rows(vocabulary: int, device: torch.device, width: int, memory: int | 
 
 
 def supervised_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    rows: Tensor | None = None,
-    row_ids: Tensor | None = None,
-    token_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
+    hidden: Tensor, head: Head, targets: Tensor, token_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(what is minimized, summed; plain cross-entropy of each position), both float32; only the sum has a gradient.
+    """Return the weighted sum of the cross-entropy, (), and the plain cross-entropy of each position, (N,).
 
-    hidden:  (N, D) final hidden states of the supervised positions
-    weight:  (V, D) the head; its gradient is computed only if it requires one
-    targets: (N,)   token ids
-    rows:    (K, D) float32, trained in place of `weight[row_ids]`, or None
-    row_ids: (K,)   int64
-    token_weights: (N,) float32, or None where every token counts 1
+    Both are float32; only the sum has a gradient.
+
+    hidden:        (N, D) final hidden states of the supervised positions
+    targets:       (N,)   token ids
+    token_weights: (N,)   float32; None: every token has weight 1
     """
     total, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, targets, rows, row_ids, token_weights, label_smoothing, z_loss
+        hidden, head.weight, head.new_embeddings, head, targets, token_weights
     )
     return total, losses
 
 
 @torch.no_grad()
-def target_ranks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, rows: Tensor | None = None, row_ids: Tensor | None = None
-) -> Tensor:
-    """(N,) int64: the place of each target among the vocabulary by its logit; 1 is the likeliest token."""
+def target_ranks(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Return the rank of each target in the vocabulary by its logit, (N,) int64; the likeliest token has rank 1."""
     ranks = torch.empty_like(targets)
-    for part, _, _, logits in _chunks(hidden, weight, rows, row_ids):
-        own = logits.gather(1, targets[part, None])
-        ranks[part] = (logits > own).sum(-1) + 1
+    for chunk in _chunks(hidden, head):
+        own = chunk.logits.gather(1, targets[chunk.part, None])
+        ranks[chunk.part] = (chunk.logits > own).sum(-1) + 1
     return ranks
 
 
-def cross_entropy_(
-    logits: Tensor, targets: Tensor, weights: Tensor | None, label_smoothing: float, z_loss: float, slope: bool
-) -> tuple[Tensor, Tensor]:
-    """(N,) float32 cross-entropy of (N, V) logits, and (N,) what is minimized. With `slope`, the logits become the
-    gradient of the latter, in place; without, they are lost."""
-    if fast := on_gpu(logits):
-        both: tuple[Tensor, Tensor] = fast.cross_entropy_(logits, targets, weights, label_smoothing, z_loss, slope)
-        return both
+def cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor | None, with_gradient: bool) -> Tensor:
+    """Return the cross-entropy of (N, V) logits, (N,) float32.
+
+    With `with_gradient` the logits become the gradient of the weighted sum, in place. Without, they are undefined.
+    """
+    if fast := kernels_for(logits):
+        computed: Tensor = fast.cross_entropy_(logits, targets, weights, with_gradient)
+        return computed
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-    minimized = torch.empty_like(losses)
-    scratch = torch.empty(BLOCK_ROWS, logits.shape[1], dtype=torch.float32, device=logits.device)
-    for start in range(0, len(logits), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
+    scratch = torch.empty(BLOCK_POSITIONS, logits.shape[1], dtype=torch.float32, device=logits.device)
+    for start in range(0, len(logits), BLOCK_POSITIONS):
+        part = slice(start, start + BLOCK_POSITIONS)
         block, target = logits[part], targets[part, None]
         probs = torch.softmax(block, -1, dtype=torch.float32, out=scratch[: len(block)])
-        own, likelihood = block.gather(1, target)[:, 0].float(), probs.gather(1, target)[:, 0]
+        likelihood = probs.gather(1, target)[:, 0]
         losses[part] = -likelihood.log()
         if float(likelihood.min()) < SMALL:
-            losses[part] = block.float().logsumexp(-1) - own
-        normalizer = own + losses[part]
-        minimized[part] = losses[part]
-        if label_smoothing:
-            even = normalizer - block.mean(-1, dtype=torch.float32)
-            minimized[part] = (1 - label_smoothing) * losses[part] + label_smoothing * even
-        if z_loss:
-            minimized[part] += z_loss * normalizer.square()
-        if weights is not None:
-            minimized[part] *= weights[part]
-        if not slope:
+            losses[part] = block.float().logsumexp(-1) - block.gather(1, target)[:, 0].float()
+        if not with_gradient:
             continue
-        # d minimized / d logits = weight x ((1 + 2 z logsumexp) softmax - smoothed one-hot)
-        if z_loss:
-            probs *= 1 + 2 * z_loss * normalizer[:, None]
-        if label_smoothing:
-            probs -= label_smoothing / logits.shape[1]
-        probs.scatter_add_(1, target, probs.new_full(target.shape, label_smoothing - 1.0))
+        # The gradient of the loss by the logits: weight x (softmax - one-hot)
+        probs.scatter_add_(1, target, probs.new_full(target.shape, -1.0))
         if weights is not None:
             probs *= weights[part, None]
         block.copy_(probs)
-    return losses, minimized
+    return losses
 
 
-def _chunks(
-    hidden: Tensor, weight: Tensor, rows: Tensor | None, row_ids: Tensor | None
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Which positions; their (c, D) hidden states, the head, and (c, V) logits, in the dtype of the product. The logits
-    are the caller's to change until the next chunk."""
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+@dataclass(frozen=True)
+class _Chunk:
+    """Consecutive supervised positions. The caller may overwrite the logits until the next chunk."""
+
+    part: slice
+    hidden: Tensor  # (c, D), in the dtype of the product
+    matrix: Tensor  # (V, D), the head's, in the same dtype
+    logits: Tensor  # (c, V)
+
+
+def _chunks(hidden: Tensor, head: Head) -> Iterator[_Chunk]:
+    weight, device = head.weight, hidden.device.type
+    dtype = autocast_dtype(device) or weight.dtype
     with torch.autocast(device, enabled=False):
         matrix = weight.to(dtype)
-        size = min(chunk_rows(len(weight), hidden.device, dtype.itemsize), max(1, len(hidden)))
+        size = min(positions_per_chunk(len(weight), hidden.device, dtype.itemsize), max(1, len(hidden)))
         buffer = torch.empty(size, len(weight), dtype=dtype, device=hidden.device) if len(hidden) else hidden
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             h = hidden[part].to(dtype)
             logits = torch.mm(h, matrix.T, out=buffer[: len(h)])
-            if rows is not None and row_ids is not None:
-                logits.index_copy_(1, row_ids, F.linear(h.float(), rows).to(dtype))
-            yield part, h, matrix, logits
+            if head.new_embeddings is not None:
+                assert head.new_token_ids is not None
+                logits.index_copy_(1, head.new_token_ids, F.linear(h.float(), head.new_embeddings).to(dtype))
+            yield _Chunk(part, h, matrix, logits)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -187,51 +168,49 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,
-        weight: Tensor,
+        weight: Tensor,  # head.weight and head.new_embeddings: autograd needs them as arguments of their own
+        new_embeddings: Tensor | None,
+        head: Head,
         targets: Tensor,
-        rows: Tensor | None,
-        row_ids: Tensor | None,
         token_weights: Tensor | None,
-        label_smoothing: float,
-        z_loss: float,
     ) -> tuple[Tensor, Tensor]:
-        need_hidden, need_weight, _, need_rows, *_ = ctx.needs_input_grad
-        slope = need_hidden or need_weight or need_rows
+        need_hidden, need_weight, need_new, *_ = ctx.needs_input_grad
+        with_gradient = need_hidden or need_weight or need_new
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        minimized = torch.empty_like(losses)
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        grad_rows = torch.zeros_like(rows) if rows is not None and need_rows else None
-        for part, h, matrix, logits in _chunks(hidden, weight, rows, row_ids):
+        grad_new = torch.zeros_like(new_embeddings) if new_embeddings is not None and need_new else None
+        for chunk in _chunks(hidden, head):
+            part, logits = chunk.part, chunk.logits
             weights = None if token_weights is None else token_weights[part]
-            losses[part], minimized[part] = cross_entropy_(
-                logits, targets[part], weights, label_smoothing, z_loss, slope
-            )
-            if not slope:
+            losses[part] = cross_entropy_(logits, targets[part], weights, with_gradient)
+            if not with_gradient:
                 continue
-            row_slope = None
-            if rows is not None and row_ids is not None:
-                row_slope = logits.index_select(1, row_ids).float()
-                logits.index_fill_(1, row_ids, 0.0)  # the frozen columns that the rows stand in for
-                if grad_rows is not None:
-                    grad_rows.addmm_(row_slope.T, h.float())
+            new_slope = None  # the gradient of the new tokens' logits
+            if new_embeddings is not None:
+                assert head.new_token_ids is not None
+                new_slope = logits.index_select(1, head.new_token_ids).float()
+                logits.index_fill_(1, head.new_token_ids, 0.0)  # frozen columns that take no part in the loss
+                if grad_new is not None:
+                    grad_new.addmm_(new_slope.T, chunk.hidden.float())
             if grad_hidden is not None:
-                grad = logits @ matrix
-                grad_hidden[part] = (
-                    grad if row_slope is None or rows is None else torch.addmm(grad.float(), row_slope, rows)
-                )
+                grad = logits @ chunk.matrix
+                if new_slope is not None and new_embeddings is not None:
+                    grad = torch.addmm(grad.float(), new_slope, new_embeddings)
+                grad_hidden[part] = grad
             if grad_weight is not None:
-                grad_weight += logits.T @ h
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_rows)
+                grad_weight += logits.T @ chunk.hidden
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_new)
         ctx.dtypes = (hidden.dtype, weight.dtype, torch.float32)
         ctx.mark_non_differentiable(losses)
-        return minimized.sum(), losses
+        weighted = losses if token_weights is None else losses * token_weights
+        return weighted.sum(), losses
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         # In float32: a gradient scaler's factor alone may not fit in half precision
-        grad_hidden, grad_weight, grad_rows = (
+        grad_hidden, grad_weight, grad_new = (
             None if grad is None else (grad.float() * grad_total).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
-        return grad_hidden, grad_weight, None, grad_rows, None, None, None, None
+        return grad_hidden, grad_weight, grad_new, None, None, None

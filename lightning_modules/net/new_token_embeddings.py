@@ -1,7 +1,8 @@
-"""The rows of `<think>` and `</think>`: small trained tensors beside the frozen embedding and output head.
+"""Embeddings of new tokens: small trained tensors beside the frozen embedding matrix and output head.
 
-Two rows of 151,936 are new. Training the matrix for them, or copying it every forward as peft does, costs 600 MB a step
-at Qwen1.5-1.8B. Here the embedding's output is overwritten where an id is new, and the head's columns are replaced.
+`<think>` and `</think>` are 2 of 151,936 tokens. Training the matrix for them, or copying it in every forward pass as
+peft does, costs 600 MB a step with Qwen1.5-1.8B. Here the output of the embedding layer is overwritten where an id is
+new, and the columns of new tokens in the logits are replaced.
 """
 
 from collections.abc import Sequence
@@ -12,68 +13,71 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NewTokenInit = Literal["subtokens", "mean", "random"]
-SAMPLED = 4096  # rows of the matrix from which the spread is measured
-APART = 0.01  # of the spread, by which rows that start at the mean differ
+SAMPLED = 4096  # embeddings from which the standard deviation is measured
+APART = 0.01  # standard deviations of noise between new embeddings that start at the mean
 
 
 class NewTokenEmbedding(nn.Module):
-    """A frozen embedding with trained rows for some ids. `rows` is (K, D), float32 whatever the base is in."""
+    """A frozen embedding layer with trained embeddings for new ids: (K, D) float32, whatever the base's dtype."""
 
-    def __init__(self, base: nn.Embedding, ids: Sequence[int], start: Tensor) -> None:
+    def __init__(self, base: nn.Embedding, ids: Sequence[int], initial: Tensor) -> None:
         super().__init__()
         self.base = base
         self.ids = tuple(ids)
-        self.rows = nn.Parameter(start.detach().float().clone())
+        self.embeddings = nn.Parameter(initial.detach().float().clone())
 
     @property
     def weight(self) -> Tensor:
-        """The base matrix, in which the rows are not."""
+        """The base matrix; the new embeddings are not in it."""
         return self.base.weight
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(…) ids -> (…, D), in the dtype of the base."""
         embedded: Tensor = self.base(input_ids)
-        for row, token_id in zip(self.rows, self.ids, strict=True):
-            embedded = torch.where((input_ids == token_id).unsqueeze(-1), row.to(embedded.dtype), embedded)
+        for embedding, token_id in zip(self.embeddings, self.ids, strict=True):
+            embedded = torch.where((input_ids == token_id).unsqueeze(-1), embedding.to(embedded.dtype), embedded)
         return embedded
 
 
 class NewTokenHead(nn.Module):
-    """A frozen output head with trained rows for some ids; where the model ties both, `rows` is the embedding's."""
+    """A frozen output head with trained embeddings for new ids; a tied model shares them with its embedding layer."""
 
-    def __init__(self, base: nn.Linear, ids: Sequence[int], rows: nn.Parameter) -> None:
+    def __init__(self, base: nn.Linear, ids: Sequence[int], embeddings: nn.Parameter) -> None:
         super().__init__()
         self.base = base
         self.ids = tuple(ids)
-        self.rows = rows
-        self.index: Tensor  # of the ids; made from a list it would have the host wait for the device each time
-        self.register_buffer("index", torch.tensor(self.ids, device=rows.device), persistent=False)
+        self.embeddings = embeddings
+        self.index: Tensor  # the ids on the device; a list would make the host wait for the device at each use
+        self.register_buffer("index", torch.tensor(self.ids, device=embeddings.device), persistent=False)
 
     @property
     def weight(self) -> Tensor:
-        """The base matrix, in which the rows are not."""
+        """The base matrix; the new embeddings are not in it."""
         return self.base.weight
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) -> (…, V) logits."""
         logits: Tensor = self.base(hidden)
-        return logits.index_copy(-1, self.index, F.linear(hidden.float(), self.rows).to(logits.dtype))
+        return logits.index_copy(-1, self.index, F.linear(hidden.float(), self.embeddings).to(logits.dtype))
 
 
-def start_embeddings(
+def initial_embeddings(
     matrix: Tensor, pieces: Sequence[Sequence[int]], known: int, init: NewTokenInit = "subtokens"
 ) -> Tensor:
-    """(K, D) float32 start values for K new rows beside the first `known` rows of the matrix; no two are equal.
+    """Return initial embeddings, (K, D) float32, for K new tokens; no two are equal.
 
-    subtokens: the mean of the rows of the pieces that the token's text had before. `<think>` and `</think>` share
-               some of them, so they start near each other's meaning and apart.
-    mean:      the mean of all known rows (https://nlp.stanford.edu/~johnhew/vocab-expansion.html), and a little noise.
-    random:    drawn from a normal distribution with the mean and the spread of the known rows.
+    matrix: (V, D), of which the first `known` embeddings belong to tokens
+    pieces: for each new token, the ids that spelled its text before
+    init:   subtokens: the mean of the embeddings of the pieces. `<think>` and `</think>` share some pieces and differ
+                       in others.
+            mean:      the mean of all known embeddings (https://nlp.stanford.edu/~johnhew/vocab-expansion.html), plus
+                       a little noise
+            random:    drawn from a normal distribution with the mean and standard deviation of the known embeddings
     """
     matrix = matrix.detach()
     if init == "subtokens":
         return torch.stack([matrix[list(ids)].float().mean(0) for ids in pieces])
     mean = matrix[:known].mean(0, dtype=torch.float32)
-    spread = matrix[: known : max(1, known // SAMPLED)].float().std(0)
-    noise = torch.randn(len(pieces), matrix.shape[1], device=matrix.device) * spread
+    deviation = matrix[: known : max(1, known // SAMPLED)].float().std(0)
+    noise = torch.randn(len(pieces), matrix.shape[1], device=matrix.device) * deviation
     return mean + noise * (APART if init == "mean" else 1.0)

@@ -1,4 +1,4 @@
-"""A frozen base in 4 bits a weight, by bitsandbytes (QLoRA, arXiv 2305.14314)."""
+"""A frozen base with 4 bits per weight, by bitsandbytes (QLoRA, arXiv 2305.14314)."""
 
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -13,16 +13,16 @@ Quantize = Literal["nf4"]
 
 
 def check_quantize(quantize: Quantize | None, lora: LoraSettings | None, from_scratch: bool) -> None:
-    """Raises UserError where a base cannot be held in 4 bits."""
+    """Raise UserError if the base cannot be held in 4 bits."""
     if quantize is None:
         return
     if from_scratch:
-        problem, fix = "is for a base that is there already", "set model.from_scratch false, or model.quantize null"
+        problem, fix = "needs a pretrained base", "set model.from_scratch false, or model.quantize null"
     elif lora is None:
         problem, fix = "holds weights that cannot be trained", "set model.lora to train adapters"
     elif lora.changes_base:
         problem = f"and init_lora_weights {lora.peft['init_lora_weights']!r} both change the base's weights"
-        fix = "take out model.lora.peft.init_lora_weights, or set model.quantize null"
+        fix = "remove model.lora.peft.init_lora_weights, or set model.quantize null"
     elif find_spec("bitsandbytes") is None:
         problem = "needs a package that is not installed"
         fix = "install it: pip install -c constraints.txt bitsandbytes"
@@ -32,10 +32,10 @@ def check_quantize(quantize: Quantize | None, lora: LoraSettings | None, from_sc
 
 
 def quantization(quantize: Quantize, dtype: torch.dtype) -> Any:
-    """What transformers loads a base with: NormalFloat4, its scales in 8 bits, computing in `dtype`.
+    """Return transformers' settings for a base in NormalFloat4, with scales in 8 bits and products in `dtype`.
 
-    Embedding, norms and head stay in `dtype`. peft's `prepare_model_for_kbit_training` is not called: it would hold
-    them in float32, 2.5 GB at Qwen1.5-1.8B.
+    Embedding, norms and head stay in `dtype`. peft's `prepare_model_for_kbit_training` would hold them in float32,
+    2.5 GB with Qwen1.5-1.8B, so it is not called.
     """
     from transformers import BitsAndBytesConfig
 
@@ -48,10 +48,10 @@ def quantization(quantize: Quantize, dtype: torch.dtype) -> Any:
 
 
 def compute_as_in_training(model: nn.Module) -> None:
-    """Lets evaluation compute as training does.
+    """Make evaluation compute as training does.
 
-    On a CPU with bfloat16 instructions bitsandbytes 0.50 packs the weights anew at the first evaluation, for good: from
-    then on no gradient passes the layer, and layers whose width is no multiple of 64 fail.
+    On a CPU with bfloat16 instructions, bitsandbytes 0.50 repacks the weights at the first evaluation. From then on no
+    gradient passes through the layer, and layers whose width is not a multiple of 64 fail.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

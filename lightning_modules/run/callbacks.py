@@ -16,10 +16,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.same_rows import identity
 from errors import UserError
-from lightning_modules.evaluation.metrics import Answered, from_all_ranks
+from lightning_modules.evaluation.summary import SAMPLES
+from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.folder import Run
-
-SAMPLES = 3  # rows shown at the end and kept in samples.md
 
 log = logging.getLogger("thinkwright")
 
@@ -48,7 +48,7 @@ class RunStart(Callback):
             self.keep()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         known = {"identity": identity(data), "epochs": data.epochs.figures()}
-        self.run.update_summary(data=asdict(data.report) | known)
+        self.run.update_summary(data=asdict(data.stats) | known)
 
 
 class SampleTable(Callback):
@@ -59,7 +59,7 @@ class SampleTable(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        answered: list[Answered] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
+        answered: list[AnsweredRow] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
         if not answered:
             return
         with self.run.samples.open("a", encoding="utf-8") as file:

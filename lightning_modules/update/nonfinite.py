@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from datamodules.batches.collate import Batch
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import write_checkpoint
-from lightning_modules.evaluation.metrics import from_all_ranks
+from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.folder import Run
 
 LEAST_SCALE = 1.0  # of a gradient scaler; an overflow at a higher one is its way of finding a lower one

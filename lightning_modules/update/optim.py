@@ -28,15 +28,10 @@ class OptimSettings:
     """Course after the warm-up: level, or falling to min_lr_ratio at the last step."""
     warmup_ratio: float = 0.0
     """Share of all optimizer steps over which the learning rate rises from 0."""
-    warmup_steps: int | None = None
-    """The same in optimizer steps, in place of warmup_ratio."""
     min_lr_ratio: float = 0.0
     """What a linear or cosine schedule ends at, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        if self.warmup_steps is not None and (self.warmup_steps < 0 or self.warmup_ratio):
-            problem = "is below 0" if self.warmup_steps < 0 else "is given beside model.optim.warmup_ratio"
-            raise UserError("model.optim.warmup_steps", self.warmup_steps, problem, "give one of the two, 0 or more")
         for name in ("lr", "new_token_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
@@ -62,7 +57,7 @@ def build_optimizer(
     rows: list[nn.Parameter] = []
     for name, parameter in parameters:
         if parameter.requires_grad:
-            (rows if name.endswith(".rows") else matrices if parameter.ndim > 1 else vectors).append(parameter)
+            (rows if name.endswith(".embeddings") else matrices if parameter.ndim > 1 else vectors).append(parameter)
     groups = [
         {"params": matrices, "lr": settings.lr, "weight_decay": settings.weight_decay},
         {"params": vectors, "lr": settings.lr, "weight_decay": 0.0},
@@ -93,7 +88,7 @@ def restore_settings(schedule: LambdaLR, groups: list[dict[str, Any]]) -> None:
 
 def lr_factor(step: int, total: int, settings: OptimSettings) -> float:
     """The learning rate of optimizer step `step` (from 0) of `total`, as a share of the peak."""
-    warmup = settings.warmup_ratio * total if settings.warmup_steps is None else settings.warmup_steps
+    warmup = settings.warmup_ratio * total
     if step < warmup:
         return (step + 1) / (math.ceil(warmup) + 1)
     if settings.lr_scheduler_type == "constant":

@@ -46,7 +46,7 @@ def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> 
     folder = only_run(tmp_path, "multi_think")
     checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
-    assert sum(name.endswith(".rows") for name in checkpoint["state_dict"]) == 2  # untied: embedding and head
+    assert sum(name.endswith(".embeddings") for name in checkpoint["state_dict"]) == 2  # untied: embedding and head
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["after"]["loss_thought"] < summary["before"]["loss_thought"]
 
@@ -73,7 +73,7 @@ def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_
     assert fitted.returncode == 0, fitted.stderr
     checkpoint = read_checkpoint(only_run(tmp_path, "single_think") / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
-    assert sum(name.endswith(".rows") for name in checkpoint["state_dict"]) == 1  # tied: one pair serves both
+    assert sum(name.endswith(".embeddings") for name in checkpoint["state_dict"]) == 1  # tied: one pair serves both
 
 
 def test_the_id_that_circulates(env: dict[str, str], tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(in_trained: 
     path = in_trained / "checkpoints" / "last.ckpt"
     content = read_checkpoint(path)
     names = set(content["state_dict"])
-    assert all("lora_" in name or name.endswith(".rows") for name in names)
-    assert sum(name.endswith(".rows") for name in names) == 1  # tied
+    assert all("lora_" in name or name.endswith(".embeddings") for name in names)
+    assert sum(name.endswith(".embeddings") for name in names) == 1  # tied
     assert all(tensor.dtype == torch.float32 for tensor in content["state_dict"].values())
     assert content[KEY]["base"] == "assets/tiny-qwen"
     assert content["optimizer_states"] and content["lr_schedulers"] and content[KEY]["train_loss"]

@@ -28,7 +28,7 @@ def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **set
 
 
 def rows(loader: PlanLoader) -> list[list[int]]:
-    return [batch.rows for batch in loader]
+    return [batch.indices for batch in loader]
 
 
 def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
@@ -37,7 +37,7 @@ def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
     assert len(ranks[0]) == len(ranks[1]) == 6  # 3 steps of 4 x 2 x 2 rows, 2 batches each
 
 
-@pytest.mark.parametrize("packing", ["none", "grouped", "packed"])
+@pytest.mark.parametrize("packing", ["none", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, packing: str) -> None:
     settings: dict[str, Any] = {"packing": packing}
@@ -54,7 +54,7 @@ def test_what_a_fit_cannot_train_on_is_said_in_the_validation_that_it_begins_wit
     module.setup("validate")  # a command of its own has nothing to train
     assert module.epochs is None
     module.trains = True
-    with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one packed row"):
+    with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one pack"):
         module.setup("validate")
 
 
@@ -69,7 +69,7 @@ def test_how_epochs_are_cut_is_said_once(tmp_path: Any, caplog: pytest.LogCaptur
 def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -> None:
     for workers in (0, 2):
         loader = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()
-        assert [batch.rows for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert [batch.indices for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_fewer_rows_than_asked_for_are_used_and_said(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,9 +12,9 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
 from errors import UserError
-from lightning_modules.generation.answers import EvalSettings
+from lightning_modules.evaluation.answers import EvalSettings
 from lightning_modules.net.lora import LoraSettings
-from lightning_modules.net.loss import LossSettings, RoleWeights
+from lightning_modules.net.loss import RoleWeights
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.optim import OptimSettings
 from tests.conftest import TINY
@@ -142,10 +142,9 @@ def test_the_tags_are_learned(tmp_path: Path) -> None:
 
 
 def test_a_role_that_weighs_nothing_is_not_learned(make_batch: Any) -> None:
-    weightless = LossSettings(weights=RoleWeights(thought=0.0))
     totals = []
-    for settings in (LossSettings(), weightless):
-        tuner = ThinkTuner(lora=LORA, loss=settings)
+    for weights in (RoleWeights(), RoleWeights(thought=0.0)):
+        tuner = ThinkTuner(lora=LORA, role_weights=weights)
         torch.manual_seed(0)
         tuner.configure_model()
         assert tuner.net is not None

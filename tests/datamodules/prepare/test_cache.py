@@ -63,7 +63,7 @@ def test_prepared_rows_are_what_the_tokenizer_gives(
     assert last.ids.dtype == np.int32
     assert last.roles.dtype == np.int8
     assert (train.supervised[-1], train.lengths[-1]) == ((last.roles != Role.PROMPT).sum(), len(last.ids))
-    assert last.row == len(train) - 1
+    assert last.index == len(train) - 1
 
 
 def test_a_second_time_costs_nothing_and_any_change_counts(

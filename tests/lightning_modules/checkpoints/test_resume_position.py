@@ -58,11 +58,10 @@ PACKED = StepSize(4, 4, 4, "packed", 512, 50)
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (FOUR, "4 devices, packed into rows of 512 tokens, now 4 rows x 4 accumulated x 4 devices, 50 steps"),
-        (StepSize(4, 4, 4, "packed", 512, 60), "packed into rows of 512 tokens"),
-        (StepSize(4, 4, 4, "packed", 1024, 50), "packed into rows of 512 tokens, now 4 rows x 4 accumulated x 4 devices, "
-         "packed into rows of 1,024 tokens"),
-        (StepSize(4, 4, 4, "grouped"), "now 4 rows x 4 accumulated x 4 devices, grouped by length"),
+        (FOUR, "4 packs of 512 tokens x 4 accumulated x 4 devices, now 4 rows x 4 accumulated x 4 devices, 50 steps"),
+        (StepSize(4, 4, 4, "packed", 512, 60), "4 packs of 512 tokens"),
+        (StepSize(4, 4, 4, "packed", 1024, 50), "4 packs of 512 tokens x 4 accumulated x 4 devices, now 4 packs of 1,024 "
+         "tokens x 4 accumulated x 4 devices"),
     ],
 )  # fmt: skip
 def test_other_packing_begins_the_epoch_anew_and_is_named(other: StepSize, words: str) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.fused.lora_linear import Dtypes, FusedLoRALinear
+from lightning_modules.fused.lora_linear import FusedLoRALinear
+from lightning_modules.fused.packed_forward import ProductDtypes
 
-EXACT = Dtypes(torch.float32, torch.float32)
+EXACT = ProductDtypes(torch.float32, torch.float32)
 
 
 def modules(bias: bool) -> nn.ModuleDict:
@@ -36,12 +37,12 @@ def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, fu
     weights = group.weights(EXACT, fused)
     assert len(weights.frozen) == (1 if fused else 4)
     with torch.no_grad():
-        outputs, low = group.forward(x, weights, EXACT)
+        outputs, a_out = group.forward(x, weights, EXACT)
         given = group.like_outputs(x, weights)
         for place, grad in zip(given, grads, strict=True):
             place.copy_(grad)
-        grad_x, trained = group.backward(given, x, low, weights, EXACT)
-        none, _ = group.backward(given, x, low, weights, EXACT, to_x=False)
+        grad_x, trained = group.backward(given, x, a_out, weights, EXACT)
+        none, _ = group.backward(given, x, a_out, weights, EXACT, to_x=False)
     assert none is None and grad_x is not None
     for ours, theirs in zip([*outputs, grad_x, *trained], [*right, *wanted], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -60,9 +61,9 @@ def test_fused_weights_stay_the_layers_own_and_adapters_are_taken_anew() -> None
                 torch.testing.assert_close(ours, layer(x), rtol=1e-5, atol=1e-5)
 
     check()
-    assert group.fused is not None
+    assert group.stack is not None
     storages = {base.weight.untyped_storage().data_ptr() for base in group.bases}
-    assert storages == {group.fused.untyped_storage().data_ptr()}
+    assert storages == {group.stack.untyped_storage().data_ptr()}
     with torch.no_grad():
         group.bases[1].weight.mul_(2)
         for parameter in group.trained():
@@ -77,14 +78,14 @@ def test_a_first_pass_in_inference_mode_leaves_training_possible() -> None:
     with torch.inference_mode():
         group.weights(EXACT, True)
     weights = group.weights(EXACT, True)
-    _, low = group.forward(x, weights, EXACT)
-    assert not any(part.is_inference() for part in (*weights.frozen, weights.a, low) if part is not None)
+    _, a_out = group.forward(x, weights, EXACT)
+    assert not any(part.is_inference() for part in (*weights.frozen, weights.a, a_out) if part is not None)
 
 
 def test_without_adapters_there_is_nothing_trained() -> None:
     group = FusedLoRALinear([nn.Linear(3, 4), nn.Linear(3, 2)])
     x: Tensor = torch.randn(5, 3)
     weights = group.weights(EXACT, False)
-    _, low = group.forward(x, weights, EXACT)
-    assert low is None and group.trained() == []
+    _, a_out = group.forward(x, weights, EXACT)
+    assert a_out is None and group.trained() == []
     assert group.backward([torch.ones(5, 4), torch.ones(5, 2)], None, None, weights, EXACT)[1] == []

@@ -22,7 +22,7 @@ ADAPTERS = {
 
 
 def made(
-    lora: LoraSettings | None, tokenizer: ThinkTokenizer, lean: bool, kind: str = "qwen2", **more: Any
+    lora: LoraSettings | None, tokenizer: ThinkTokenizer, fused: bool, kind: str = "qwen2", **more: Any
 ) -> ThinkNet:
     base = random_lm(kind)
     for parameter in base.parameters():  # norms, and biases where the kind has them
@@ -32,7 +32,7 @@ def made(
     if more.get("dtype"):
         base = base.to(more["dtype"])
     checkpoint_activations(base, more.get("checkpointing", False))
-    net = ThinkNet(base, tokenizer, lora, lean=lean)
+    net = ThinkNet(base, tokenizer, lora, fused=fused)
     for p in net.parameters():
         if p.requires_grad:
             torch.manual_seed(p.numel())
@@ -47,13 +47,13 @@ def results(net: ThinkNet, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied", "llama"])
 @pytest.mark.parametrize("adapters", ADAPTERS)
-def test_lean_layers_give_the_loss_and_gradients_of_transformers_layers(
+def test_fused_layers_give_the_loss_and_gradients_of_transformers_layers(
     kind: str, adapters: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     batch, lora = make_batch(0, 3, 9), ADAPTERS[adapters]
-    lean, plain = (made(lora, tiny_tokenizer, on, kind) for on in (True, False))
-    assert lean.not_fused is None and plain.not_fused is not None
-    (ours, mine), (theirs, right) = results(lean, batch), results(plain, batch)
+    fused, plain = (made(lora, tiny_tokenizer, on, kind) for on in (True, False))
+    assert fused.not_fused is None and plain.not_fused is not None
+    (ours, mine), (theirs, right) = results(fused, batch), results(plain, batch)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     for one, two in zip(mine, right, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
@@ -68,8 +68,8 @@ def test_in_half_precision_they_are_as_near_to_the_exact_gradient(
     batch, lora = make_batch(0, 3, 9), ADAPTERS["all"]
     _, exact = results(made(lora, tiny_tokenizer, False), batch)
     errors = []
-    for lean in (True, False):
-        net = made(lora, tiny_tokenizer, lean, dtype=dtype)
+    for fused in (True, False):
+        net = made(lora, tiny_tokenizer, fused, dtype=dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             _, mine = results(net, batch)
         assert all(g.dtype == torch.float32 for g in mine)
@@ -77,7 +77,7 @@ def test_in_half_precision_they_are_as_near_to_the_exact_gradient(
     assert errors[0] < max(1.5 * errors[1], 0.02)
 
 
-def test_gradient_checkpointing_and_lean_layers_go_together(
+def test_gradient_checkpointing_and_fused_layers_go_together(
     tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     batch = make_batch(0, 3)
@@ -128,8 +128,8 @@ def test_on_a_gpu_they_give_what_transformers_layers_give(
     batch, lora = make_batch(0, 3, 9), ADAPTERS[adapters]
     _, exact = results(made(lora, tiny_tokenizer, False), batch)
     errors = []
-    for lean in (True, False):
-        net = made(lora, tiny_tokenizer, lean, dtype=dtype).cuda()
+    for fused in (True, False):
+        net = made(lora, tiny_tokenizer, fused, dtype=dtype).cuda()
         with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
             _, mine = results(net, batch.to("cuda"))
         errors.append(max(float((a.cpu() - b).norm() / b.norm()) for a, b in zip(mine, exact, strict=True)))

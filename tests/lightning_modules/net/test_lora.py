@@ -101,7 +101,7 @@ def test_every_variant_learns_in_float32_and_leaves_the_base(
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
     frozen = {name: p.clone() for name, p in net.named_parameters() if not p.requires_grad}
     assert {p.dtype for p in trained.values()} == {torch.float32}
-    assert all("lora_" in name or name.endswith(".rows") for name in trained)
+    assert all("lora_" in name or name.endswith(".embeddings") for name in trained)
     before = {name: p.detach().clone() for name, p in trained.items()}
     optimizer = build_optimizer(trained.items(), OptimSettings(lr=1e-2, weight_decay=0.1))
     losses = []

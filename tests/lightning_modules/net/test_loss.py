@@ -15,7 +15,7 @@ IDS = torch.tensor([7, 90])
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "chunk_rows", lambda *_: 10)  # four chunks, the last one short
+    monkeypatch.setattr(module, "positions_per_chunk", lambda *_: 10)  # four chunks, the last one short
 
 
 def inputs(seed: int = 0) -> tuple[torch.Tensor, ...]:

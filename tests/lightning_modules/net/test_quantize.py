@@ -11,7 +11,8 @@ from errors import UserError
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.quantize import check_quantize
-from lightning_modules.net.think_net import ThinkNet, load_base
+from lightning_modules.net.base_model import load_base
+from lightning_modules.net.think_net import ThinkNet
 from tests.conftest import TINY, random_lm
 
 pytest.importorskip("bitsandbytes")

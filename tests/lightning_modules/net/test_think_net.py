@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from datamodules.text.response import Tags
+from datamodules.text.tags import Tags
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
@@ -18,7 +18,8 @@ from lightning_modules.net.activation_checkpointing import checkpoint_activation
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.loss import LossSettings, RoleWeights
 from lightning_modules.net.new_token_embeddings import NewTokenInit
-from lightning_modules.net.think_net import ThinkNet, load_base
+from lightning_modules.net.base_model import load_base
+from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.update.optim import OptimSettings, build_optimizer
 from tests.conftest import KINDS, TINY, random_lm
 
@@ -95,7 +96,7 @@ def test_each_role_is_weighed_smoothed_and_held_as_full_logits_would_be(
 def test_further_tokens_have_rows_of_their_own(kind: str, make_batch: MakeBatch) -> None:
     tokenizer = ThinkTokenizer.load(str(TINY), None, Tags(), ("<step>", "[mol]"))
     net = ThinkNet(random_lm(kind), tokenizer, LORA)
-    rows = [p for name, p in net.named_parameters() if name.endswith(".rows")]
+    rows = [p for name, p in net.named_parameters() if name.endswith(".embeddings")]
     assert [tuple(p.shape) for p in rows] == [(4, 32)] * (1 if kind == "qwen2-tied" else 2)
     batch = make_batch(0)
     batch.input_ids[0, 3] = tokenizer.new_ids[2]
@@ -130,7 +131,7 @@ def test_no_step_makes_a_copy_of_a_vocabulary_matrix_or_all_logits(
 ) -> None:
     """Nor a gradient of one, nor moments: the largest tensor that a whole training step makes is smaller."""
     vocabulary, width = 40_000, 32
-    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_: 8)  # of the batch's hundreds of positions
+    monkeypatch.setattr(loss_module, "positions_per_chunk", lambda *_: 8)  # of the batch's hundreds of positions
     net, batch = ThinkNet(random_lm(kind, vocabulary).to(dtype), tiny_tokenizer, LORA), make_batch(0, 3, 9)
     optimizer = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1))
     with Largest(net.parameters()) as seen:
@@ -144,9 +145,9 @@ def test_rows_start_as_is_set(tiny_tokenizer: ThinkTokenizer) -> None:
     for init in get_args(NewTokenInit):
         torch.manual_seed(0)
         net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, LORA, init)
-        starts[init] = next(p.detach() for name, p in net.named_parameters() if name.endswith(".rows"))
+        starts[init] = next(p.detach() for name, p in net.named_parameters() if name.endswith(".embeddings"))
     matrix = random_lm("qwen2").get_input_embeddings().weight.detach()
-    pieces = torch.stack([matrix[list(ids)].mean(0) for ids in tiny_tokenizer.pieces])
+    pieces = torch.stack([matrix[list(ids)].mean(0) for ids in tiny_tokenizer.subtoken_ids])
     torch.testing.assert_close(starts["subtokens"], pieces)
     known = matrix[: tiny_tokenizer.base_size]
     assert (starts["mean"] - known.mean(0)).abs().max() < 0.1 * known.std()
@@ -172,7 +173,7 @@ def test_rows_of_a_batch_do_not_see_each_other(tiny_tokenizer: ThinkTokenizer, m
 def test_lora_trains_adapters_and_the_two_rows_and_nothing_else(kind: str, tiny_tokenizer: ThinkTokenizer) -> None:
     net = net_of(kind, tiny_tokenizer)
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    rows = {name: p for name, p in trained.items() if name.endswith(".rows")}
+    rows = {name: p for name, p in trained.items() if name.endswith(".embeddings")}
     assert [tuple(p.shape) for p in rows.values()] == [(2, 32)] * (1 if kind.endswith("tied") else 2)
     assert all("lora_" in name for name in set(trained) - set(rows))
     assert len(set(trained) - set(rows)) == 2 * 4 * 2  # layers x q, k, v, o x A, B
@@ -276,5 +277,5 @@ def test_the_real_vocabulary_keeps_its_size(qwen_base: Callable[..., Path]) -> N
         folder = str(qwen_base(tied))
         net = ThinkNet(load_base(folder, None, "float32"), ThinkTokenizer.load(folder), LoraSettings())
         assert net.vocabulary == 151_936
-        rows = [p for name, p in net.named_parameters() if name.endswith(".rows")]
+        rows = [p for name, p in net.named_parameters() if name.endswith(".embeddings")]
         assert len(rows) == (1 if tied else 2)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from lightning_modules.evaluation.metrics import Answered
-from lightning_modules.generation.generate import Generation
+from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.generation.think_response import ThinkResponse
 from lightning_modules.run.callbacks import MetricsCsv, ResumeHint, RunStart, SampleTable
 from lightning_modules.run.folder import Run
 
@@ -40,8 +40,8 @@ def test_metrics_survive_a_kill_between_two_steps_of_their_own_keeping(tmp_path:
 
 
 def test_samples_are_added_and_nothing_in_them_ends_their_block(tmp_path: Path) -> None:
-    written = Generation("<think>a</think>\n```\n# b", ("a",), "b", True, True)
-    rows = [Answered(i, "g", "Ask\n", written, written) for i in range(5)]
+    written = ThinkResponse("<think>a</think>\n```\n# b", ("a",), "b", True, True)
+    rows = [AnsweredRow(i, "g", "Ask\n", written, written) for i in range(5)]
     table = SampleTable(Run(tmp_path))
     for step in (0, 7):
         table.on_validation_end(SimpleNamespace(global_step=step), SimpleNamespace(answered=rows))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
     module = nn.ModuleDict({"frozen": nn.Linear(2, 2), "adapter": nn.Linear(2, 3)})
     module["frozen"].requires_grad_(False)
     rows = nn.Parameter(torch.zeros(2, 4))
-    parameters = [*module.named_parameters(), ("embed.rows", rows)]
+    parameters = [*module.named_parameters(), ("embed.embeddings", rows)]
     groups = build_optimizer(parameters, OptimSettings(lr=1e-3, new_token_lr=1e-2, weight_decay=0.1)).param_groups
     assert [[tuple(p.shape) for p in group["params"]] for group in groups] == [[(3, 2)], [(3,)], [(2, 4)]]
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (1e-2, 0.0)]
@@ -38,12 +38,12 @@ def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: 
         assert all("norm" in name or name.endswith(".bias") for name in others)
     else:
         assert all("lora_A" in name or "lora_B" in name for name in decaying)
-        assert all("lora_magnitude_vector" in name or name.endswith(".rows") for name in others)
+        assert all("lora_magnitude_vector" in name or name.endswith(".embeddings") for name in others)
         assert any("lora_magnitude_vector" in name for name in others)
 
 
 def test_the_rows_take_the_common_rate_by_default() -> None:
-    (group,) = build_optimizer([("rows.rows", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)).param_groups
+    (group,) = build_optimizer([("new.embeddings", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)).param_groups
     assert group["lr"] == 1e-3
 
 
@@ -89,12 +89,3 @@ def test_schedules_rise_and_fall_as_said() -> None:
 def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"model\.optim\."):
         OptimSettings(**settings)  # type: ignore[arg-type]
-
-
-def test_a_warm_up_may_be_given_in_steps_which_needs_no_end() -> None:
-    settings = OptimSettings(warmup_steps=4)
-    assert [lr_factor(step, -1, settings) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-    assert lr_factor(0, 10, OptimSettings(warmup_steps=0)) == 1.0
-    for wrong in ({"warmup_steps": -1}, {"warmup_steps": 5, "warmup_ratio": 0.1}):
-        with pytest.raises(UserError, match=r"model\.optim\.warmup_steps"):
-            OptimSettings(**wrong)

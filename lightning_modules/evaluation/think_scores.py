@@ -1,0 +1,88 @@
+"""Scores of answered rows: well-formed thinking, endings, right answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.generation.think_response import ThinkResponse
+
+BOX = r"\boxed{"
+
+
+@dataclass(frozen=True)
+class AnsweredRow:
+    """A held-out row with the model's response."""
+
+    row: int
+    group: str
+    prompt: str
+    written: ThinkResponse  # by the model
+    reference: ThinkResponse  # of the data
+
+    @property
+    def matches(self) -> bool:
+        return same_answer(self.written, self.reference)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `predict` writes."""
+        known = {"row": self.row, "reference": self.reference.answer.strip(), "matches": self.matches}
+        return known | self.written.as_json(self.prompt)
+
+
+def same_answer(written: ThinkResponse, reference: ThinkResponse) -> bool:
+    """Return whether a response is finished and has the reference's answer, apart from white space.
+
+    If both answers have a \\boxed{}, the last boxes are compared, else the whole answers. Equal values in different
+    notation do not match.
+    """
+    if not written.finished:
+        return False
+    ours, theirs = last_boxed(written.answer), last_boxed(reference.answer)
+    if ours is not None and theirs is not None:
+        return "".join(ours.split()) == "".join(theirs.split())
+    return written.answer.split() == reference.answer.split()
+
+
+def last_boxed(text: str) -> str | None:
+    """Return the content of the last \\boxed{} that is closed, with any nested braces; None if there is none."""
+    found, start = None, text.find(BOX)
+    while start >= 0:
+        begin = end = start + len(BOX)
+        depth = 1
+        while depth and end < len(text):
+            if text[end] == "\\":
+                end += 1  # an escaped brace does not count
+            else:
+                depth += (text[end] == "{") - (text[end] == "}")
+            end += 1
+        if not depth:
+            found = text[begin : end - 1]
+        start = text.find(BOX, begin if depth else end)
+    return found
+
+
+def think_scores(answered: Sequence[AnsweredRow]) -> dict[str, float]:
+    """Return scores of answered rows; empty for no rows.
+
+    answered: number of rows; think_format, finished, answer_match: ratios from 0 to 1 of well-formed, finished and
+    right responses; thoughts: mean number of thoughts. With several groups also answered and answer_match by group.
+    """
+    if not answered:
+        return {}
+
+    def match_ratio(rows: Sequence[AnsweredRow]) -> float:
+        return sum(row.matches for row in rows) / len(rows)
+
+    scores = {
+        "answered": float(len(answered)),
+        "think_format": sum(row.written.well_formed for row in answered) / len(answered),
+        "finished": sum(row.written.finished for row in answered) / len(answered),
+        "thoughts": sum(len(row.written.thoughts) for row in answered) / len(answered),
+        "answer_match": match_ratio(answered),
+    }
+    groups = sorted({row.group for row in answered})
+    if len(groups) > 1:
+        for group in groups:
+            rows = [row for row in answered if row.group == group]
+            scores |= {f"answered/{group}": float(len(rows)), f"answer_match/{group}": match_ratio(rows)}
+    return scores

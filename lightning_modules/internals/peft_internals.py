@@ -1,0 +1,101 @@
+"""Private APIs of peft: what a LoRA layer holds, and the names of tensors in an adapter's file."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+
+ADAPTER = "default"  # the name that get_peft_model gives to an adapter
+
+
+class LoraParts(NamedTuple):
+    """The adapter of one linear layer: out = base(x) + scale * B A x."""
+
+    a: nn.Linear  # (in -> rank)
+    b: nn.Linear  # (rank -> out)
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.a.out_features
+
+
+def base_layer(module: Any) -> nn.Linear:
+    """Return the linear layer under peft's LoRA layer; of a module without an adapter the module itself."""
+    base: nn.Linear = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+    return base
+
+
+def lora_parts(module: Any) -> LoraParts | None:
+    """Return the adapter of a linear layer; None if it has none.
+
+    Why private: a layer's `lora_A`, `lora_B` and `scaling`, by the adapter's name, are the only way to its tensors.
+    """
+    if base_layer(module) is module:
+        return None
+    return LoraParts(module.lora_A[ADAPTER], module.lora_B[ADAPTER], float(module.scaling[ADAPTER]))
+
+
+def not_plain_lora_reason(module: Any) -> str | None:
+    """Return why a layer's output is not base(x) + scale * B A x; None if it is, also without an adapter.
+
+    Why private: peft has no public way to ask for variants (DoRA and others), dropout and biases of a layer.
+    """
+    if base_layer(module) is module:
+        return None
+    if module.lora_variant:
+        return "its adapters are not plain LoRA"
+    if any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
+        return "its adapters have dropout"
+    if module.lora_bias.get(ADAPTER):
+        return "its adapters have biases"
+    return None
+
+
+def lora_layers(lm: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and modules of the layers that have an adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in lm.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module
+
+
+def decompose_(layer: Any, init: str) -> None:
+    """Initialize a layer's adapter from its base weight by PiSSA or OLoRA, and subtract the adapter from the weight.
+
+    Why private: the public way, init_lora_weights, rounds the adapters to the base's dtype afterwards.
+    """
+    layer.olora_init(ADAPTER) if init == "olora" else layer.pissa_init(ADAPTER, init)
+
+
+def lora_config_fields() -> dict[str, bool]:
+    """Return the settings of peft.LoraConfig, and whether each one switches to a variant of LoRA.
+
+    Why private: only the metadata of a field says that it is a variant.
+    """
+    from peft import LoraConfig
+
+    return {f.name: bool(f.metadata.get("is_lora_variant")) for f in dataclasses.fields(LoraConfig)}
+
+
+def lora_file_key(layer: str, matrix: str) -> str:
+    """Return the name of a layer's A or B (`matrix`) in an adapter's file.
+
+    Why private: `save_pretrained` writes these names, and PEFT does not export a function for them.
+    """
+    return f"base_model.model.{layer}.lora_{matrix}.weight"
+
+
+def is_a_key(key: str) -> bool:
+    """Return whether a name from lora_file_key is that of an A."""
+    return ".lora_A." in key
+
+
+def new_embeddings_file_key(module: str) -> str:
+    """Return the name in an adapter's file of the trained embeddings beside `module`, a path in the causal LM.
+
+    Why private: peft reads this name for `trainable_token_indices`; it holds the embeddings, not a difference.
+    """
+    return f"base_model.model.{module}.token_adapter.trainable_tokens_delta"

@@ -1,0 +1,102 @@
+"""Private APIs of torch: an attention kernel, operators that write in place, autocast's dtype, fake tensors."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None, window: int | None
+) -> Tensor:
+    """Return causal attention within the parts of a packed sequence, by torch's flash-attention kernel. For CUDA.
+
+    query (T, heads, d), key and value (T, their heads, d) in half precision; starts (parts + 1,) int32; longest: tokens
+    of the longest part; window: number of tokens that a token sees, itself included.
+
+    Why private: `torch.nn.attention.varlen` calls the same operator, costs the host 0.1 ms a call, and is missing in
+    older releases.
+    """
+    band = {} if window is None else {"window_size_left": window - 1, "window_size_right": 0}
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        query, key, value, starts, starts, longest, longest, 0.0, True, False, scale=scale, **band
+    )[0]
+    return out
+
+
+def silu_backward_(grad: Tensor, x: Tensor, out: Tensor) -> None:
+    """Write into `out` the gradient of silu at x.
+
+    Why private: the public way is autograd, which allocates the result.
+    """
+    torch.ops.aten.silu_backward(grad, x, grad_input=out)
+
+
+def copy_and_scale_(copies: list[Tensor], originals: list[Tensor], scales: Sequence[float]) -> None:
+    """Copy tensors, and multiply every second copy, from the first on, by its scale.
+
+    Why private: torch has no public function that copies many small tensors in one kernel.
+    """
+    torch._foreach_copy_(copies, originals)
+    torch._foreach_mul_(copies[::2], scales)
+
+
+def whole_of(part: Tensor) -> Tensor:
+    """Return the tensor that `part` is a view of.
+
+    Why private: torch has no public name for the base of a view.
+    """
+    assert part._base is not None
+    return part._base
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """Return the dtype that autocast gives to matrix products on this type of device; None without autocast.
+
+    Why here: `torch.get_autocast_dtype` is not documented.
+    """
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+
+
+def is_sharded(module: Any) -> bool:
+    """Return whether FSDP2 shards the module by itself: its weights are then gathered for each pass.
+
+    Why here: FSDP2 adds a class with the public method `unshard` to the module; importing that class takes a second.
+    """
+    return hasattr(module, "unshard")
+
+
+def fake_tensors() -> AbstractContextManager[Any]:
+    """Return a mode in which new tensors are fake: they have a shape and a dtype, but no memory. Constants of model
+    code, such as masks, may be real.
+
+    Why private: torch documents FakeTensorMode, but has no public module for it.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def observe_results(observe: Callable[[Tensor], None]) -> AbstractContextManager[Any]:
+    """Return a mode that calls `observe` with every tensor that an operation returns, below autograd.
+
+    Why private: torch documents TorchDispatchMode, but has no public module for it.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    def visit(result: Any) -> None:
+        if isinstance(result, Tensor):
+            observe(result)
+        elif isinstance(result, (list, tuple)):
+            for item in result:
+                visit(item)
+
+    class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            visit(result)
+            return result
+
+    return Observer()  # type: ignore[no-untyped-call]
