@@ -23,6 +23,7 @@ from datamodules.batches.collate import Batch
 from datamodules.batches.loader import PlannedBatches
 from datamodules.batches.plan import PlannedBatch
 from datamodules.prepare.token_dataset import TokenDataset, TokenDatasetWriter
+from datamodules.tokens.process import ProcessedExample
 
 STEP = 0.02  # seconds; a small model on a fast GPU
 
@@ -32,7 +33,8 @@ def write_rows(path: Path, number: int) -> TokenDataset:
     for row in range(number):
         length = int(random.integers(200, 900))
         ids = random.integers(0, 150_000, length).astype(np.int32)
-        writer.add(str(row), "", length - 60, ids, (np.arange(length) >= 60).astype(np.int8))
+        roles = (np.arange(length) >= 60).astype(np.int8)
+        writer.add(ProcessedExample(str(row), ids=ids, roles=roles, supervised=length - 60))
     writer.close()
     return TokenDataset(path)
 

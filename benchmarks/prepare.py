@@ -76,8 +76,8 @@ def ours(task: Task) -> Figures:
     tokenizer = module.think_tokenizer  # loaded before the clock starts, as for the others
     with Clock() as clock:
         wanted, near = module.quotas("fit"), module.near_duplicate_threshold
-        _, report = prepare(module.parts(), tokenizer, wanted, near, module.cache_dir, module.num_proc)
-    figures = {"kept": report.kept, "dropped": report.dropped, "tokens": sum(report.tokens.values())}
+        _, stats = prepare(module.parts(), tokenizer, wanted, near, module.cache_dir, module.num_proc)
+    figures = {"kept": stats.kept, "dropped": stats.dropped, "tokens": sum(stats.tokens.values())}
     return {"wall": clock.wall, "cpu": clock.cpu, **figures}
 
 

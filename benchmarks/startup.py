@@ -39,7 +39,8 @@ def run(args: list[str]) -> tuple[float, str]:
 
 def first_step(rows: int, workers: int, repeat: int, scratch: Path) -> None:
     fit = [
-        "fit", "--config", "configs/demo.yaml", "--run.root", str(scratch / "runs"), "--data.cache_dir", str(scratch / "cache"), "--data.train_rows",
+        "fit", "--config", "configs/demo.yaml", "--run.root", str(scratch / "runs"), "--data.cache_dir",
+        str(scratch / "cache"), "--data.train_rows",
         str(rows), "--data.val_rows", "100", "--data.num_workers", str(workers), "--trainer.accelerator", "cpu",
         "--trainer.max_steps", "1", "--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "0",
         "--model.evaluation.rows", "0",

@@ -1,4 +1,4 @@
-"""Every shipped config parses against the real signatures, and says what the recipe says."""
+"""Every shipped config parses against the real signatures, and its settings are those of the recipe."""
 
 import re
 from pathlib import Path
@@ -51,8 +51,8 @@ def test_the_recipe_is_word_for_word(capsys: pytest.CaptureFixture[str]) -> None
     assert (trainer["max_epochs"], trainer["accumulate_grad_batches"], trainer["log_every_n_steps"]) == (3, 4, 50)
 
 
-def test_single_and_multi_differ_in_the_think_setting_and_the_name_only(capsys: pytest.CaptureFixture[str]) -> None:
-    single, multi = parse(capsys, "single_think.yaml"), parse(capsys, "multi_think.yaml")
+def test_single_think_changes_the_steps_and_the_name_of_the_run_only(capsys: pytest.CaptureFixture[str]) -> None:
+    single, multi = parse(capsys, "multi_think.yaml", "single_think.yaml"), parse(capsys, "multi_think.yaml")
     assert (single["run"]["name"], single["data"]["steps"]["split"]) == ("single_think", "none")
     single["run"]["name"], single["data"]["steps"]["split"] = "multi_think", "sentence"
     assert single == multi
@@ -108,3 +108,21 @@ def test_every_file_says_what_it_is_for(path: Path) -> None:
 def test_the_commands_in_the_headers_name_files_that_exist(path: Path) -> None:
     for name in re.findall(r"(?:configs|assets)/[\w/.-]+\.(?:yaml|py)", path.read_text()):
         assert (ROOT / name).is_file(), f"{path} names {name}"
+
+
+def test_the_table_lists_every_config_once() -> None:
+    named = re.findall(
+        r"^\| \[`([\w/]+\.yaml)`\]\(([\w/]+\.yaml)\)", (ROOT / "configs/README.md").read_text(), re.MULTILINE
+    )
+    assert all(label == target for label, target in named)
+    assert sorted(label for label, _ in named) == [path.relative_to(ROOT / "configs").as_posix() for path in CONFIGS]
+
+
+def test_every_command_of_the_table_is_also_in_the_header_of_its_config() -> None:
+    lines = [line for line in (ROOT / "configs/README.md").read_text().splitlines() if line.startswith("| [`")]
+    for line in lines:
+        _, config, command, *_ = line.split("|")
+        (name,) = re.findall(r"\[`([\w/]+\.yaml)`\]", config)
+        (written,) = re.findall(r"`([^`]+)`", command)
+        header = re.sub(r"\s*\\\n#\s*", " ", (ROOT / "configs" / name).read_text())  # joins a command over two lines
+        assert written in header, f"{name}: {written}"

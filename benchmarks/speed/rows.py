@@ -29,7 +29,7 @@ class Rows:
     roles: np.ndarray
     offsets: np.ndarray
     tag_ids: list[int]
-    tag_pieces: list[list[int]]  # the tokens of each tag's text in the base tokenizer
+    tag_subtokens: list[list[int]]  # the tokens of each tag's text in the base tokenizer
     tokenizer: dict[str, bytes]  # name -> content of its files
 
     @property
@@ -55,7 +55,7 @@ class Rows:
         arrays: dict[str, Any] = {"ids": self.ids, "roles": self.roles, "offsets": self.offsets}
         arrays |= {"tag_ids": np.array(self.tag_ids)}
         arrays |= {f"tokenizer/{name}": np.frombuffer(content, np.uint8) for name, content in self.tokenizer.items()}
-        arrays |= {f"pieces/{k}": np.array(ids) for k, ids in enumerate(self.tag_pieces)}
+        arrays |= {f"subtokens/{k}": np.array(ids) for k, ids in enumerate(self.tag_subtokens)}
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -63,8 +63,8 @@ class Rows:
         with np.load(path) as file:
             tags = file["tag_ids"].tolist()
             tokenizer = {n.split("/")[1]: file[n].tobytes() for n in file.files if n.startswith("tokenizer/")}
-            pieces = [file[f"pieces/{k}"].tolist() for k in range(len(tags))]
-            return cls(file["ids"], file["roles"], file["offsets"], tags, pieces, tokenizer)
+            subtokens = [file[f"subtokens/{k}"].tolist() for k in range(len(tags))]
+            return cls(file["ids"], file["roles"], file["offsets"], tags, subtokens, tokenizer)
 
     def of_length(self, length: int, rows: int) -> "Rows":
         """Return rows of exactly `length` tokens, made from parts of these rows; only for scaling.py and --largest."""
@@ -76,7 +76,7 @@ class Rows:
         ids = np.concatenate([np.concatenate([prompt, self.ids[part]]) for part in parts])
         roles = np.concatenate([np.concatenate([np.zeros(len(prompt), np.int8), self.roles[part]]) for part in parts])
         offsets = np.arange(rows + 1, dtype=np.int64) * length
-        return Rows(ids, roles, offsets, self.tag_ids, self.tag_pieces, self.tokenizer)
+        return Rows(ids, roles, offsets, self.tag_ids, self.tag_subtokens, self.tokenizer)
 
 
 def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
@@ -102,7 +102,7 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
             tokenizer=scratch,
         )  # fmt: skip
         kept = list(PassOverSources(module.parts(), think.encoder, module.quotas("fit"), None))
-    rows = [(outcome.ids, outcome.roles) for outcome, _, split in kept if split == "train"]
+    rows = [(example.ids, example.roles) for example, _, split in kept if split == "train"]
     order = np.random.default_rng(0).permutation(len(rows))
     ids, roles = (np.concatenate([rows[k][part] for k in order]) for part in (0, 1))
     offsets = np.concatenate([[0], np.cumsum([len(rows[k][0]) for k in order])])

@@ -52,8 +52,8 @@ def make_model(folder: Path, task: dict[str, Any]) -> None:
         model = Qwen2ForCausalLM(config)
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if rows.tag_ids[-1] < task["vocabulary"]:
-                for tag, pieces in zip(rows.tag_ids, rows.tag_pieces, strict=True):
-                    module.weight[tag] = module.weight[pieces].float().mean(0).to(dtype)
+                for tag, subtokens in zip(rows.tag_ids, rows.tag_subtokens, strict=True):
+                    module.weight[tag] = module.weight[subtokens].float().mean(0).to(dtype)
             if shape["tie_word_embeddings"]:
                 break
     model.save_pretrained(folder)

@@ -186,7 +186,7 @@ def _sum_by(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def plan_evaluation(examples: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, ...]]:
-    """The indices of each batch of this rank: every example once over all ranks, and the same number of batches on each.
+    """The indices of each batch of this rank: every example once over all ranks, and as many batches on every rank.
 
     Example i goes to rank i % world_size, so the ranks finish together. The last batch of a rank may be empty.
     """

@@ -1,8 +1,9 @@
 """Prepared rows on disk: token ids and roles in an Arrow file, written in record batches and read memory-mapped."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from datamodules.tokens.process import ProcessedExample
 RECORD_ROWS = 512  # rows in a record batch
 
 
-class TokenExample(NamedTuple):
+@dataclass(frozen=True)
+class TokenExample:
     """One prepared row. The arrays are views into the file."""
 
     index: int  # in its split

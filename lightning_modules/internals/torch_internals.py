@@ -93,7 +93,7 @@ def observe_results(observe: Callable[[Tensor], None]) -> AbstractContextManager
             for item in result:
                 visit(item)
 
-    class Observer(TorchDispatchMode):
+    class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             visit(result)

@@ -68,7 +68,7 @@ def test_rows_are_the_same_after_saving_and_prompts_have_no_label(tmp_path: Path
         assert [part.tolist() for part in loaded.row(k)] == [part.tolist() for part in rows().row(k)]
     assert loaded.labels(2).tolist() == [IGNORED] * 3 + [16, 17, 18, 19]
     assert [loaded.supervised(k) for k in range(3)] == [7, 3, 4]
-    assert loaded.tokenizer == {"tokenizer.json": b"{}"} and loaded.tag_pieces == [[1, 2], [1, 3]]
+    assert loaded.tokenizer == {"tokenizer.json": b"{}"} and loaded.tag_subtokens == [[1, 2], [1, 3]]
     assert loaded.of_length(50, 2).lengths.tolist() == [50, 50]
 
 

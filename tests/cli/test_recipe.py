@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,9 @@ def run(env: dict[str, str], folder: Path, *commands: list[str]) -> list[Done]:
     return [subprocess.CompletedProcess(*done) for done in json.loads(process.stdout)]
 
 
-def recipe(name: str, *more: str) -> list[str]:
+def recipe(names: Sequence[str], *more: str) -> list[str]:
     """Two optimizer steps of 8 rows on a CPU; evaluation is cut short, since random weights never end an answer."""
-    files = ["--config", str(CONFIGS / f"{name}.yaml"), "--config", str(CONFIGS / "hardware" / "cpu.yaml")]
+    files = [part for name in (*names, "hardware/cpu") for part in ("--config", str(CONFIGS / f"{name}.yaml"))]
     shorter = ("--data.val_rows", "16", "--model.evaluation.decoding.max_new_tokens", "16")
     return ["fit", *files, *shorter, "--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "2", *more]
 
@@ -55,7 +56,7 @@ def env(hub_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> None:
-    fitted, validated = run(env, tmp_path, recipe("multi_think"), ["validate"])
+    fitted, validated = run(env, tmp_path, recipe(("multi_think",)), ["validate"])
     assert fitted.returncode == 0, fitted.stderr
     # The hub's 550 rows hold fewer than were asked for: said, not failed
     assert "data.train_rows: 10,000 asked for" in fitted.stderr
@@ -73,7 +74,7 @@ def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> 
 
     resumed, exported, generated = run(
         env, tmp_path,
-        recipe("multi_think", "--trainer.max_steps", "3", "--ckpt_path", "last"),
+        recipe(("multi_think",), "--trainer.max_steps", "3", "--ckpt_path", "last"),
         ["export", "--to", "model"],
         ["generate", "--prompt", "Hi", "--jsonl", "--max_new_tokens", "8"],
     )  # fmt: skip
@@ -89,7 +90,7 @@ def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> 
 
 
 def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_path: Path) -> None:
-    (fitted,) = run(env, tmp_path, recipe("single_think", "--model.name", "Qwen/Qwen2-1.5B-Instruct"))
+    (fitted,) = run(env, tmp_path, recipe(("multi_think", "single_think"), "--model.name", "Qwen/Qwen2-1.5B-Instruct"))
     assert fitted.returncode == 0, fitted.stderr
     checkpoint = read_checkpoint(only_run(tmp_path, "single_think") / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
@@ -97,7 +98,7 @@ def test_single_think_and_a_tied_model_by_its_id_alone(env: dict[str, str], tmp_
 
 
 def test_the_id_that_circulates(env: dict[str, str], tmp_path: Path) -> None:
-    (fitted,) = run(env, tmp_path, recipe("multi_think", "--model.name", "Qwen/Qwen1.5-1.8B-Instruct"))
+    (fitted,) = run(env, tmp_path, recipe(("multi_think",), "--model.name", "Qwen/Qwen1.5-1.8B-Instruct"))
     assert fitted.returncode == 2
     assert "Use Qwen/Qwen1.5-1.8B-Chat." in fitted.stderr
     assert len(fitted.stderr.strip().splitlines()) == 1
