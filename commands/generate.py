@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from jsonargparse import set_parsing_settings
 
 from commands.load import Loaded, add_run_arguments, load_run
 from commands.parsing import Complaint, Parser, explain
@@ -16,6 +17,7 @@ from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the texts of DecodingSettings are its help
     parser = Parser(prog="cli.py generate", description="Answer prompts with the model of a run.")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="One or several prompts.")
     parser.add_argument(
