@@ -1,30 +1,27 @@
-"""The command line. `main(args)` picks the command, loads only what that needs, and turns mistakes into one line.
-
-python cli.py fit --config configs/demo.yaml
-python cli.py validate
-python cli.py generate --prompt "Solve x + 5 = 12"
-"""
+"""The command line: python cli.py fit --config configs/demo.yaml. It imports only what the command needs."""
 
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
-from commands.preflight import require_config_files
+from commands.preflight import find_configs
 from errors import INTERRUPTED, UserError, did_you_mean
 
 VERSION = "0.1.0"
 COMMANDS = {
-    "fit": "train by a config; continue a run with --ckpt_path last",
+    "fit": "train a model by a config, or continue a run with --ckpt_path last",
     "validate": "measure a run's best checkpoint on the validation rows",
-    "test": "the same on held-out rows that validation never saw",
+    "test": "measure it on held-out rows that validation never saw",
     "predict": "answer those rows and write predictions.jsonl",
-    "preview": "look at the data as the model sees it, with what is left out and why",
-    "estimate": "what a device would hold of a config's model, before anything is loaded",
+    "preview": "show the data as the model sees it, and why rows are dropped",
+    "estimate": "estimate the memory and the time that a config needs",
     "generate": "ask a run's model",
     "export": "write a run's model as a folder that transformers opens",
-    "replay": "compute again, row by row, a step that ended a fit since it was not finite",
+    "replay": "recompute, example by example, an optimizer step that was not finite",
 }
+TRAINER = ("fit", "validate", "test", "predict")  # commands that run Lightning's Trainer
 HELP = f"""usage: python cli.py COMMAND [options]
 
 Teach a small language model to think before it answers.
@@ -41,7 +38,7 @@ THINKWRIGHT_TRACEBACK=1 shows the traceback of an error.
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a mistake of the user's, 130 or 143 after a signal."""
+    """Run one command; return the exit code: 0, 2 for a mistake of the user's, 130 or 143 after a signal."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -53,23 +50,15 @@ def main(args: Sequence[str] | None = None) -> int:
         command, rest = args[0], args[1:]
         if command not in COMMANDS:
             near = did_you_mean(command, COMMANDS)
-            raise UserError(
-                "command", command, "does not exist", f"did you mean {near}?" if near else "see python cli.py --help"
-            )
-        require_config_files(rest)
-        if command == "generate":
-            from commands.generate import run
-        elif command == "export":
-            from commands.export import run
-        elif command == "preview":
-            from commands.preview import run
-        elif command == "estimate":
-            from commands.estimate import run
-        elif command == "replay":
-            from commands.replay import run
-        else:
-            from commands.trainer import run
-        return run(rest if command in ("generate", "export", "preview", "estimate", "replay") else args)
+            fix = f"did you mean {near}?" if near else "see python cli.py --help"
+            raise UserError("command", command, "does not exist", fix)
+        rest = find_configs(rest, needed=command in ("fit", "estimate"))
+        try:
+            module = import_module(f"commands.{'fit' if command in TRAINER else command}")
+        except ModuleNotFoundError as error:
+            problem = f"is not installed for {sys.executable}"
+            raise UserError(str(error.name), None, problem, "run make demo, or . .venv/bin/activate") from error
+        return int(module.run([command, *rest] if command in TRAINER else rest))
     except UserError as error:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
             raise
@@ -89,8 +78,8 @@ if __name__ == "__main__":
         traceback.print_exc()
         code = 1
     if code:
-        # Threads of a download that broke off would abort an interpreter that shuts down in order, and worker
-        # processes that outlived an error would be waited for; they end by themselves once this one is gone
+        # An interpreter that shuts down in order would wait for worker processes that outlived an error, and threads
+        # of a broken download would abort it. Both end by themselves when this process is gone
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

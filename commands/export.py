@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from commands.load import add_run_arguments, load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from errors import UserError
 from lightning_modules.export import Card, export_adapter, export_merged
 
 
 def run(args: Sequence[str]) -> int:
-    parser = Parser(prog="cli.py export", description="Write the model of a run as a folder for transformers.")
+    parser = Parser(command="export", description="Write the model of a run as a folder for transformers.")
     add_run_arguments(parser)
     parser.add_argument(
         "--to", type=str | None, default=None, help="New folder; null is export, or adapter, in the run folder."
@@ -22,10 +22,7 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument(
         "--adapter", action="store_true", help="Write a PEFT adapter of some megabytes instead of the merged model."
     )
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["export", *args]) from complaint
+    given = parser.read(args)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits
     overrides: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})

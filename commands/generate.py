@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from jsonargparse import set_parsing_settings
 
 from commands.load import Loaded, add_run_arguments, load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
 from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
@@ -17,8 +16,7 @@ from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the texts of DecodingSettings are its help
-    parser = Parser(prog="cli.py generate", description="Answer prompts with the model of a run.")
+    parser = Parser(command="generate", description="Answer prompts with the model of a run.")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="One or several prompts.")
     parser.add_argument(
         "--prompts", type=str | None, default=None, help="File with one prompt per line; - reads standard input."
@@ -38,10 +36,7 @@ def build_parser() -> Parser:
 
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["generate", *args]) from complaint
+    given = parser.read(args)
     prompts = [*given.prompt, *lines(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser
 
-from commands.parsing import Complaint, Parser
+from commands.parsing import Parser
 from datamodules.magpie import MagpieDataModule
 from datamodules.text.response import Tags
 from datamodules.text.segments import Template
@@ -57,10 +57,9 @@ def load_run(
     `checkpoint` is the file's content if it was read before. `model` overrides settings of the run's config. Raise
     UserError for a config or a checkpoint that does not fit this version.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     found, path = find(run, ckpt_path, root)
     checkpoint = checkpoint or read_checkpoint(path)
-    parser = Parser()
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ThinkTuner, "model")
     parser.add_class_arguments(MagpieDataModule, "data")
     config = yaml.safe_load(found.config().read_text())
@@ -76,7 +75,7 @@ def load_run(
                 "data": config["data"],
             }
         )
-    except (Complaint, KeyError) as error:
+    except (ArgumentError, KeyError) as error:
         problem = f"does not fit this version ({' '.join(str(error).split())})"
         raise UserError("--run", found.config(), problem, "correct the file") from error
     built = parser.instantiate_classes(parsed)

@@ -1,155 +1,141 @@
-"""The parser behind the commands: errors in one line, with the key in full and the nearest right one."""
+"""The parser behind the commands. Every error is one line with the key in full, the value and the way out."""
 
 import dataclasses
 import re
-import typing
-from collections.abc import Iterator, Sequence
+import textwrap
+from argparse import ArgumentError
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]  # it is exported
 
-from commands.preflight import config_files
+from commands.preflight import config_files, options
+from commands.settings import NOTHING, WIDTH, Setting, settings_of, type_text
 from errors import UserError, did_you_mean
 
-UNKNOWN = re.compile(
-    r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
-)
-WRONG_VALUE = re.compile(
-    r"Parser key \"(?P<key>[\w.]+)\":\s*(?P<problem>.*?)\.?\s+(Got|Given value type:.*?Given) value: (?P<value>.*)",
-    re.DOTALL,
-)
+Given = tuple[str, Any, bool]  # a key in full, its value, and whether the value is text from the command line
+CAUSE = re.compile(r"Problem with given class_path '[^']*':\s*(.*[^:])$", re.MULTILINE)
 
 
-Groups = dict[str, tuple[str, ...] | None]  # of a config, and the keys that matter of each; None for all
+class Parser:
+    """A parser of jsonargparse (`inner`) that knows its settings, for --help and for errors."""
 
+    def __init__(self, command: str, description: str) -> None:
+        self.inner = ArgumentParser(prog=f"cli.py {command}", exit_on_error=False, allow_abbrev=False, add_help=False)
+        self.command, self.description = command, description
+        self.settings: dict[str, Setting] = {}
 
-class Complaint(Exception):
-    """What a parser has to say, and the parser that says it."""
+    def add_argument(self, *names: str, help: str, type: Any = None, default: Any = None, **more: Any) -> None:
+        """Add an option, with the arguments of jsonargparse's method."""
+        positional = not names[0].startswith("-")
+        if type is not None:
+            more |= {"type": type} if positional else {"type": type, "default": default}
+        self.inner.add_argument(*names, help=help, **more)
+        key, default = names[-1].removeprefix("--"), NOTHING if type is None or positional else default
+        self.settings[key] = Setting(key, type, default, help, positional=positional)
 
-    def __init__(self, message: str, parser: "Parser") -> None:
-        super().__init__(message)
-        self.parser = parser
+    def add_config(self) -> None:
+        text = "YAML file of settings, see configs/. Several are merged key by key, and the later value wins."
+        self.add_argument("-c", "--config", action=ActionConfigFile, help=text)
+        self.settings["print_config"] = Setting("print_config", None, NOTHING, "Print all settings as YAML, and exit.")
 
+    def add_class_arguments(
+        self,
+        kind: Any,
+        key: str | None,
+        title: str = "",
+        skip: Collection[str] = (),
+        defaults: dict[str, Any] | None = None,
+        **shown: Any,
+    ) -> None:
+        """Add the settings of a class below `key`, with other `defaults`. `shown` are fields of Setting for --help."""
+        more: dict[str, Any] = {"instantiate": False, "sub_configs": True} if key else {}
+        self.inner.add_class_arguments(kind, key, skip=set(skip), default=defaults, fail_untyped=False, **more)
+        found = [Setting(key, dict, NOTHING, title, kind, heading=True)] if key else []
+        for one in [*found, *settings_of(kind, key, skip)]:
+            default = (defaults or {}).get(one.key.rpartition(".")[2], one.default)
+            self.settings[one.key] = dataclasses.replace(one, default=default, **shown)
 
-class Parser(LightningArgumentParser):
-    """Raises Complaint where argparse would print pages of usage and exit."""
+    def help(self) -> str:
+        """The meaning of each setting, in lines of at most 80 characters."""
+        lines = [f"usage: python cli.py {self.command} [options]", "", *textwrap.wrap(self.description, WIDTH), ""]
+        return "\n".join([*lines, *(line for one in self.settings.values() for line in one.lines())])
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)  # --trainer.max_epoch is a mistake, not an abbreviation
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise Complaint(str(message), self)
-
-    def keys(self) -> Iterator[str]:
-        """All settings in full, those inside optional groups and subcommands included."""
-        for action in self._actions:
-            yield action.dest
-            yield from (f"{action.dest}.{name}" for name in _fields_in(getattr(action, "_typehint", None)))
-        if self._subcommands_action is not None:
-            for parser in self._subcommands_action.choices.values():
-                yield from parser.keys()
-
-
-def _fields_in(hint: Any) -> Iterator[str]:
-    """Names of the fields of a dataclass, or of the dataclass in an optional."""
-    for kind in (hint, *typing.get_args(hint)):
-        if dataclasses.is_dataclass(kind):
-            yield from (field.name for field in dataclasses.fields(kind))
-
-
-def explain(complaint: Complaint, args: Sequence[str]) -> UserError:
-    """The complaint as one sentence about something that the user gave."""
-    message = _innermost(complaint)
-    if unknown := UNKNOWN.search(message):
-        key = _in_full(next(filter(None, unknown.groups())), args)
-        near = did_you_mean(key, set(complaint.parser.keys()))
-        return UserError(
-            key,
-            None,
-            "there is no such setting",
-            f"did you mean {near}?" if near else f"python cli.py {args[0]} --help lists all",
-        )
-    if wrong := WRONG_VALUE.search(message):
-        expected = re.sub(r"<class '(\w+)'>|typing\.", r"\1", " ".join(wrong["problem"].split()))
-        expected = re.sub(r".*Errors: - ", "", expected).replace(" - Expected a", " or a").replace("NoneType", "null")
-        return UserError(_in_full(wrong["key"], args), wrong["value"].strip(), "is not what it can be", expected)
-    for name in config_files(args):
+    def read(self, args: Sequence[str]) -> Namespace:
+        """The settings given, with defaults. Raises UserError for a mistake; --help and --print_config exit."""
+        if {"-h", "--help"} & set(args):
+            print(self.help())
+            raise SystemExit(0)
+        given = [one for key, text in options(args) for one in self._leaves(key, text, True)]
+        for name in config_files(args):
+            given += [one for key, value in _read_yaml(name).items() for one in self._leaves(str(key), value, False)]
+        for one in given:
+            self._check_key(*one)
         try:
-            yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            return UserError("--config", name, f"is not YAML ({' '.join(str(error).split())})", "mend the file")
-    return UserError(
-        "command line",
-        None,
-        " ".join(message.split())[:500].rstrip("."),
-        f"python cli.py {args[0]} --help lists all settings",
-    )
+            return self.inner.parse_args(list(args))
+        except ArgumentError as error:
+            raise self._explain(str(error), given) from error
+
+    def _leaves(self, key: str, value: Any, text: bool) -> Iterator[Given]:
+        """The keys and values inside a value, or the value itself if it is not a group of settings."""
+        key = key.removesuffix("+")
+        one = self.settings.get(key)
+        grouped = one is not None and one.fields is not None
+        if grouped and text and value[:1] in ("{", "["):
+            with suppress(yaml.YAMLError):
+                value, text = yaml.safe_load(value), False
+        if grouped and isinstance(value, dict):
+            for name, child in value.items():
+                yield from self._leaves(f"{key}.{name}", child, text)
+        elif grouped and isinstance(value, list) and not self.settings[key].heading:
+            for item in value:
+                yield from self._leaves(key, item, text)
+        else:
+            yield key, value, text
+
+    def _check_key(self, key: str, value: Any, text: bool) -> None:
+        """Raises UserError for a key that does not exist, and for a value in a file in the place of a group."""
+        if key in self.settings and self.settings[key].heading and value is not None and not text:
+            raise UserError(key, value, "is not valid", "give {key: value, ...}")
+        parents = (key[: match.start()] for match in re.finditer(r"\.", key))
+        if key in (*self.settings, "c") or any(self.settings[one].open for one in parents if one in self.settings):
+            return
+        near = did_you_mean(key, self.settings)
+        fix = f"did you mean {near}?" if near else f"see python cli.py {self.command} --help"
+        raise UserError(key, None, "there is no such setting", fix)
+
+    def _explain(self, message: str, given: Sequence[Given]) -> UserError:
+        """The parser's message as one sentence about the setting that it comes from."""
+        for key, value, text in given:
+            one = self.settings.get(key)
+            if one is not None and one.hint is not None and not _is_valid(one.hint, value, text):
+                cause = CAUSE.search(message) if one.open else None
+                problem = f"is not valid ({cause[1].strip()})" if cause else "is not valid"
+                return UserError(key, value, problem, f"give {type_text(one.hint).replace('|', ' or ')}")
+        problem = " ".join(message.split())[:500].rstrip(".")
+        return UserError("command line", None, problem, f"see python cli.py {self.command} --help")
 
 
-def _innermost(error: BaseException) -> str:
-    """What the deepest of nested parsers said: the others only add that no kind of an optional group matched."""
-    message, link = str(error), error.__cause__ or error.__context__
-    while link is not None:
-        message = str(link) if isinstance(link, Complaint) else message
-        link = link.__cause__ or link.__context__
-    return message
-
-
-def only_what_matters(args: Sequence[str], matters: Groups) -> list[str]:
-    """The arguments of a command that takes configs of fit, which have more than it has a use for. A parser reads
-    a config from its text as well as from a file, so the files are given as what is left of them."""
-    texts = {name: what_matters(name, matters) for name in config_files(args)}
-    return [
-        texts.get(arg, arg) if before in ("-c", "--config") else _of_file(arg, texts)
-        for before, arg in zip(["", *args], args, strict=False)
-    ]
-
-
-def _of_file(arg: str, texts: dict[str, str]) -> str:
-    option, equals, name = arg.partition("=")
-    return f"{option}={texts[name]}" if option == "--config" and equals else arg
-
-
-def what_matters(name: str, matters: Groups) -> str:
-    """The YAML of a config file without the other groups and keys."""
+def _read_yaml(name: str) -> dict[Any, Any]:
     try:
         content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         problem = f"is not YAML ({' '.join(str(error).split())})"
-        raise UserError("--config", name, problem, "mend the file") from error
+        raise UserError("--config", name, problem, "correct the file") from error
     if not isinstance(content, dict):
         raise UserError("--config", name, "holds no settings", "write them as in configs/demo.yaml")
-    for key in content:
-        if key not in matters and (near := did_you_mean(str(key), matters)):
-            raise UserError(str(key), None, "there is no such setting", f"did you mean {near}?")
-    kept = {}
-    for group, keys in matters.items():
-        found = content.get(group) or {}
-        if not isinstance(found, dict):
-            raise UserError(group, found, "is not a group of settings", "write them as in configs/demo.yaml")
-        kept[group] = {key: value for key, value in found.items() if keys is None or key in keys}
-    return yaml.safe_dump(kept, allow_unicode=True)
+    return content
 
 
-def missing_package(error: BaseException | None) -> ModuleNotFoundError | None:
-    """The import that failed behind an error, if that is what it comes from."""
-    while error is not None and not isinstance(error, ModuleNotFoundError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _in_full(key: str, args: Sequence[str]) -> str:
-    """jsonargparse leaves out the group of a key inside an optional group; what the user gave has it in full."""
-    given = [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
-    for name in config_files(args):
-        given += _flat(yaml.safe_load(Path(name).read_text()))
-    return next((name for name in given if name == key or name.endswith(f".{key}")), key)
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(node, dict):
-        for name, child in node.items():
-            yield f"{prefix}{name}"
-            yield from _flat(child, f"{prefix}{name}.")
+def _is_valid(hint: Any, value: Any, text: bool) -> bool:
+    """True if a setting of this type takes the value."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        parser.parse_args([f"--value={value}"]) if text else parser.parse_object({"value": value})
+    except ArgumentError:
+        return False
+    return True

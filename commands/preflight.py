@@ -1,9 +1,11 @@
-"""What cannot work, said before anything is loaded: config files that are missing, what the machine cannot do, and
-processes that were not started as the trainer is set.
+"""Mistakes that are seen before anything is loaded: a config that is missing, a machine that cannot run the settings,
+and processes that were not started as the trainer is set.
 
 No heavy imports: cli.py asks here first.
 """
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,32 +13,50 @@ from typing import Any
 
 from errors import UserError, did_you_mean
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
-NOT_FROM_HERE = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"
 FSDP = "add --config configs/strategy/fsdp.yaml"
+FOR_NOTEBOOKS = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning starts the processes by itself
 
 
+def options(args: Sequence[str]) -> list[tuple[str, str]]:
+    """(option, text) of each option; the text of one without a value is what follows it."""
+    pairs = [arg.split("=", 1) if "=" in arg else (arg, after) for arg, after in pairwise([*args, ""])]
+    return [(name.lstrip("-"), text) for name, text in pairs if name.startswith("--") or name == "-c"]
+
+
 def config_files(args: Sequence[str]) -> list[str]:
-    """What was given as --config."""
-    following = [b for a, b in pairwise(args) if a in ("-c", "--config")]
-    return following + [a.partition("=")[2] for a in args if a.startswith("--config=")]
+    """The files given as --config."""
+    return [text for name, text in options(args) if name in ("c", "config")]
 
 
-def require_config_files(args: Sequence[str]) -> None:
-    """Raises UserError for a --config file that is not there: known at once, so said at once."""
-    for name in config_files(args):
-        if not Path(name).is_file():
-            shipped = sorted(str(path) for path in Path("configs").rglob("*.yaml"))
+def find_configs(args: Sequence[str], needed: bool) -> list[str]:
+    """The arguments, with the full path of each config that is in the checkout but not in this folder. Raises UserError
+    for a config that does not exist, and if there is none although one is `needed`."""
+    found, names = list(args), config_files(args)
+    shipped = sorted(path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("configs/**/*.yaml"))
+    if needed and not names and not {"-h", "--help"} & set(args):
+        raise UserError(
+            "--config", None, "is missing", f"add one: {', '.join(n for n in shipped if n.count('/') == 1)}"
+        )
+    for name in (name for name in names if not Path(name).is_file()):
+        ours = CHECKOUT / name
+        if not ours.is_file():
             near = did_you_mean(name, shipped)
-            known = f"there are {', '.join(shipped)}" if shipped else "give the path of a YAML file"
-            raise UserError("--config", name, "does not exist", f"did you mean {near}?" if near else known)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(shipped)}"
+            raise UserError("--config", name, "does not exist", fix)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"config {ours}", file=sys.stderr)
+        found = [arg.replace(name, str(ours)) if arg in (name, f"--config={name}") else arg for arg in found]
+    return found
 
 
 def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = None) -> None:
-    """Raises UserError for a `trainer`, a `model.dtype` and a `model.quantize` that do not go together, or that this
-    machine, with so many GPUs, cannot run."""
+    """Raises UserError if `trainer`, `model.dtype` and `model.quantize` contradict each other, or if this machine with
+    its `gpus` GPUs cannot run them."""
     devices, precision, strategy = trainer.devices, str(trainer.precision), trainer.strategy
     wants_gpu, on_gpu = trainer.accelerator in ("gpu", "cuda"), _on_gpu(trainer, gpus)
     if wants_gpu and not gpus:
@@ -54,14 +74,13 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
     if dtype == "float16" and not on_gpu:
         raise UserError("model.dtype", dtype, "is slow or not supported on a CPU", CPU)
     if quantize and any(name in str(strategy) for name in ("fsdp", "FSDP", "ModelParallel")):
-        fix = "set trainer.strategy ddp, which holds a 4-bit base on each device, or model.quantize null"
-        raise UserError("model.quantize", quantize, "is for bases that are not sharded", fix)
-    if isinstance(strategy, str) and strategy.startswith(NOT_FROM_HERE):
-        problem = "is for notebooks: its processes share what a command line has begun"
+        fix = "set trainer.strategy ddp, with a 4-bit base on each device, or model.quantize null"
+        raise UserError("model.quantize", quantize, "cannot be sharded", fix)
+    if isinstance(strategy, str) and strategy.startswith(FOR_NOTEBOOKS):
+        problem = "is for notebooks: its processes would share the state of this one"
         raise UserError("trainer.strategy", strategy, problem, "set trainer.strategy ddp")
     if isinstance(strategy, str) and strategy.startswith("fsdp"):
-        problem = "cannot hold a half-precision base beside float32 adapters"
-        raise UserError("trainer.strategy", strategy, problem, FSDP)
+        raise UserError("trainer.strategy", strategy, NO_FSDP1, FSDP)
     sharded = getattr(getattr(strategy, "init_args", None), "data_parallel_size", None)
     total = count_devices(devices) * trainer.num_nodes
     if isinstance(sharded, int) and total not in (0, sharded):
@@ -70,9 +89,9 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
 
 
 def check_launch(trainer: Any, gpus: int, environ: Mapping[str, str]) -> None:
-    """Raises UserError where torchrun or SLURM started other processes than `trainer` asks for.
+    """Raises UserError if torchrun or SLURM started other processes than `trainer` asks for.
 
-    Lightning takes both as they come: two processes with `trainer.devices 1` would be two trainings, each alone.
+    Lightning does not compare the two: two processes with `trainer.devices 1` would be two separate trainings.
     """
     devices, nodes = count_devices(trainer.devices) or (gpus if _on_gpu(trainer, gpus) else 1), trainer.num_nodes
     if "TORCHELASTIC_RUN_ID" in environ:
@@ -91,15 +110,15 @@ def check_launch(trainer: Any, gpus: int, environ: Mapping[str, str]) -> None:
         fix = f"set it to {each}, or start with {option} {devices}"
         raise UserError("trainer.devices", trainer.devices, problem, fix)
     if nodes != machines:
-        problem = f"is not the number of machines that {by} started it on, {machines}"
+        problem = f"is not the number of machines on which {by} started the command, {machines}"
         raise UserError("trainer.num_nodes", nodes, problem, f"set it to {machines}")
 
 
 def _slurm_tasks(environ: Mapping[str, str]) -> tuple[int, int]:
-    """How many tasks there are on each machine, and how many machines."""
+    """(tasks on each machine, machines)."""
     tasks = int(environ["SLURM_NTASKS"])
     if tasks > 1 and "SLURM_STEP_ID" not in environ:
-        problem = f"the job has {tasks} tasks, and this process is none of them"
+        problem = f"the job has {tasks} tasks, and srun did not start this process"
         raise UserError("SLURM", None, problem, "put srun before the command (docs/multi_node.md)")
     if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
         problem = "the job was submitted with --ntasks alone, which Lightning cannot use"
@@ -113,10 +132,8 @@ def _on_gpu(trainer: Any, gpus: int) -> bool:
 
 
 def count_devices(devices: Any) -> int:
-    """How many devices `trainer.devices` asks for; 0 where it takes what there is."""
-    if isinstance(devices, list):
-        return len(devices)
-    text = str(devices)
-    if "," in text:
-        return len([part for part in text.split(",") if part.strip()])
-    return int(text) if text.isdigit() else 0
+    """The number of devices that `trainer.devices` asks for; 0 for all that the machine has."""
+    if isinstance(devices, list) or "," in str(devices):
+        parts = devices if isinstance(devices, list) else devices.split(",")
+        return len([part for part in parts if str(part).strip()])
+    return int(devices) if str(devices).isdigit() else 0

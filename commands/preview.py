@@ -1,4 +1,4 @@
-"""preview: the data of a config, as the model would see it. No model is loaded, and nothing is prepared or cached."""
+"""preview: show the data of a config as the model would see it. It loads no model, and prepares and caches nothing."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from jsonargparse import ActionConfigFile, set_parsing_settings  # type: ignore[attr-defined]  # it is exported
 from rich.console import Console
 from tqdm import tqdm
 
-from commands.parsing import Complaint, Groups, Parser, explain, only_what_matters
+from commands.fit_settings import build_data, fit_parser
+from commands.parsing import Parser
 from commands.preflight import config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
@@ -23,65 +23,57 @@ from datamodules.text.segments import Role
 from errors import UserError
 from lightning_modules.run.folder import RunSettings, find_runs
 
-A_LOOK = 2_000  # rows: seconds
-MATTERS: Groups = {"data": None, "model": ("name", "revision")}
+AUTO_LIMIT = 2_000  # rows, read in seconds
 ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, preview.LABELS, strict=True))
 
 
 def build_parser() -> Parser:
-    parser = Parser(
-        prog="cli.py preview",
-        description="Look at the data of a config as the model sees it; loads no model. Takes the configs of fit, of "
-        "which only data, model.name and model.revision matter here; without one, that of the newest run.",
+    parser = fit_parser(
+        "preview",
+        "Show the data of a config as the model sees it, and why rows are dropped. Loads no model. Without --config it "
+        "shows the data of the newest run.",
+        shown=("data",),
     )
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="A config of fit; of several the later wins.")
-    parser.add_argument("--rows", type=int, default=3, help="Examples that are shown.")
+    parser.add_argument("--rows", type=int, default=3, help="Number of rows to show.")
     parser.add_argument(
         "--row",
         type=str | None,
-        default=None,
-        help="Explain one row instead, by its position among the rows read, from 0, or by its id: what the source has, "
-        "what was found in it, its steps, its tokens.",
+        help="Explain this row instead, given by its id or by its position among the rows read, from 0: its texts, its "
+        "tokens, its steps, and what was found in it.",
     )
-    parser.add_argument("--html", type=str | None, default=None, help="Write a page that opens without network, too.")
+    parser.add_argument("--html", type=str | None, help="Also write a web page, which opens without network.")
     parser.add_argument(
         "--jsonl",
         type=str | None,
-        default=None,
-        help="Write all that becomes of every row, one object a line: row (its position), row_id, source, split, "
-        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and the reason why it is left out, or "
-        "null. Rows of a split that has all it wants are passed over.",
+        help="Also write all rows to this file, one JSON object a line: row (its position), row_id, source, split, "
+        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and reason: why the row is dropped, or "
+        "null. Rows of a split that is already full are skipped.",
     )
     parser.add_argument(
         "--limit",
         type=str | None,
         default="auto",
-        help=f"Rows looked at. null takes all that fit would; auto is {A_LOOK:,}, and all for --row and --jsonl.",
+        help=f"Number of rows to read. null reads all that fit would read; auto reads {AUTO_LIMIT:,}, and all for "
+        "--row and --jsonl.",
     )
-    parser.add_argument("--model.name", type=str, default="assets/tiny-qwen", help="Model whose tokenizer is used.")
-    parser.add_argument("--model.revision", type=str | None, default=None, help="Commit of its repository.")
-    parser.add_class_arguments(MagpieDataModule, "data")
-    parser.link_arguments("model.name", "data.tokenizer")
-    parser.link_arguments("model.revision", "data.tokenizer_revision")
     return parser
 
 
 def run(args: Sequence[str]) -> int:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     given, data = parse(args)
     if given.rows < 0:
         raise UserError("--rows", given.rows, "is below 0", "give the number of examples to show")
     if given.limit not in ("auto", None) and not (given.limit.isdecimal() and int(given.limit)):
         raise UserError("--limit", given.limit, "is not a number of rows", "give 1 or more, null for all, or auto")
     if given.row is not None and (given.html or given.jsonl):
-        raise UserError("--row", given.row, "explains one row, in the terminal", "leave out --html and --jsonl")
+        raise UserError("--row", given.row, "explains one row, in the terminal", "remove --html and --jsonl")
     if given.html and given.jsonl and Path(given.html).resolve() == Path(given.jsonl).resolve():
-        raise UserError("--jsonl", given.jsonl, "is the file that --html names", "give another name")
+        raise UserError("--jsonl", given.jsonl, "is also the file of --html", "give another name")
     everything = given.row is not None or given.jsonl is not None
-    auto = None if everything else A_LOOK
+    auto = None if everything else AUTO_LIMIT
     limit = auto if given.limit == "auto" else given.limit and int(given.limit)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character still shows the others
+        sys.stdout.reconfigure(errors="replace")  # for a terminal that lacks a character
     console = Console()
     if given.row is not None:
         explain_row(console, data, given.row, limit)
@@ -105,25 +97,21 @@ def run(args: Sequence[str]) -> int:
 
 
 def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
-    """What was asked for, and the data of the configs and of the settings after them."""
+    """The command's options, and the data of the configs and of the settings after them."""
     parser = build_parser()
-    args = list(args)
     if not config_files(args) and not {"-h", "--help"} & set(args):
         newest = next(find_runs(RunSettings().root), None)
         if newest is None:
-            problem = "was not given, and there is no run yet whose data could be looked at"
+            problem = "is not given, and there is no run yet whose config could be used"
             raise UserError("--config", None, problem, "give one: --config configs/demo.yaml")
         args = ["--config", str(newest.config()), *args]
         print(f"config {newest.config()}", file=sys.stderr)
-    try:
-        given = parser.parse_args(only_what_matters(args, MATTERS))
-        return given, parser.instantiate_classes(given).data
-    except Complaint as complaint:
-        raise explain(complaint, ["preview", *args]) from complaint
+    given = parser.read(args)
+    return given, build_data(parser, given)
 
 
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[Row]:
-    """What becomes of the rows, with a progress bar. Raises UserError if there is none."""
+    """The rows as they are processed, with a progress bar. Raises UserError if there is none."""
     with tqdm(total=limit, desc="reading", unit=" rows", disable=None, leave=False) as bar:
         for outcome, source, split in data.outcomes(limit):
             bar.update()
@@ -134,13 +122,13 @@ def read(data: MagpieDataModule, limit: int | None) -> Iterator[Row]:
 
 
 def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: int | None) -> None:
-    """Prints all about the row at a position or of an id. Raises UserError if it is not there."""
+    """Print all about the row with this position or id. Raises UserError if it is not there."""
     position = int(wanted) if wanted.isdecimal() else None
     for row in read(data, limit):
         if row.position == position if position is not None else row.outcome.row_id == wanted:
             break
         if position is not None and row.position > position:
-            problem = "was passed over: its split had all the rows that it wants"
+            problem = "was skipped, since its split was already full"
             raise UserError("--row", wanted, problem, "raise data.train_rows and data.val_rows to see it")
     else:
         problem = f"is not among the {data.report.read:,} rows read"
@@ -169,7 +157,7 @@ def as_json(row: Row) -> dict[str, Any]:
 
 @contextmanager
 def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
-    """A file to write, which has its name only when all is written. Raises UserError if it exists or cannot be."""
+    """A new file, which gets its name when all is written. Raises UserError if it exists or cannot be written."""
     if name is None:
         yield None
         return
@@ -178,7 +166,7 @@ def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
         raise UserError(option, name, "exists", "give a new name")
     scratch = path.with_name(f".{path.name}.{os.getpid()}{option}")
     try:
-        # Half a surrogate pair has no UTF-8; what is written for it is JSON's own escape
+        # Half a surrogate pair has no UTF-8, so it is written as JSON's escape
         file = scratch.open("x", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"

@@ -11,7 +11,7 @@ import torch
 
 from commands.generate import device
 from commands.load import load_run
-from commands.parsing import Complaint, Parser, explain
+from commands.parsing import Parser
 from datamodules.batches.collate import Batch
 from errors import UserError
 from lightning_modules.checkpoints.replay_file import read_replay
@@ -32,7 +32,7 @@ class RowLoss:
 
 def run(args: Sequence[str]) -> int:
     parser = Parser(
-        prog="cli.py replay",
+        command="replay",
         description="Compute an optimizer step that was not finite again, row by row, to find the cause.",
     )
     parser.add_argument("file", type=str, help="Replay file: runs/NAME/TIME/nonfinite/step-N-rank-R.replay.")
@@ -45,10 +45,7 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
-    try:
-        given = parser.parse_args(list(args))
-    except Complaint as complaint:
-        raise explain(complaint, ["replay", *args]) from complaint
+    given = parser.read(args)
     file = Path(given.file).expanduser()
     replay = read_replay(file)
     loaded = load_run(None, str(file), "", replay.checkpoint)

@@ -21,7 +21,7 @@ from errors import INTERRUPTED, TERMINATED, UserError
 from hub import CHECKOUT
 from lightning_modules.run.folder import Run, find_runs
 
-HEAVY = ["cli", "commands.trainer", "commands.preview", "transformers.models.qwen2.modeling_qwen2", "peft"]
+HEAVY = ["cli", "commands.fit", "commands.preview", "transformers.models.qwen2.modeling_qwen2", "peft"]
 CPU = "CPU seconds: "
 Figures = dict[str, float]
 

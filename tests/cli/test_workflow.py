@@ -196,11 +196,11 @@ def test_half_precision_trains_and_keeps_what_is_trained_in_float32(
 def test_a_fit_on_a_cpu_says_what_it_multiplies_faster(
     in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("commands.trainer.bfloat16_gain", lambda: 2.0)
+    monkeypatch.setattr("commands.fit.bfloat16_gain", lambda: 2.0)
     once = ("--trainer.max_steps", "1", "--model.evaluation.rows", "0")
     assert fit(*once) == 0
     assert "this CPU multiplies" not in capfd.readouterr().err  # of a model as small, products are not most of a step
-    monkeypatch.setattr("commands.trainer.WIDE", 1)
+    monkeypatch.setattr("commands.fit.WIDE", 1)
     assert fit(*once) == 0
     assert capfd.readouterr().err.count("this CPU multiplies bfloat16 2.0 times as fast as float32") == 1
 

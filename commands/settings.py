@@ -1,0 +1,114 @@
+"""The settings of a class, read from its signature and its docstrings: for --help and for errors."""
+
+import dataclasses
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import docstring_parser
+
+WIDTH = 80  # columns of a terminal
+LONGEST = 60  # characters of a default that is shown
+NOTHING = inspect.Parameter.empty  # for a setting without a default
+PLAIN = (bool, int, float, str, list, tuple, types.NoneType)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of a config and an option of the command line. `fields` is the class whose settings are below it, and a
+    `heading` has no other value. --help shows the first sentence of a `brief` setting and nothing of a `hidden` one."""
+
+    key: str
+    hint: Any
+    default: Any
+    help: str
+    fields: Any = None
+    heading: bool = False
+    positional: bool = False
+    brief: bool = False
+    hidden: bool = False
+
+    @property
+    def open(self) -> bool:
+        """True if any key may stand below this one: its value is a mapping, or a class that a config names."""
+        return self.fields is None and any(kind not in PLAIN for kind in _kinds(self.hint))
+
+    def lines(self) -> list[str]:
+        """The setting as --help shows it."""
+        if self.hidden:
+            return []
+        meaning = re.sub(r":\w+:`~?([^`]*)`", r"\1", self.help).replace("``", "")
+        if self.heading:
+            return ["", *_wrapped(f"{self.key}: {meaning}", 2 if "." in self.key else 0), ""]
+        hint = "" if self.brief or self.hint is None else f" {type_text(self.hint)}"
+        default = "" if self.default is NOTHING or self.fields else f" = {value_text(self.default)}"
+        head = f"{'' if self.positional else '--'}{self.key}{hint}{default}"
+        return _wrapped(head, 2) + _wrapped(re.split(r"(?<=\.)\s", meaning)[0] if self.brief else meaning, 6)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * max(4, indent))
+
+
+def settings_of(kind: Any, key: str | None = None, skip: Collection[str] = ()) -> list[Setting]:
+    """The settings of a class below `key`: first the plain ones, then groups of them, each in the signature's order."""
+    documents = docstring_parser.parse_from_object(kind), docstring_parser.parse(inspect.getdoc(kind.__init__) or "")
+    meanings = {one.arg_name: one.description or "" for document in documents for one in document.params}
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    made = {one.name: one.default_factory() for one in fields if one.default_factory is not dataclasses.MISSING}
+    plain: list[Setting] = []
+    groups: list[Setting] = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name not in skip:
+            hint, own = parameter.annotation, f"{key}.{name}" if key else name
+            below = next((one for one in _kinds(hint) if dataclasses.is_dataclass(one)), None)
+            meaning, default = " ".join(meanings.get(name, "").split()), made.get(name, parameter.default)
+            one = Setting(own, hint, default, meaning, below, heading=hint is below)
+            (groups if below else plain).append(one)
+    return plain + [one for group in groups for one in (group, *_below(group))]
+
+
+def _below(group: Setting) -> list[Setting]:
+    """The settings in a group. In a list of groups, one that is a group itself stands for all its keys."""
+    found = settings_of(group.fields, group.key)
+    if not any(typing.get_origin(part) is list for part in (group.hint, *typing.get_args(group.hint))):
+        return found
+    depth = group.key.count(".") + 1
+    return [dataclasses.replace(one, fields=None) for one in found if one.key.count(".") == depth]
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The classes in a type hint; of a literal, those of its values."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return list(map(type, args))
+    parts = [kind for part in args for kind in _kinds(part)]
+    return [dict, *parts] if origin is dict else parts or [hint]
+
+
+def type_text(hint: Any) -> str:
+    """A type hint in a user's words."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "|".join(map(str, args))
+    if origin in (typing.Union, types.UnionType):
+        return "|".join(dict.fromkeys(map(type_text, args)))
+    if origin in (list, tuple):
+        return f"[{', '.join(map(type_text, args))}{', ...' if origin is list else ''}]"
+    if dict in (origin, hint) or dataclasses.is_dataclass(hint):
+        return "{key: value, ...}"
+    known = {types.NoneType: "null", str: "text", bool: "true|false"}
+    return known.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def value_text(value: Any) -> str:
+    """A default as it stands in a config."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    text = f"[{', '.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: text.rfind(',', 0, LONGEST)]}, ...]"
