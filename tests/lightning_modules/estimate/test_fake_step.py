@@ -12,9 +12,9 @@ from lightning_modules.think_tuner import ThinkTuner
 
 LINEAR = LoraSettings(rank=8, target_modules="all-linear")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "lean": {"lora": LoraSettings()},
-    "lean, all linear, bfloat16": {"lora": LINEAR, "dtype": "bfloat16"},
-    "not lean": {"lora": LINEAR, "lean": False},
+    "fused": {"lora": LoraSettings()},
+    "fused, all linear, bfloat16": {"lora": LINEAR, "dtype": "bfloat16"},
+    "not fused": {"lora": LoraSettings(rank=8, target_modules="all-linear", dropout=0.1)},
     "dora": {"lora": LoraSettings(peft={"use_dora": True})},
     "full": {"lora": None},
 }
@@ -53,11 +53,11 @@ def test_what_is_kept_is_what_autograd_keeps(settings: dict[str, Any], make_batc
     assert said == pytest.approx(kept(ThinkTuner(**settings), batch), rel=0.15)
 
 
-def test_rows_and_lengths_count_and_lean_layers_and_checkpoints_keep_less() -> None:
-    one, two, long = (working(SETTINGS["lean"], lengths) for lengths in ([128], [128, 128], [256]))
+def test_rows_and_lengths_count_and_fused_layers_and_checkpoints_keep_less() -> None:
+    one, two, long = (working(SETTINGS["fused"], lengths) for lengths in ([128], [128, 128], [256]))
     assert long.activations == pytest.approx(2 * one.activations, rel=0.02)
     assert two.activations == pytest.approx(2 * one.activations, rel=0.1)  # what attention made lies there twice
-    not_fused = working({"lora": LoraSettings(), "lean": False}, [128])
+    not_fused = working({"lora": LoraSettings(dropout=0.1)}, [128])
     checkpointed = working({"lora": LoraSettings(), "gradient_checkpointing": True}, [128])
     assert checkpointed.activations < 0.5 * one.activations < 0.5 * not_fused.activations
     assert checkpointed.backward > one.backward  # a layer's activations come back
