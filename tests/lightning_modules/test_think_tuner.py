@@ -1,12 +1,13 @@
-"""What a step weighs: the gradient of one big batch, however it is accumulated."""
+"""A training step has the gradient of one big batch, in any number of micro-batches."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from datamodules.magpie import MagpieDataModule
 from datamodules.text.segments import Role
@@ -46,7 +47,7 @@ def fit(folder: Path, batch_size: int, accumulate: int, **trainer: Any) -> Think
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 4), (1, 16), (8, 2)])
 def test_accumulated_batches_are_one_big_batch(batch_size: int, accumulate: int, tmp_path: Path) -> None:
-    """Although they hold different numbers of supervised tokens: a mean of batch means would fail here."""
+    """They have different numbers of supervised tokens, so a mean of batch means would fail."""
     whole = fit(tmp_path, 16, 1).trained()
     parts = fit(tmp_path, batch_size, accumulate).trained()
     start = {name: p.detach() for name, p in fit(tmp_path, 16, 1, max_epochs=0).trained().items()}
@@ -57,8 +58,8 @@ def test_accumulated_batches_are_one_big_batch(batch_size: int, accumulate: int,
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_a_step_is_no_longer_than_it_is_clipped_to(algorithm: Any, tmp_path: Path) -> None:
-    """Of a step of plain SGD, whose rate is 1."""
+def test_a_gradient_is_clipped_by_norm_or_value(algorithm: Any, tmp_path: Path) -> None:
+    """A step of plain SGD with rate 1 is the clipped gradient."""
     clipped = {"gradient_clip_val": 0.01, "gradient_clip_algorithm": algorithm, "limit_train_batches": 1}
     start, free, kept = (
         torch.cat([p.detach().flatten() for p in fit(tmp_path, 16, 1, **settings).trained().values()])
@@ -83,10 +84,10 @@ PRECISIONS = [
 
 @pytest.mark.parametrize(("precision", "dtype", "accelerator"), PRECISIONS)
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
-def test_each_precision_learns_and_keeps_what_is_trained_in_float32(
+def test_each_precision_learns_and_keeps_trained_tensors_in_float32(
     precision: str, dtype: Any, accelerator: str, tmp_path: Path
 ) -> None:
-    """Trained tensors, the optimizer's state and the metrics, whatever the base and the products are in."""
+    """The optimizer's state and the metrics, too, whatever the dtypes of base and products."""
     torch.manual_seed(0)
     data, losses = rows(tmp_path, 16, train_rows=16 * 12), []
     tuner = ThinkTuner(lora=LORA, dtype=dtype, optim=OptimSettings(lr=3e-3), evaluation=EvalSettings(rows=0))
@@ -107,7 +108,7 @@ def test_each_precision_learns_and_keeps_what_is_trained_in_float32(
 
 
 @pytest.mark.parametrize("val_batch_size", [1, 3, 50])
-def test_what_validation_says_does_not_depend_on_its_batches(val_batch_size: int, tmp_path: Path) -> None:
+def test_figures_of_validation_do_not_depend_on_its_batches(val_batch_size: int, tmp_path: Path) -> None:
     """A mean of batch means would differ in the third digit."""
     figures = []
     for size in (7, val_batch_size):
@@ -124,7 +125,7 @@ def test_what_validation_says_does_not_depend_on_its_batches(val_batch_size: int
 
 
 def test_the_tags_are_learned(tmp_path: Path) -> None:
-    """Before training they are tokens that nothing ever led to; after some steps they are likely at their places."""
+    """They are unlikely before training, and likely at their places after some steps."""
     torch.manual_seed(0)
     data = rows(tmp_path, 16, train_rows=16 * 60, val_rows=20, steps=StepSettings(split="sentence"))
     optim = OptimSettings(lr=5e-3, new_token_lr=2e-2)
@@ -141,7 +142,7 @@ def test_the_tags_are_learned(tmp_path: Path) -> None:
         assert after[f"val/tag_rank_{tag}"] < 3
 
 
-def test_a_role_that_weighs_nothing_is_not_learned(make_batch: Any) -> None:
+def test_a_role_of_weight_zero_is_not_in_the_training_loss(make_batch: Any) -> None:
     totals = []
     for weights in (RoleWeights(), RoleWeights(thought=0.0)):
         tuner = ThinkTuner(lora=LORA, role_weights=weights)
@@ -150,13 +151,33 @@ def test_a_role_that_weighs_nothing_is_not_learned(make_batch: Any) -> None:
         assert tuner.net is not None
         sums = tuner.net(make_batch(0, 3))
         totals.append((sums.total.item(), sums.losses.tolist()))
-    assert totals[0][1] == totals[1][1]  # what is reported is the same
+    assert totals[0][1] == totals[1][1]  # reported losses have no weights
     assert totals[0][0] - totals[1][0] == pytest.approx(totals[0][1][Role.THOUGHT], rel=1e-5)
 
 
-def test_a_step_that_would_be_cut_short_is_refused(tmp_path: Path) -> None:
+def test_an_epoch_that_ends_within_an_optimizer_step_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trainer\.limit_train_batches: '3' ends in the middle of an optimizer step"):
         fit(tmp_path, 4, 4, limit_train_batches=3)
+
+
+def test_the_logged_rate_is_that_of_the_step_and_not_of_the_next_one(tmp_path: Path) -> None:
+    class Logger(CSVLogger):
+        rates: ClassVar[list[float]] = []
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            self.rates.append(metrics["lr"])
+
+    used: list[float] = []
+
+    class Used(Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+            used.append(optimizer.param_groups[0]["lr"])
+
+    tuner = ThinkTuner(lora=LORA, optim=OptimSettings(lr=1e-3, lr_scheduler_type="linear"), evaluation=EvalSettings(0))
+    more = {"logger": Logger(tmp_path), "log_every_n_steps": 1, "limit_val_batches": 0, "callbacks": [Used()]}
+    Trainer(**QUIET | {"accumulate_grad_batches": 2} | more).fit(tuner, rows(tmp_path, 4))
+    assert used == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+    assert Logger.rates == used
 
 
 def test_the_steps_of_a_fit_come_from_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +211,7 @@ def test_a_checkpoint_of_other_tensors_is_refused() -> None:
         tuner.on_load_checkpoint(checkpoint)
 
 
-def test_the_loss_of_a_step_without_rows_has_a_gradient(make_batch: Callable[..., Any]) -> None:
+def test_a_batch_without_rows_has_a_gradient_of_zero(make_batch: Callable[..., Any]) -> None:
     from datamodules.batches.collate import collate
 
     tuner = ThinkTuner(lora=LORA)

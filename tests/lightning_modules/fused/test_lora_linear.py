@@ -24,8 +24,8 @@ def modules(bias: bool) -> nn.ModuleDict:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("fused", [True, False])
-def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, fused: bool) -> None:
+@pytest.mark.parametrize("stacked", [True, False])
+def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, stacked: bool) -> None:
     layers = modules(bias)
     each = [layers[name] for name in "abcd"]
     x = torch.randn(9, 12, requires_grad=True)
@@ -34,8 +34,8 @@ def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, fu
     group = FusedLoRALinear(each)
     wanted = torch.autograd.grad(right, [x, *group.trained()], grads)
 
-    weights = group.weights(EXACT, fused)
-    assert len(weights.frozen) == (1 if fused else 4)
+    weights = group.weights(EXACT, stacked)
+    assert len(weights.frozen) == (1 if stacked else 4)
     with torch.no_grad():
         outputs, a_out = group.forward(x, weights, EXACT)
         given = group.like_outputs(x, weights)
@@ -48,8 +48,8 @@ def test_outputs_and_gradients_are_those_of_the_layers_one_by_one(bias: bool, fu
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_fused_weights_stay_the_layers_own_and_adapters_are_taken_anew() -> None:
-    """Whoever changes a layer's weights, as a merge does, changes the fused ones; no second copy is held."""
+def test_stacked_weights_are_the_layers_own_and_adapters_are_read_at_each_pass() -> None:
+    """A change of a layer's weights, as by a merge, changes the stack; there is no second copy."""
     layers = modules(True)
     each = [layers[name] for name in "abcd"]
     group, x = FusedLoRALinear(each), torch.randn(4, 12)

@@ -25,7 +25,7 @@ def made(
     lora: LoraSettings | None, tokenizer: ThinkTokenizer, fused: bool, kind: str = "qwen2", **more: Any
 ) -> ThinkNet:
     base = random_lm(kind)
-    for parameter in base.parameters():  # norms, and biases where the kind has them
+    for parameter in base.parameters():  # norms and biases
         if parameter.ndim == 1:
             torch.manual_seed(parameter.numel())
             nn.init.normal_(parameter, 1.0, 0.1)
@@ -62,7 +62,7 @@ def test_fused_layers_give_the_loss_and_gradients_of_transformers_layers(
 @pytest.mark.parametrize(
     ("dtype", "autocast"), [(torch.float32, True), (torch.bfloat16, False), (torch.bfloat16, True)]
 )
-def test_in_half_precision_they_are_as_near_to_the_exact_gradient(
+def test_in_half_precision_they_are_as_close_to_the_exact_gradient(
     dtype: torch.dtype, autocast: bool, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     batch, lora = make_batch(0, 3, 9), ADAPTERS["all"]
@@ -86,8 +86,10 @@ def test_gradient_checkpointing_and_fused_layers_go_together(
         torch.testing.assert_close(one, two)
 
 
-def test_they_keep_for_the_backward_pass_what_they_say(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
-    """Both norms' inputs, q, k, v, what attention made of them, gate and up; and what is narrow: ranks, scales."""
+def test_they_keep_for_the_backward_pass_what_the_docstring_says(
+    tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    """The inputs of both norms, q, k, v, the output of attention, gate and up; and narrow tensors: ranks, scales."""
     net, batch = made(ADAPTERS["attention"], tiny_tokenizer, True), make_batch(0)
     kept: dict[int, int] = {}
 
@@ -107,10 +109,10 @@ def test_they_keep_for_the_backward_pass_what_they_say(tiny_tokenizer: ThinkToke
 
 
 @pytest.mark.parametrize(("lora", "reason"), [
-    (LoraSettings(peft={"use_dora": True}), "not plain LoRA"), (LoraSettings(dropout=0.1), "drop some"),
+    (LoraSettings(peft={"use_dora": True}), "not plain LoRA"), (LoraSettings(dropout=0.1), "dropout"),
     (None, "all weights"),
 ])  # fmt: skip
-def test_what_they_do_not_know_is_left_to_transformers(
+def test_other_layers_and_adapters_stay_with_transformers(
     lora: LoraSettings | None, reason: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)

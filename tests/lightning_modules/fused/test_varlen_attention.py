@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from lightning_modules.fused.varlen_attention import HALF, NO_MASK, Bounds, attend, use_within_rows
+from lightning_modules.fused.packed_forward import PackedForward, RowBounds
+from lightning_modules.fused.varlen_attention import HALF, attend, use_varlen_attention
+from lightning_modules.internals.transformers_internals import packed_hidden_states
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
 from tests.conftest import KINDS, random_lm
@@ -24,17 +26,17 @@ def inputs(
     return q, k, v
 
 
-def bounds(device: str = "cpu") -> Bounds:
+def bounds(device: str = "cpu") -> RowBounds:
     starts = torch.tensor([0, *LENGTHS], device=device).cumsum(0, dtype=torch.int32)
-    return Bounds(starts, LENGTHS)
+    return RowBounds(starts, LENGTHS)
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
-    """By the softmax of a whole (T, T) matrix of scores, most of it masked."""
+    """Attention by the softmax of a whole (T, T) matrix of scores, most of it masked."""
     row = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS)).to(query.device)
-    back = torch.arange(len(row), device=query.device)
-    back = back[:, None] - back
-    seen = (row[:, None] == row) & (back >= 0) & (back < (window or len(row)))
+    positions = torch.arange(len(row), device=query.device)
+    distance = positions[:, None] - positions
+    seen = (row[:, None] == row) & (distance >= 0) & (distance < (window or len(row)))
     times = query.shape[1] // key.shape[1]
     k, v = (part.repeat_interleave(times, 1) for part in (key, value))
     scores = torch.einsum("ihd,jhd->hij", query, k) / query.shape[-1] ** 0.5
@@ -58,7 +60,7 @@ def test_attention_and_its_gradients_are_those_of_a_masked_matrix(kv_heads: int,
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_the_kernel_for_rows_of_any_length_gives_the_same(kv_heads: int, dtype: torch.dtype) -> None:
+def test_the_flash_attention_kernel_gives_the_same(kv_heads: int, dtype: torch.dtype) -> None:
     parts = inputs(kv_heads=kv_heads, d=64, device="cuda", dtype=dtype)
     q, k, v = exact = [part.detach().float().requires_grad_() for part in parts]
     ours, theirs = attend(*parts, bounds("cuda")), reference(q, k, v, None)
@@ -70,24 +72,22 @@ def test_the_kernel_for_rows_of_any_length_gives_the_same(kv_heads: int, dtype: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_of_rows_in_one_sequence_are_those_of_each_alone(
+def test_hidden_states_of_packed_rows_are_those_of_each_row_alone(
     kind: str, tiny_tokenizer: ThinkTokenizer, make_batch: Callable[..., Any]
 ) -> None:
     net = ThinkNet(random_lm(kind), tiny_tokenizer, LoraSettings()).eval()
     batch = make_batch(0, 3, 9, 4)
-    together = net.causal_lm.base_model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=NO_MASK, use_cache=False,
-        bounds=Bounds.of(batch),
-    ).last_hidden_state[0]  # fmt: skip
+    packed = PackedForward(RowBounds(batch.starts, batch.lengths))
+    together = packed_hidden_states(net.causal_lm, batch.input_ids, batch.position_ids, **packed.as_kwargs())[0]
     plain = ThinkNet(random_lm(kind), tiny_tokenizer, LoraSettings()).eval().causal_lm
     plain.set_attn_implementation("eager")
     alone = [plain.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0] for ids in batch.token_ids()]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 
-def test_without_bounds_it_is_transformers_own_padding_and_all() -> None:
+def test_without_a_packed_forward_it_is_transformers_own_attention_with_padding() -> None:
     ours, theirs = random_lm("qwen2"), random_lm("qwen2")
-    use_within_rows(ours)
+    use_varlen_attention(ours)
     theirs.set_attn_implementation("eager")
     ids = torch.arange(1, 13).view(2, 6)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])

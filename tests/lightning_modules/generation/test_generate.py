@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -5,49 +6,10 @@ import torch
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.generation.generate import DecodingSettings, generate, generation_config, read_ids
+from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
 from tests.conftest import random_lm
-
-
-def ids_of(tokenizer: ThinkTokenizer, *pieces: str) -> list[int]:
-    """Ids of pieces, in which "[" and "]" are the tags and "." the end."""
-    fixed = {"[": [tokenizer.open_id], "]": [tokenizer.close_id], ".": [tokenizer.end_id]}
-    return [i for piece in pieces for i in fixed.get(piece, tokenizer.encode([piece])[0])]
-
-
-def test_thoughts_and_answer_are_read_from_ids(tiny_tokenizer: ThinkTokenizer) -> None:
-    ids = ids_of(tiny_tokenizer, "[", "a = 1", "]", "[", "b", "]", "\n\nx = 7", ".", "more")
-    written = read_ids(ids, tiny_tokenizer, [tiny_tokenizer.end_id])
-    assert (written.thoughts, written.answer) == (("a = 1", "b"), "\n\nx = 7")
-    assert written.text == "<think>a = 1</think><think>b</think>\n\nx = 7"
-    assert written.well_formed
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        ("x = 7", "."),  # no thought
-        ("[", "a", "]", "x"),  # no end
-        ("[", "a", "."),  # never closed
-        ("[", "a", "[", "b", "]", "x", "."),  # nested
-        ("a", "]", "x", "."),  # never opened
-        ("[", "a", "]", "]", "x", "."),
-        ("[", " ", "]", "x", "."),  # empty
-        ("[", "a", "]", "."),  # no answer
-        ("so", "[", "a", "]", "x", "."),  # text before
-        ("[", "a", "]", "so", "[", "b", "]", "x", "."),  # text between
-        ("<think>a</think>", "x", "."),  # spelled out in pieces, not tags
-    ],
-)
-def test_anything_else_is_not_well_formed(pieces: tuple[str, ...], tiny_tokenizer: ThinkTokenizer) -> None:
-    assert not read_ids(ids_of(tiny_tokenizer, *pieces), tiny_tokenizer, [tiny_tokenizer.end_id]).well_formed
-
-
-def test_jsonl_has_what_was_promised(tiny_tokenizer: ThinkTokenizer) -> None:
-    written = read_ids(ids_of(tiny_tokenizer, "[", " a ", "]", "\n\nx"), tiny_tokenizer, [tiny_tokenizer.end_id])
-    assert written.as_json("Ask") == {"prompt": "Ask", "thoughts": ["a"], "answer": "x", "finished": False}
 
 
 @pytest.fixture
@@ -66,8 +28,8 @@ def test_a_batch_gives_what_each_prompt_gives_alone(net: ThinkNet, tiny_tokenize
     assert together == [generate(net, tiny_tokenizer, [prompt], config)[0] for prompt in prompts]
 
 
-def test_ids_that_mean_nothing_are_never_written(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> None:
-    """The head of a padded vocabulary has rows that nothing was trained on; here they would win every time."""
+def test_ids_beyond_the_tokenizer_are_never_written(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> None:
+    """A padded vocabulary has untrained embeddings; here they would be the likeliest every time."""
     with torch.no_grad():
         net.causal_lm.get_output_embeddings().weight[len(tiny_tokenizer) :] *= 100
     prompts = tiny_tokenizer.encode(["Solve x + 5 = 12"] * 8)
@@ -79,7 +41,7 @@ def test_ids_that_mean_nothing_are_never_written(net: ThinkNet, tiny_tokenizer: 
         assert written.max() < len(tiny_tokenizer)
 
 
-def test_the_bases_own_habits_do_not_count_but_its_ends_do(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_of_the_bases_own_config_only_the_end_tokens_stay(tiny_tokenizer: ThinkTokenizer) -> None:
     from transformers import GenerationConfig
 
     base = GenerationConfig(do_sample=True, repetition_penalty=1.3, temperature=0.7, eos_token_id=[3, 4])
@@ -109,7 +71,10 @@ def test_generating_leaves_training_as_it_was(net: ThinkNet, tiny_tokenizer: Thi
     assert net.training and all(module.training for module in net.modules())
 
 
-@pytest.mark.parametrize("settings", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}])
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": math.nan}, {"top_p": 0.0}, {"top_p": 1.1}],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(settings))):
         DecodingSettings(**settings)

@@ -28,7 +28,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", [{"rank": 0}, {"dropout": 1.0}])
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"model\.lora\."):
         LoraSettings(**settings).check()
 
@@ -44,23 +44,23 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
         ({"inference_mode": True}, r"inference_mode: is set by this program"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save: would train and save whole matrices; model\.lora null"),
         ({"trainable_token_indices": [1]}, r"trainable_token_indices: is not needed"),
-        ({"bias": "all"}, r"bias: would train biases in the precision of the base"),
-        ({"kasa_config": {}}, r"kasa_config: is a variant whose checkpoints were never tried"),
-        ({"loftq_config": {}}, r"loftq_config: is for a start that needs data"),
+        ({"bias": "all"}, r"bias: would train biases in the base's dtype"),
+        ({"kasa_config": {}}, r"kasa_config: is a variant that this program was not tested with"),
+        ({"loftq_config": {}}, r"loftq_config: initializes from data"),
         ({"init_lora_weights": "loftq"}, r"init_lora_weights: 'loftq' needs data.*pissa"),
         ({"init_lora_weights": "eva"}, r"init_lora_weights: 'eva' needs data"),
         ({"init_lora_weights": "mica"}, r"init_lora_weights: 'mica' freezes"),
-        ({"init_lora_weights": "pisa"}, r"init_lora_weights: 'pisa' is not a start.*Did you mean pissa\?"),
-        ({"init_lora_weights": "pissa_niter_x"}, r"'pissa_niter_x' is not a start"),
-        ({"use_dora": "yes"}, r"use_dora: 'yes' is not a switch"),
-        ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern: .* does not hold numbers above 0"),
-        ({"rank_pattern": [4]}, r"rank_pattern: .* does not hold numbers above 0"),
+        ({"init_lora_weights": "pisa"}, r"init_lora_weights: 'pisa' is not an initialization.*Did you mean pissa\?"),
+        ({"init_lora_weights": "pissa_niter_x"}, r"'pissa_niter_x' is not an initialization"),
+        ({"use_dora": "yes"}, r"use_dora: 'yes' is not true or false"),
+        ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern: .* does not map names to numbers above 0"),
+        ({"rank_pattern": [4]}, r"rank_pattern: .* does not map names to numbers above 0"),
         ({"layers_pattern": "layers"}, r"model\.lora\.peft: .* is refused by peft \(When `layers_pattern`"),
         ({"init_lora_weights": "orthogonal", "rank_pattern": {"q_proj": 3}}, r"model\.lora\.rank: '3' is odd"),
-        ({"init_lora_weights": "pissa", "target_parameters": ["a.weight"]}, r"cannot start at a part of"),
+        ({"init_lora_weights": "pissa", "target_parameters": ["a.weight"]}, r"cannot initialize"),
     ],
 )
-def test_what_peft_does_not_know_or_this_program_cannot_keep_is_refused(peft: dict[str, Any], message: str) -> None:
+def test_peft_settings_that_are_unknown_or_cannot_be_kept_are_refused(peft: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         LoraSettings(peft=peft).check()
 
@@ -74,25 +74,25 @@ def test_peft_is_imported_only_where_its_settings_are_given() -> None:
     ("settings", "message"),
     [
         ({"target_modules": ["query"]}, r"target_modules: .* matches no layer.*down_proj.*q_proj"),
-        ({"target_modules": ["q_proj", "lm_head"]}, r"target_modules: .* adapts lm_head, beside which the rows"),
+        ({"target_modules": ["q_proj", "lm_head"]}, r"target_modules: .* adapts lm_head, where the embeddings"),
         ({"peft": {"rank_pattern": {"w_proj": 4}}}, r"model\.lora\.peft: .*did not match any.*the layers are"),
         ({"peft": {"exclude_modules": ["w_proj"]}}, r"model\.lora\.peft: .*no modules were excluded"),
         ({"peft": {"layers_to_transform": [7]}}, r"model\.lora\.peft: .*not found in the base model"),
         ({"peft": {"lora_bias": True}}, r"model\.lora\.peft: .*has no bias"),
         (
             {"rank": 64, "peft": {"init_lora_weights": "pissa"}},
-            r"rank: '64' is more than .*q_proj has for such a start, 32",
+            r"rank: '64' is above 32, the highest rank that pissa can give to .*q_proj",
         ),
     ],
 )
-def test_names_and_ranks_that_do_not_suit_the_model_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_names_and_ranks_that_do_not_fit_the_model_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         add_lora(random_lm("qwen2"), LoraSettings(**settings))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("peft", VARIANTS, ids=str)
-def test_every_variant_learns_in_float32_and_leaves_the_base(
+def test_every_variant_learns_in_float32_and_leaves_the_base_unchanged(
     peft: dict[str, Any], dtype: torch.dtype, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     lora = LoraSettings(rank=4, peft=peft)
@@ -117,7 +117,7 @@ def test_every_variant_learns_in_float32_and_leaves_the_base(
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_a_start_takes_out_of_the_base_what_it_puts_into_the_adapters(start: str) -> None:
+def test_initial_adapters_are_subtracted_from_the_base(start: str) -> None:
     base, ids = random_lm("qwen2"), torch.tensor([[5, 300, 7, 12]])
     before, weight = base(input_ids=ids).logits, base.model.layers[0].self_attn.q_proj.weight.clone()
     lm, _ = add_lora(base, LoraSettings(rank=4, peft={"init_lora_weights": start}))
@@ -128,7 +128,7 @@ def test_a_start_takes_out_of_the_base_what_it_puts_into_the_adapters(start: str
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("use_rslora", [False, True], ids=["", "use_rslora"])
-def test_with_the_start_of_before_the_base_is_the_same_to_the_bit_and_nothing_is_decomposed(
+def test_with_the_initial_adapters_of_a_checkpoint_the_base_is_equal_to_the_bit_and_nothing_is_decomposed(
     start: str, use_rslora: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lora = LoraSettings(rank=4, use_rslora=use_rslora, peft={"init_lora_weights": start, "rank_pattern": {"q_proj": 6}})
@@ -145,20 +145,20 @@ def test_with_the_start_of_before_the_base_is_the_same_to_the_bit_and_nothing_is
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_plain_adapters_have_no_start() -> None:
+def test_plain_adapters_subtract_nothing_from_the_base() -> None:
     for peft in ({}, {"use_dora": True}, {"init_lora_weights": "gaussian"}):
         assert add_lora(random_lm("qwen2"), LoraSettings(peft=peft))[1] is None
 
 
-def test_the_start_of_other_adapters_is_refused() -> None:
+def test_the_initial_values_of_other_adapters_are_refused() -> None:
     lora = LoraSettings(rank=4, peft={"init_lora_weights": "pissa"})
     _, kept = add_lora(random_lm("qwen2"), lora)
     lora.target_modules = ["q_proj"]
-    with pytest.raises(UserError, match="start of other adapters"):
+    with pytest.raises(UserError, match="initial values of other adapters"):
         add_lora(random_lm("qwen2"), lora, kept)
 
 
-def test_identity_is_all_but_the_dropout() -> None:
+def test_identity_is_all_settings_but_the_dropout() -> None:
     one = LoraSettings(dropout=0.1, peft={"use_dora": True}).identity()
     assert one == LoraSettings(dropout=0.0, peft={"use_dora": True}).identity()
     assert one["lora.peft.use_dora"] is True

@@ -9,9 +9,9 @@ from torch import nn
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
+from lightning_modules.net.base_model import load_base
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.quantize import check_quantize
-from lightning_modules.net.base_model import load_base
 from lightning_modules.net.think_net import ThinkNet
 from tests.conftest import TINY, random_lm
 
@@ -22,7 +22,7 @@ DORA = LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}
 
 
 def fill(net: ThinkNet) -> None:
-    """Adapters that count for something: B starts at zero."""
+    """Give all trained tensors values: LoRA's B starts at 0."""
     torch.manual_seed(0)
     for p in net.parameters():
         if p.requires_grad:
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_linear_layers_take_four_bits_and_the_rest_stays(
+def test_linear_layers_take_four_bits_per_weight_and_the_rest_keeps_its_dtype(
     dtype: Any, folder: str, tiny_tokenizer: ThinkTokenizer
 ) -> None:
     base = load_base(folder, None, dtype, quantize="nf4")
@@ -56,7 +56,7 @@ def test_linear_layers_take_four_bits_and_the_rest_stays(
 
 
 @pytest.mark.parametrize("lora", [LORA, DORA], ids=["plain", "dora"])
-def test_it_computes_as_its_weights_do_when_they_are_whole_again(
+def test_it_computes_as_its_dequantized_weights_do(
     lora: LoraSettings, folder: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     from bitsandbytes.functional import dequantize_4bit
@@ -79,7 +79,7 @@ def test_it_computes_as_its_weights_do_when_they_are_whole_again(
 def test_gradients_are_the_same_after_evaluation_and_with_checkpointing(
     lora: LoraSettings, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
-    """Left alone, bitsandbytes packs the weights anew when a CPU evaluates, and no gradient passes them any more."""
+    """By default bitsandbytes repacks the weights when a CPU evaluates, and no gradient passes them from then on."""
     batch, found = make_batch(0, 3), []
     for checkpointing in (False, True):
         base = load_base(str(TINY), None, "float32", quantize="nf4")
@@ -100,7 +100,7 @@ def test_gradients_are_the_same_after_evaluation_and_with_checkpointing(
     ("lora", "from_scratch", "message"),
     [
         (None, False, r"model\.quantize: 'nf4' holds weights that cannot be trained\. Set model\.lora"),
-        (None, True, r"model\.quantize: 'nf4' is for a base that is there already"),
+        (None, True, r"model\.quantize: 'nf4' needs a pretrained base"),
         (LoraSettings(peft={"init_lora_weights": "pissa"}), False, r"'nf4' and init_lora_weights 'pissa' both change"),
     ],
 )

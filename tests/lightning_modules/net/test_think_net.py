@@ -12,13 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datamodules.text.tags import Tags
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from errors import UserError
 from lightning_modules.net import loss as loss_module
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
-from lightning_modules.net.lora import LoraSettings
-from lightning_modules.net.loss import LossSettings, RoleWeights
-from lightning_modules.net.new_token_embeddings import NewTokenInit
 from lightning_modules.net.base_model import load_base
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.net.loss import RoleWeights
+from lightning_modules.net.new_token_embeddings import NewTokenInit
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.update.optim import OptimSettings, build_optimizer
 from tests.conftest import KINDS, TINY, random_lm
@@ -32,7 +31,7 @@ def net_of(kind: str, tokenizer: ThinkTokenizer, lora: LoraSettings | None = LOR
 
 
 def labelled_rows(batch: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Each row with labels as transformers wants them: targets at their own place, -100 elsewhere."""
+    """Each row with labels for transformers: targets at their own position, -100 elsewhere."""
     labels = torch.full_like(batch.input_ids, -100)
     labels[0, batch.predict_from + 1] = batch.targets
     for start, end in pairwise(batch.starts.tolist()):
@@ -40,7 +39,7 @@ def labelled_rows(batch: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def logits_of(lm: Any, batch: Any) -> torch.Tensor:
-    """(T, V) transformers' own logits, of each row by itself."""
+    """Transformers' own logits of each row alone, (T, V) in all."""
     rows = [lm(input_ids=torch.tensor([ids]), use_cache=False).logits[0] for ids in batch.token_ids()]
     return torch.cat(rows)
 
@@ -67,13 +66,12 @@ def test_loss_and_gradients_are_transformers_own(
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
 @pytest.mark.parametrize("role", [role for role in Role if role != Role.PROMPT], ids=lambda role: role.name.lower())
-def test_each_role_is_weighed_smoothed_and_held_as_full_logits_would_be(
+def test_each_role_has_the_weight_of_its_setting(
     kind: str, role: Role, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
-    """Every setting of the loss at once, by transformers' logits and torch's own cross-entropy."""
+    """Against transformers' logits and torch's own cross-entropy."""
     weights = RoleWeights(thought=0.5, tag=3.0, answer=2.0, end=0.0)
-    settings = LossSettings(weights, label_smoothing=0.1, z_loss=1e-2)
-    net = ThinkNet(random_lm(kind), tiny_tokenizer, LORA, loss=settings)
+    net = ThinkNet(random_lm(kind), tiny_tokenizer, LORA, role_weights=weights)
     trained = [p for p in net.parameters() if p.requires_grad]
     for p in trained:
         torch.manual_seed(p.numel())
@@ -85,27 +83,26 @@ def test_each_role_is_weighed_smoothed_and_held_as_full_logits_would_be(
     )
     mine = net(kept).total / len(kept.targets)
     logits = logits_of(net.causal_lm, batch)[kept.predict_from]
-    each = F.cross_entropy(logits, kept.targets, label_smoothing=0.1, reduction="sum")
-    theirs = weights.by_role()[role] * (each + 1e-2 * logits.logsumexp(-1).square().sum()) / len(kept.targets)
+    theirs = weights.by_role()[role] * F.cross_entropy(logits, kept.targets)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
     for ours, right in zip(torch.autograd.grad(mine, trained), torch.autograd.grad(theirs, trained), strict=True):
         torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
-def test_further_tokens_have_rows_of_their_own(kind: str, make_batch: MakeBatch) -> None:
+def test_further_tokens_have_embeddings_of_their_own(kind: str, make_batch: MakeBatch) -> None:
     tokenizer = ThinkTokenizer.load(str(TINY), None, Tags(), ("<step>", "[mol]"))
     net = ThinkNet(random_lm(kind), tokenizer, LORA)
-    rows = [p for name, p in net.named_parameters() if name.endswith(".embeddings")]
-    assert [tuple(p.shape) for p in rows] == [(4, 32)] * (1 if kind == "qwen2-tied" else 2)
+    new = [p for name, p in net.named_parameters() if name.endswith(".embeddings")]
+    assert [tuple(p.shape) for p in new] == [(4, 32)] * (1 if kind == "qwen2-tied" else 2)
     batch = make_batch(0)
     batch.input_ids[0, 3] = tokenizer.new_ids[2]
     net(batch).total.backward()
-    assert all(p.grad is not None and p.grad[2].any() for p in rows)
+    assert all(p.grad is not None and p.grad[2].any() for p in new)
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the most numbers that an operation makes anew, forward or backward; views of what is there do not count."""
+    """Records the size of the largest tensor that an operation allocates, forward or backward; views do not count."""
 
     def __init__(self, there: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -129,7 +126,7 @@ def test_no_step_makes_a_copy_of_a_vocabulary_matrix_or_all_logits(
     make_batch: MakeBatch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nor a gradient of one, nor moments: the largest tensor that a whole training step makes is smaller."""
+    """No gradient or moment of one, either: the largest new tensor of a whole training step is smaller."""
     vocabulary, width = 40_000, 32
     monkeypatch.setattr(loss_module, "positions_per_chunk", lambda *_: 8)  # of the batch's hundreds of positions
     net, batch = ThinkNet(random_lm(kind, vocabulary).to(dtype), tiny_tokenizer, LORA), make_batch(0, 3, 9)
@@ -140,7 +137,7 @@ def test_no_step_makes_a_copy_of_a_vocabulary_matrix_or_all_logits(
     assert len(batch.targets) * vocabulary > vocabulary * width > seen.numbers >= vocabulary  # it does see the logits
 
 
-def test_rows_start_as_is_set(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_new_embeddings_start_as_the_setting_says(tiny_tokenizer: ThinkTokenizer) -> None:
     starts: dict[NewTokenInit, torch.Tensor] = {}
     for init in get_args(NewTokenInit):
         torch.manual_seed(0)
@@ -152,7 +149,7 @@ def test_rows_start_as_is_set(tiny_tokenizer: ThinkTokenizer) -> None:
     known = matrix[: tiny_tokenizer.base_size]
     assert (starts["mean"] - known.mean(0)).abs().max() < 0.1 * known.std()
     assert (starts["random"] - known.mean(0)).abs().max() > known.std()
-    assert all(not torch.equal(*rows) for rows in starts.values())
+    assert all(not torch.equal(*pair) for pair in starts.values())
 
 
 def test_sums_by_role_add_up(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
@@ -170,13 +167,13 @@ def test_rows_of_a_batch_do_not_see_each_other(tiny_tokenizer: ThinkTokenizer, m
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lora_trains_adapters_and_the_two_rows_and_nothing_else(kind: str, tiny_tokenizer: ThinkTokenizer) -> None:
+def test_lora_trains_adapters_and_new_embeddings_and_nothing_else(kind: str, tiny_tokenizer: ThinkTokenizer) -> None:
     net = net_of(kind, tiny_tokenizer)
     trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    rows = {name: p for name, p in trained.items() if name.endswith(".embeddings")}
-    assert [tuple(p.shape) for p in rows.values()] == [(2, 32)] * (1 if kind.endswith("tied") else 2)
-    assert all("lora_" in name for name in set(trained) - set(rows))
-    assert len(set(trained) - set(rows)) == 2 * 4 * 2  # layers x q, k, v, o x A, B
+    new = {name: p for name, p in trained.items() if name.endswith(".embeddings")}
+    assert [tuple(p.shape) for p in new.values()] == [(2, 32)] * (1 if kind.endswith("tied") else 2)
+    assert all("lora_" in name for name in set(trained) - set(new))
+    assert len(set(trained) - set(new)) == 2 * 4 * 2  # layers x q, k, v, o x A, B
     assert all(p.dtype == torch.float32 for p in trained.values())
 
 
@@ -208,8 +205,10 @@ def test_the_matrix_is_never_shrunk_and_grows_only_where_it_must(tiny_tokenizer:
         assert not ends.weight[len(tiny_tokenizer) - 2 :].any()  # not random: no checkpoint holds them
 
 
-def test_the_base_counts_unchanged_before_training(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
-    """Adapters start as nothing; only the columns of the two new ids differ from the base's."""
+def test_before_training_only_the_logits_of_new_ids_differ_from_the_bases(
+    tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    """LoRA's B starts at 0."""
     base = random_lm("qwen2")
     ids = make_batch(0).input_ids[:, : make_batch(0).prompt_lengths[0]]
     before = base(input_ids=ids).logits
@@ -219,7 +218,9 @@ def test_the_base_counts_unchanged_before_training(tiny_tokenizer: ThinkTokenize
     assert not torch.allclose(after[..., tiny_tokenizer.new_ids], before[..., tiny_tokenizer.new_ids])
 
 
-def test_training_moves_the_rows_and_leaves_the_matrices(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+def test_training_changes_new_embeddings_and_adapters_only(
+    tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
     net, batch = net_of("qwen2", tiny_tokenizer), make_batch(0, 3)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2)
@@ -254,28 +255,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         torch.testing.assert_close(one, three)
 
 
-def test_the_embedded_model_loads_and_starts_anew_by_seed() -> None:
-    torch.manual_seed(1)
-    one = load_base(str(TINY), None, "float32", from_scratch=True).state_dict()
-    torch.manual_seed(1)
-    two = load_base(str(TINY), None, "float32", from_scratch=True).state_dict()
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert load_base(str(TINY), None, "bfloat16").dtype == torch.bfloat16
-
-
-def test_a_broken_model_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text((TINY / "config.json").read_text())
-    with pytest.raises(UserError, match=r"model.name: .* cannot be loaded"):
-        load_base(str(tmp_path), None, "float32")
-    (tmp_path / "model.safetensors").write_bytes((TINY / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"model.name: .* cannot be loaded"):
-        load_base(str(tmp_path), None, "float32")
-
-
 def test_the_real_vocabulary_keeps_its_size(qwen_base: Callable[..., Path]) -> None:
     for tied in (True, False):
         folder = str(qwen_base(tied))
         net = ThinkNet(load_base(folder, None, "float32"), ThinkTokenizer.load(folder), LoraSettings())
         assert net.vocabulary == 151_936
-        rows = [p for name, p in net.named_parameters() if name.endswith(".embeddings")]
-        assert len(rows) == (1 if tied else 2)
+        new = [p for name, p in net.named_parameters() if name.endswith(".embeddings")]
+        assert len(new) == (1 if tied else 2)

@@ -43,7 +43,9 @@ def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: 
 
 
 def test_the_rows_take_the_common_rate_by_default() -> None:
-    (group,) = build_optimizer([("new.embeddings", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)).param_groups
+    (group,) = build_optimizer(
+        [("new.embeddings", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)
+    ).param_groups
     assert group["lr"] == 1e-3
 
 

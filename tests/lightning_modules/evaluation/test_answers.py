@@ -1,0 +1,68 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from datamodules.tokens.tokenizer import ThinkTokenizer
+from lightning_modules.evaluation import answers as module
+from lightning_modules.evaluation.answers import answer_rows
+from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.net.think_net import ThinkNet
+from tests.conftest import random_lm
+
+MakeBatch = Callable[..., Any]
+
+
+@pytest.fixture
+def net(tiny_tokenizer: ThinkTokenizer) -> ThinkNet:
+    return ThinkNet(random_lm("qwen2"), tiny_tokenizer, LoraSettings())
+
+
+@pytest.fixture
+def answer(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> Callable[..., Any]:
+    config = generation_config(tiny_tokenizer, net.vocabulary, None, DecodingSettings(max_new_tokens=5))
+
+    def answered(batch: Any, places: list[int], cancelled: bool = False, sharded: bool = False) -> Any:
+        return answer_rows(net, tiny_tokenizer, config, batch, places, lambda: cancelled, sharded)
+
+    return answered
+
+
+def test_only_the_given_rows_are_answered_from_their_own_prompts(
+    net: ThinkNet, answer: Callable[..., Any], tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(0, 3, 9)
+    config = generation_config(tiny_tokenizer, net.vocabulary, None, DecodingSettings(max_new_tokens=5))
+    rows = answer(batch, [2, 0])
+    assert [row.row for row in rows] == [9, 0]
+    for row in rows:
+        ids = make_batch(row.row).token_ids()[0]
+        prompt = ids[: make_batch(row.row).prompt_lengths[0]]
+        assert row.prompt == tiny_tokenizer.decode(prompt) and "### Response:" in row.prompt
+        assert row.written == generate(net, tiny_tokenizer, [prompt], config)[0]
+        assert row.reference.well_formed
+        assert row.prompt + row.reference.text == tiny_tokenizer.decode(ids[:-1])
+
+
+def test_no_rows_need_no_generation_unless_another_sharded_rank_generates(
+    answer: Callable[..., Any], make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[Any] = []
+
+    def generate_nothing(net: Any, tokenizer: Any, asked: Any, *_: Any, **__: Any) -> list[str]:
+        prompts.append(asked)
+        return ["nothing"]
+
+    monkeypatch.setattr(module, "generate", generate_nothing)
+    assert answer(make_batch(0), []) == answer(make_batch(0), [], sharded=True) == []
+    assert not prompts
+    monkeypatch.setattr(module, "from_all_ranks", lambda mine: [*mine, True])
+    assert answer(make_batch(0), [], sharded=True) == []
+    assert [len(asked) for asked in prompts] == [1]
+
+
+def test_cancelled_generation_stops_after_one_token(answer: Callable[..., Any], make_batch: MakeBatch) -> None:
+    (short,), (long,) = (answer(make_batch(0), [0], cancelled) for cancelled in (True, False))
+    assert len(short.written.text) < len(long.written.text)
+    assert not short.written.finished

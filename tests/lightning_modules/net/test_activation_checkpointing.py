@@ -1,0 +1,37 @@
+from typing import Any
+
+import pytest
+import torch
+
+from errors import UserError
+from lightning_modules.internals.transformers_internals import decoder_layers
+from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
+from tests.conftest import random_lm
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(False, [0, 0]), (0, [0, 0]), (1, [1, 0]), (True, [1, 1]), (9, [1, 1])]
+)
+def test_the_first_layers_compute_twice_and_the_others_once(layers: bool | int, expected: list[int]) -> None:
+    lm = random_lm("qwen2")
+    checkpoint_activations(lm, layers)
+    calls = [0, 0]
+    for k, layer in enumerate(decoder_layers(lm)):
+
+        def count(*_: object, k: int = k) -> None:
+            calls[k] += 1
+
+        norm: Any = layer.input_layernorm  # the first module: torch recomputes no further than it must
+        norm.register_forward_hook(count)
+    lm.train()
+    out = lm(input_ids=torch.arange(6)[None], use_cache=False).logits.sum()
+    assert calls == [1, 1]
+    out.backward()
+    assert [more - 1 for more in calls] == expected
+
+
+def test_a_negative_number_of_layers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.gradient_checkpointing: '-1' is below 0"):
+        check_checkpointing(-1)
+    check_checkpointing(True)
+    check_checkpointing(0)
