@@ -1,10 +1,10 @@
-"""Measures what a batch costs: made where it is used, by threads ahead, or by processes, as a DataLoader has them.
+"""Measure the time for a batch: made when it is needed, ahead by threads, or ahead by processes of a DataLoader.
 
     python -m benchmarks.loading [--rows 20000] [--batches 500] [--repeat 3]
 
-Rows of 200 to 900 tokens, taken at random from a file that the page cache holds. `wait` is what a training step waits
-for its batch where steps take 20 ms, asleep, as if a GPU computed; `alone` is the time for each batch when nothing is
-done between two.
+Examples of 200 to 900 tokens are read at random from a file in the page cache. `wait`: the time that a training step
+waits for its batch if steps take 20 ms; the process sleeps meanwhile, as if a GPU computed. `alone`: the time per batch
+without steps in between.
 """
 
 import argparse
@@ -23,8 +23,9 @@ from datamodules.batches.collate import Batch
 from datamodules.batches.loader import PlannedBatches
 from datamodules.batches.plan import PlannedBatch
 from datamodules.prepare.token_dataset import TokenDataset, TokenDatasetWriter
+from datamodules.tokens.process import ProcessedExample
 
-STEP = 0.02  # seconds, of a small model on a fast GPU
+STEP = 0.02  # seconds; a small model on a fast GPU
 
 
 def write_rows(path: Path, number: int) -> TokenDataset:
@@ -32,13 +33,14 @@ def write_rows(path: Path, number: int) -> TokenDataset:
     for row in range(number):
         length = int(random.integers(200, 900))
         ids = random.integers(0, 150_000, length).astype(np.int32)
-        writer.add(str(row), "", length - 60, ids, (np.arange(length) >= 60).astype(np.int8))
+        roles = (np.arange(length) >= 60).astype(np.int8)
+        writer.add(ProcessedExample(str(row), ids=ids, roles=roles, supervised=length - 60))
     writer.close()
     return TokenDataset(path)
 
 
 class ByIndex(PlannedBatches):
-    """The same batches, as a DataLoader asks for them."""
+    """The same batches, by index, for a DataLoader."""
 
     def __getitem__(self, index: int) -> Batch:
         return self.make(self.planned[index])
@@ -53,7 +55,7 @@ def ways(rows: TokenDataset, planned: list[PlannedBatch]) -> Iterator[tuple[str,
 
 
 def measure(loader: Iterable[Any], step: float) -> tuple[float, float]:
-    """Seconds to the first batch, and mean seconds that each of the others is waited for."""
+    """Return the seconds to the first batch, and the mean seconds of waiting for each other batch."""
     begun = time.perf_counter()
     batches: Iterator[Any] = iter(loader)
     next(batches)
@@ -74,7 +76,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=500)
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", "This DataLoader will create")  # on a machine with few cores
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than this machine has cores
     with tempfile.TemporaryDirectory() as scratch:
         rows = write_rows(Path(scratch) / "train.arrow", args.rows)
         print("rows  made by       first ms   alone ms    wait ms")

@@ -1,14 +1,13 @@
-"""Holds what `estimate` says of a training step's memory against what it takes.
+"""Compare the memory that `estimate` computes for a training step with measured memory.
 
-    python benchmarks/memory.py                          # CPU: small shapes, minutes
-    python benchmarks/memory.py --device cuda            # the real shapes
-    python benchmarks/memory.py --only full checkpoint   # settings with one of these in their name
+    python -m benchmarks.memory                          # CPU: small shapes, a few minutes
+    python -m benchmarks.memory --device cuda            # the real shapes
+    python -m benchmarks.memory --only full checkpoint   # settings with one of these words in their name
 
-Weights are random. Each setting has a process of its own, that builds the net, takes two optimizer steps of two
-micro-batches of the longest rows, and tells its peak: on a GPU what torch allocated at most, on a CPU by how much the
-most that the process ever held (VmHWM) exceeds what it held when everything was imported and warm. There glibc is told
-to give back what was freed (MALLOC_TRIM_THRESHOLD_): left alone it keeps much of it, and the process looks larger than
-what it needs (--as-is measures that).
+Weights are random. Each setting runs in its own process, which builds the net, makes two optimizer steps of two
+micro-batches with the longest examples, and measures its peak. On a GPU that is the most that torch allocated. On a CPU
+it is the peak of the process (VmHWM) minus its memory after all imports and a warm-up. There glibc returns freed memory
+to the system (MALLOC_TRIM_THRESHOLD_), because by default it keeps much of it; --as-is measures the default.
 """
 
 import argparse
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 ALL_LINEAR = "all-linear"
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -37,10 +35,10 @@ class Setting:
     rows: int
     length: int
     dtype: str = "float32"
-    rank: int = 8  # 0 trains all weights
+    rank: int = 8  # 0: full fine-tuning
     targets: Any = QKVO
     checkpointing: bool | int = False
-    mixed: str = ""  # autocast
+    mixed: str = ""  # dtype of autocast
     fused: bool = True
 
 
@@ -89,10 +87,14 @@ CUDA = {
 
 
 class Tokens:
-    """As much of a ThinkTokenizer as a net asks for: two new tags in the last rows of the vocabulary."""
+    """The part of ThinkTokenizer that a net needs: two new tags, the last tokens of the vocabulary."""
 
     def __init__(self, vocabulary: int) -> None:
-        self.base_size, self.new_ids, self.pieces = vocabulary - 2, [vocabulary - 2, vocabulary - 1], [[1, 2], [3, 4]]
+        self.base_size, self.new_ids, self.subtoken_ids = (
+            vocabulary - 2,
+            [vocabulary - 2, vocabulary - 1],
+            [[1, 2], [3, 4]],
+        )
 
     def __len__(self) -> int:
         return self.base_size + 2
@@ -121,7 +123,7 @@ def build(setting: Setting, device: str) -> Any:
 
 
 def measure(setting: Setting, device: str) -> float:
-    """Bytes, in this process."""
+    """Return the peak of this process in bytes."""
     import torch
 
     from lightning_modules.update.optim import OptimSettings, build_optimizer
@@ -149,7 +151,7 @@ def measure(setting: Setting, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         train(setting)
         return float(torch.cuda.max_memory_allocated())
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = status("VmRSS")
     train(setting)
     return status("VmHWM") - before
@@ -171,26 +173,28 @@ def batch_of(setting: Setting) -> Any:
     roles = np.full(setting.length, Role.THOUGHT, np.int8)
     roles[0] = Role.PROMPT
     most = SHAPES[setting.shape]["vocab_size"]
-    rows = [TokenExample(k, str(k), "", drawn.integers(0, most, setting.length), roles) for k in range(setting.rows)]
-    return collate(rows, setting.rows * setting.length, 0)
+    examples = [
+        TokenExample(k, str(k), "", drawn.integers(0, most, setting.length), roles) for k in range(setting.rows)
+    ]
+    return collate(examples, setting.rows * setting.length, 0)
 
 
 def estimate(setting: Setting, device: str) -> Any:
-    """What the planner says, as `python cli.py estimate` does."""
+    """Return the estimate of `python cli.py estimate`."""
     import torch
 
-    from lightning_modules.estimate.memory import Steps, estimate_memory
+    from lightning_modules.estimate.memory import StepShape, estimate_memory
 
     mixed = getattr(torch, setting.mixed) if setting.mixed else None
-    steps = Steps(setting.rows, setting.length, device == "cuda", mixed, accumulate=2)
-    return estimate_memory(build(setting, "meta"), steps)[1]
+    step = StepShape(setting.rows, setting.length, device == "cuda", mixed, accumulate=2)
+    return estimate_memory(build(setting, "meta"), step)[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", nargs="*", default=[""], help="parts of the names of the settings that are wanted")
-    parser.add_argument("--as-is", action="store_true", help="let glibc keep what was freed")
+    parser.add_argument("--only", nargs="*", default=[""], help="words in the names of the settings to run")
+    parser.add_argument("--as-is", action="store_true", help="let glibc keep freed memory")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = CPU if args.device == "cpu" else CUDA
@@ -208,24 +212,24 @@ def main() -> None:
     for name, setting in settings.items():
         if not any(part in name for part in args.only):
             continue
-        command = [sys.executable, __file__, "--device", args.device, "--measure", name]
+        command = [sys.executable, "-m", "benchmarks.memory", "--device", args.device, "--measure", name]
         environ = os.environ if args.as_is else os.environ | {"MALLOC_TRIM_THRESHOLD_": "131072"}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ)
-        said = estimate(setting, args.device)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ, cwd=ROOT)
+        estimated = estimate(setting, args.device)
         parts = (
-            said.held.frozen + said.held.trained,
-            said.working.activations,
-            said.working.loss,
-            said.working.backward,
+            estimated.held.frozen + estimated.held.trained,
+            estimated.working.activations,
+            estimated.working.loss,
+            estimated.working.backward,
         )
         if done.returncode:
-            print(f"{name:38}      failed {said.total / 1e6:12,.0f}", flush=True)
+            print(f"{name:38}      failed {estimated.total / 1e6:12,.0f}", flush=True)
             continue
         measured = float(done.stdout)
-        worst = max(worst, abs(said.total / measured - 1))
-        columns = f"{measured / 1e6:12,.0f}{said.total / 1e6:12,.0f}{said.total / measured:12.3f}"
+        worst = max(worst, abs(estimated.total / measured - 1))
+        columns = f"{measured / 1e6:12,.0f}{estimated.total / 1e6:12,.0f}{estimated.total / measured:12.3f}"
         print(f"{name:38}{columns}" + "".join(f"{part / 1e6:12,.0f}" for part in parts), flush=True)
-    print(f"furthest off: {100 * worst:.1f} %")
+    print(f"largest deviation: {100 * worst:.1f} %")
 
 
 if __name__ == "__main__":

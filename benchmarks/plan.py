@@ -1,11 +1,11 @@
-"""Measures packing: how full the packs of real rows are, and how long the plan of an epoch takes.
+"""Measure packing: the fill of packs of real rows, and the time for the plan of an epoch.
 
-    python benchmarks/plan.py filled [--rows FILE.jsonl …] [--tokenizer FOLDER]
-    python benchmarks/plan.py time [--rows-planned 250000]
+    python -m benchmarks.plan filled [--rows FILE.jsonl …] [--tokenizer FOLDER]
+    python -m benchmarks.plan time [--rows-planned 250000]
 
-`filled` packs the rows of --rows that fit into each length. Beside it stands what no packing could exceed: rows longer
-than half a pack need one each, and all tokens need their room. `time` plans epochs of synthetic rows whose lengths are
-log-normal, a quarter of the capacity at the median; the least of five runs in one process.
+`filled` packs the rows of --rows that fit into each length. An upper limit stands beside it: each row longer than half
+a pack needs a pack of its own, and the packs must hold all tokens. `time` plans epochs of synthetic rows. Their lengths
+are log-normal with a median of a quarter of the capacity. The least of five runs in one process counts.
 """
 
 import argparse
@@ -18,32 +18,30 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-REAL = ROOT.parent / "shared"  # real rows and a real tokenizer where this is developed; not a part of the project
+from benchmarks.real_inputs import MISSING, row_files, tokenizer_folder
+from datamodules.batches.packing import best_fit
+from datamodules.batches.plan import PackingMode, StepSize, plan_epoch, steps_per_epoch
+from datamodules.magpie import MagpieDataModule
+from datamodules.text.steps import StepSettings
+
 CAPACITIES = (512, 1024, 2048, 4096)
 SPLITS = ("sentence", "none")
 REPEAT = 5
 
-from datamodules.batches.packing import best_fit  # noqa: E402
-from datamodules.batches.plan import Shape, StepSize, plan_epoch, steps_per_epoch  # noqa: E402
-from datamodules.magpie import MagpieDataModule  # noqa: E402
-from datamodules.text.steps import StepSettings  # noqa: E402
-
 
 def real_lengths(rows: list[Path], tokenizer: Path, split: str) -> np.ndarray:
-    """Tokens of each row, whatever its length; none is left out as a near duplicate."""
+    """Return the tokens of each row of any length, near duplicates included."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, merged = Path(scratch) / "tokenizer", Path(scratch) / "rows.jsonl"
         shutil.copytree(tokenizer, folder, copy_function=shutil.copyfile)
-        if not (folder / "config.json").exists():  # a folder with a tokenizer only is no model's
+        if not (folder / "config.json").exists():  # a model folder needs a config
             (folder / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
         merged.write_text("".join(path.read_text() for path in rows))
         data = MagpieDataModule(
             str(merged), steps=StepSettings(split), max_length=10**6, train_rows=None, val_rows=None,
             near_duplicate_threshold=None, tokenizer=str(folder),
         )  # fmt: skip
-        return np.array([len(outcome.ids) for outcome, _, kept in data.outcomes() if kept is not None])
+        return np.array([len(example.ids) for example, _, split in data.processed_examples() if split is not None])
 
 
 def filled(args: argparse.Namespace) -> None:
@@ -67,33 +65,35 @@ def seconds(args: argparse.Namespace) -> None:
         drawn = np.random.default_rng(1).lognormal(np.log(capacity / 4), 0.7, args.rows_planned)
         lengths = np.clip(drawn, 16, capacity).astype(np.int64)
         supervised = lengths * 85 // 100
-        for plain in (StepSize(4, 4, 4), StepSize(4, 1, 1)):
+        for unpacked in (StepSize(4, 4, 4), StepSize(4, 1, 1)):
             packs = best_fit(lengths, capacity, np.arange(len(lengths)))[1]
-            steps = min(packs, max(1, round(len(lengths) / plain.rows_per_step)))
-            for packing in ("none", "grouped", "packed"):
-                chosen: Shape = packing  # type: ignore[assignment]
+            steps = min(packs, max(1, round(len(lengths) / unpacked.step_capacity)))
+            for packing in ("none", "packed"):
+                chosen: PackingMode = packing  # type: ignore[assignment]
                 packed = (capacity, steps) if packing == "packed" else (None, None)
-                sizes = StepSize(plain.batch_size, plain.accumulate, plain.world_size, chosen, *packed)
+                size = StepSize(unpacked.batch_size, unpacked.accumulate, unpacked.world_size, chosen, *packed)
                 took = []
                 for epoch in range(REPEAT):
                     started = time.perf_counter()
-                    plan_epoch(lengths, supervised, sizes, 0, epoch)
+                    plan_epoch(lengths, supervised, size, 0, epoch)
                     took.append(time.perf_counter() - started)
-                many = steps_per_epoch(len(lengths), sizes)
-                print(f"| {capacity:,} | {plain.rows_per_step} | {packing} | {many:,} | {min(took):.2f} |", flush=True)
+                many = steps_per_epoch(len(lengths), size)
+                print(
+                    f"| {capacity:,} | {unpacked.step_capacity} | {packing} | {many:,} | {min(took):.2f} |", flush=True
+                )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["filled", "time"])
-    parser.add_argument("--rows", type=Path, nargs="+", default=sorted((REAL / "real").glob("*.jsonl")))
-    parser.add_argument("--tokenizer", type=Path, default=REAL / "qwen1.5-tokenizer")
+    parser.add_argument("--rows", type=Path, nargs="+", default=row_files())
+    parser.add_argument("--tokenizer", type=Path, default=tokenizer_folder())
     parser.add_argument("--rows-planned", type=int, default=250_000)
     args = parser.parse_args()
     if args.what == "time":
         seconds(args)
-    elif not args.rows or not (args.tokenizer / "tokenizer.json").is_file():
-        sys.exit("give --rows FILE.jsonl (with instruction and response) and --tokenizer FOLDER (with tokenizer.json)")
+    elif not args.rows or not args.tokenizer:
+        sys.exit(MISSING)
     else:
         filled(args)
 

@@ -1,12 +1,12 @@
-"""Measures the preparation of rows: against raw tokenizing and against TRL, its memory, and the start when it is done.
+"""Measure the preparation of rows: its speed against raw tokenizing and TRL, its memory, and the start afterwards.
 
-    python benchmarks/prepare.py speed [--trl-python PYTHON]   # an interpreter that has trl; the project needs none
-    python benchmarks/prepare.py scale [--sizes 10000 50000 250000]
+    python -m benchmarks.prepare speed [--trl-python PYTHON]   # an interpreter with trl
+    python -m benchmarks.prepare scale [--sizes 10000 50000 250000]
 
-Rows are those of --rows (JSON lines with instruction and response), over and over, each time under another number, so
-that none is a near duplicate of another. Every measurement has a process of its own, and those that are compared take
-turns. Of wall and of CPU seconds (those of child processes with them) the least of the repetitions counts, for other
-programs on the machine only ever add to them; the median stands beside it.
+The rows of --rows (JSON lines with instruction and response) are repeated, each with a number of its own, so that no
+row is a near duplicate of another. Every measurement runs in its own process, and compared measurements take turns. The
+least wall and CPU seconds of all repetitions count, child processes included, because other programs on the machine
+only add time; the median is shown beside them.
 """
 
 import argparse
@@ -27,10 +27,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from benchmarks.real_inputs import MISSING, row_files, tokenizer_folder
+
 ROOT = Path(__file__).resolve().parents[1]
-REAL = ROOT.parent / "shared"  # real rows and a real tokenizer where this is developed; not a part of the project
 SPLITS = ("none", "sentence", "paragraph")
-AT_ONCE = 256  # texts in a raw batch
+AT_ONCE = 256  # texts in a batch of raw tokenizing
 PACKAGES = ("tokenizers", "transformers", "datasets", "pyarrow", "numpy", "torch", "trl")
 
 Task = dict[str, Any]
@@ -38,7 +39,7 @@ Figures = dict[str, Any]
 
 
 class Clock:
-    """Wall and CPU seconds of what is done under it; of child processes, those that ended."""
+    """Wall and CPU seconds of a `with` block, including child processes that have ended."""
 
     def __enter__(self) -> "Clock":
         self._started = time.perf_counter(), sum(os.times()[:4])
@@ -49,11 +50,11 @@ class Clock:
         self.cpu = round(sum(os.times()[:4]) - self._started[1], 3)
 
 
-# What is measured, each in a process of its own
+# Measurements, each in its own process
 
 
 def raw(task: Task) -> Figures:
-    """The tokenizer alone, as its file describes it: batches of instruction + response, read before the clock runs."""
+    """The tokenizer alone, on batches of instruction + response that were read before the clock starts."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(f"{task['tokenizer']}/tokenizer.json")
@@ -68,21 +69,21 @@ def raw(task: Task) -> Figures:
 
 
 def ours(task: Task) -> Figures:
-    """All of `prepare`: reading, parsing, splitting, tokenizing, near duplicates, Arrow, and the fingerprint."""
+    """`prepare` as a whole: reading, parsing, splitting, tokenizing, near duplicates, Arrow, fingerprint."""
     from datamodules.prepare.cache import prepare
 
     module = data_module(task)
-    tokenizer = module.think_tokenizer  # loaded before the clock runs, as the other tokenizers are
+    tokenizer = module.think_tokenizer  # loaded before the clock starts, as for the others
     with Clock() as clock:
         wanted, near = module.quotas("fit"), module.near_duplicate_threshold
-        _, report = prepare(module.parts(), tokenizer, wanted, near, module.cache_dir, module.num_proc)
-    figures = {"kept": report.kept, "dropped": report.dropped, "tokens": sum(report.tokens.values())}
+        _, stats = prepare(module.parts(), tokenizer, wanted, near, module.cache_dir, module.num_proc)
+    figures = {"kept": stats.kept, "dropped": stats.dropped, "tokens": sum(stats.tokens.values())}
     return {"wall": clock.wall, "cpu": clock.cpu, **figures}
 
 
 def trl(task: Task) -> Figures:
-    """`SFTTrainer._prepare_dataset`, called by the trainer's own constructor: adds the end token, tokenizes prompt and
-    completion, truncates, writes Arrow. The rows are in an Arrow file before the clock runs."""
+    """TRL's `SFTTrainer._prepare_dataset`, called by the constructor: add the end token, tokenize prompt and
+    completion, truncate, write Arrow. The rows are in an Arrow file before the clock starts."""
     import datasets
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
     from trl import SFTConfig, SFTTrainer
@@ -117,7 +118,7 @@ def trl(task: Task) -> Figures:
 
 
 def warm(task: Task) -> Figures:
-    """From nothing to the first training batch of rows that are prepared."""
+    """From the start of the process to the first training batch, with rows that are already prepared."""
     with Clock() as imports:
         import pyarrow  # noqa: F401
         from transformers import AutoTokenizer  # noqa: F401
@@ -129,7 +130,7 @@ def warm(task: Task) -> Figures:
         module.setup("fit")
         with Clock() as loader:
             batch = next(iter(module.train_dataloader()))
-    figures = {"imports": imports.wall, "loader": loader.wall, "kept": module.report.kept}
+    figures = {"imports": imports.wall, "loader": loader.wall, "kept": module.stats.kept}
     return {"wall": start.wall, "cpu": start.cpu, "batch": list(batch.input_ids.shape), **figures}
 
 
@@ -154,12 +155,12 @@ MEASURED: dict[str, Callable[[Task], Figures]] = {"raw": raw, "ours": ours, "trl
 
 
 def measure(what: str, task: Task, python: str = sys.executable, keep: bool = False) -> Figures:
-    """The figures of one process, with the most memory, in MB, that it and that the largest of its children took."""
+    """Return the figures of one process, with the peak memory in MB of the process and of its largest child."""
     with tempfile.TemporaryDirectory(dir=task["scratch"]) as fresh:
         task = task if keep else task | {"cache": fresh}
         environment = {"TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_CACHE": fresh, "HF_HUB_OFFLINE": "1"}
-        command = [python, __file__, "measure", what, json.dumps(task)]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+        command = [python, "-m", "benchmarks.prepare", "measure", what, json.dumps(task)]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{what} failed:\n{done.stderr}")
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
@@ -167,7 +168,7 @@ def measure(what: str, task: Task, python: str = sys.executable, keep: bool = Fa
 
 
 def in_this_process(what: str, task: Task) -> None:
-    """What `measure` starts: prints the figures as its last line."""
+    """The process of `measure`: print the figures as the last line."""
     figures = MEASURED[what](task)
     for name, who in (("memory", resource.RUSAGE_SELF), ("child_memory", resource.RUSAGE_CHILDREN)):
         figures[name] = round(resource.getrusage(who).ru_maxrss / 1024)
@@ -180,7 +181,7 @@ def in_this_process(what: str, task: Task) -> None:
     print(json.dumps(figures | {"versions": versions}))
 
 
-# What is reported
+# Reports
 
 
 def speed(args: argparse.Namespace, task: Task) -> None:
@@ -190,7 +191,7 @@ def speed(args: argparse.Namespace, task: Task) -> None:
     variants |= {f"ours {split} 1": ("ours", {"split": split, "num_proc": 1}, sys.executable) for split in SPLITS}
     variants["ours sentence 2"] = ("ours", {"split": "sentence", "num_proc": 2}, sys.executable)
     if args.trl_python:
-        # None is TRL's default, in its own process; 1 would be a pool of one
+        # None: TRL's default, in its own process; 1 would be a pool of one process
         variants |= {f"trl {n or 1}": ("trl", {"num_proc": n}, args.trl_python) for n in (None, 2)}
     results: dict[str, list[Figures]] = {name: [] for name in variants}
     for repetition in range(args.repeat):
@@ -228,7 +229,7 @@ def real_rows(files: list[Path], longest: int = 10**9) -> list[dict[str, str]]:
 
 
 def write_rows(args: argparse.Namespace, rows: int) -> Path:
-    """So many rows, in one file, each with a number of its own in its instruction."""
+    """Write `rows` rows to one file, each with a number of its own in its instruction."""
     path = Path(args.scratch) / "rows.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number, row in islice(zip(count(), cycle(real_rows(args.rows, args.longest))), rows):
@@ -247,21 +248,21 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["speed", "scale"])
-    parser.add_argument("--rows", type=Path, nargs="+", default=sorted((REAL / "real").glob("*.jsonl")))
-    parser.add_argument("--tokenizer", type=Path, default=REAL / "qwen1.5-tokenizer")
-    parser.add_argument("--trl-python", help="an interpreter that can import trl; without it TRL is not measured")
+    parser.add_argument("--rows", type=Path, nargs="+", default=row_files())
+    parser.add_argument("--tokenizer", type=Path, default=tokenizer_folder())
+    parser.add_argument("--trl-python", help="an interpreter with trl; without it TRL is not measured")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=4, help="of the rows, for speed")
-    parser.add_argument("--longest", type=int, default=10**9, help="leave out responses of as many characters or more")
+    parser.add_argument("--copies", type=int, default=4, help="copies of the rows for speed")
+    parser.add_argument("--longest", type=int, default=10**9, help="drop responses with this many characters or more")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 50_000, 250_000])
     parser.add_argument("--max-length", type=int, default=4096)
     args = parser.parse_args()
-    if not args.rows or not (args.tokenizer / "tokenizer.json").is_file():
-        sys.exit("give --rows FILE.jsonl (with instruction and response) and --tokenizer FOLDER (with tokenizer.json)")
+    if not args.rows or not args.tokenizer:
+        sys.exit(MISSING)
     with tempfile.TemporaryDirectory() as args.scratch:
         tokenizer = Path(args.scratch) / "tokenizer"
         shutil.copytree(args.tokenizer, tokenizer, copy_function=shutil.copyfile)
-        if not (tokenizer / "config.json").exists():  # a folder with a tokenizer only is no model's
+        if not (tokenizer / "config.json").exists():  # a model folder needs a config
             (tokenizer / "config.json").write_text('{"model_type": "qwen2"}')
         say(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
         task = {"tokenizer": str(tokenizer), "max_length": args.max_length, "scratch": args.scratch}
@@ -269,5 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

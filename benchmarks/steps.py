@@ -1,28 +1,22 @@
-"""Measures the step splitter: ms for 1 MB, and precision and recall against hand-labelled traces, mode by mode.
+"""Measure the step splitter: ms for 1 MB, and precision and recall on hand-labelled reasoning, for each mode.
 
-    python benchmarks/steps.py
+    python -m benchmarks.steps
 
-Beside it stand the naive `split(". ")` and each of pysbd, syntok, sentencex and blingfire that is installed;
-they see the text whole, or line by line, which most of them need to end a step at a line break. Times are the best
-of several runs on one core. They use the real traces in ../shared/real where these are at hand, and the labelled ones
-over and over where not.
+For comparison: the naive `split(". ")`, and pysbd, syntok, sentencex and blingfire if they are installed. They get the
+whole text, or single lines, because most of them do not end a step at a line break. Times are the best of several runs
+on one core, on the real rows of THINKWRIGHT_REAL_ROWS, else on the repeated labelled texts.
 """
 
 import importlib
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.datamodules.test_steps import LABELLED, THINK, boundaries, labelled_steps  # noqa: E402
-
-from datamodules.text.steps import StepMode, StepSettings, split_steps  # noqa: E402
+from benchmarks.real_inputs import row_files
+from datamodules.text.steps import StepMode, StepSettings, split_steps
+from tests.datamodules.text.test_steps import LABELLED, THINK, boundaries, labelled_steps
 
 Splitter = Callable[[str], list[str]]
 MODES: tuple[StepMode, ...] = ("none", "sentence", "paragraph", "marker")
@@ -30,9 +24,8 @@ PARTS = ("dev", "test", "fresh", "r1_math", "r1_puzzles", "all")
 
 
 def megabyte(name: str) -> str:
-    """A million characters of thoughts, from the file of that name if we have it."""
-    path = ROOT.parent / "shared" / "real" / f"{name}.jsonl"
-    if path.is_file():
+    """Return a million characters of thoughts, from the real rows in the file of that name if there are any."""
+    if path := next((path for path in row_files() if path.stem == name), None):
         responses = [json.loads(line)["response"] for line in path.read_text(encoding="utf-8").splitlines()]
         thoughts = [thought for response in responses for thought in THINK.findall(response)]
     else:
@@ -42,7 +35,7 @@ def megabyte(name: str) -> str:
 
 
 def milliseconds(split: Splitter, text: str, runs: int = 9) -> float:
-    """For a million characters, the best of so many runs."""
+    """Return the milliseconds for a million characters, the best of `runs`."""
     best = float("inf")
     for _ in range(runs):
         started = time.perf_counter()
@@ -61,11 +54,11 @@ def precision_and_recall(split: Splitter, mode: StepMode, part: str) -> tuple[fl
 
 
 def naive(text: str) -> list[str]:
-    return re.split(r"(?<=\.) ", text)  # split(". "), the stop kept
+    return re.split(r"(?<=\.) ", text)  # as split(". "), but keeps the full stop
 
 
 def others() -> Iterator[tuple[str, Splitter]]:
-    """The sentence splitters that are installed."""
+    """Yield the installed sentence splitters."""
     makers: dict[str, Callable[[Any], Splitter]] = {
         "pysbd": lambda m: m.Segmenter(language="en", clean=False).segment,
         "syntok.segmenter": lambda m: (

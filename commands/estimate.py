@@ -13,8 +13,8 @@ from commands.fit_settings import build_model, fit_parser
 from commands.parsing import Parser
 from commands.preflight import FSDP, NO_FSDP1, count_devices
 from errors import UserError
-from lightning_modules.estimate.memory import MemoryEstimate, Steps, estimate_memory, shapes_of
-from lightning_modules.run.flops import Shape, training_flops
+from lightning_modules.estimate.memory import MemoryEstimate, StepShape, estimate_memory, net_on_meta
+from lightning_modules.run.flops import ModelShape, training_flops
 from lightning_modules.update.precision import MIXED
 
 
@@ -52,27 +52,27 @@ def run(args: Sequence[str]) -> int:
         raise UserError("trainer.strategy", "fsdp", NO_FSDP1, FSDP)
     check(given)
     on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
-    steps = Steps(
+    step = StepShape(
         data.batch_size, data.max_length, on_gpu, MIXED.get(str(trainer.precision)), trainer.accumulate_grad_batches
     )
-    net = shapes_of(tuner)
+    net = net_on_meta(tuner)
     counts = sorted({1, 2, 4, 8, devices} if sharded else {devices})
     where = f"{'GPU' if on_gpu else 'CPU'}, {'FSDP2' if sharded else 'not sharded'}"
-    batch = f"batches of {steps.rows} x {steps.length:,} tokens, all supervised"
+    batch = f"batches of {step.batch_size} x {step.max_length:,} tokens, all supervised"
     print(f"{tuner.name}, MB a device ({where}); {batch}")
     nf4 = tuner.quantize == "nf4"
-    show(estimate_memory(net, steps, counts, sharded, nf4))
+    show(estimate_memory(net, step, counts, sharded, nf4))
     if given.device_gb:
 
         def peak(checkpointed: int) -> float:
             tuner.gradient_checkpointing = checkpointed
-            return estimate_memory(shapes_of(tuner), steps, [devices], sharded, nf4)[devices].total
+            return estimate_memory(net_on_meta(tuner), step, [devices], sharded, nf4)[devices].total
 
         with Console().status("counting the layers to checkpoint"):
             said = depth(peak, len(net.causal_lm.base_model.layers), given.device_gb)
         print(said)
     if given.tflops or given.tokens_per_second:
-        print(duration(given, Shape.of(net), devices))
+        print(duration(given, ModelShape.of(net), devices))
     return 0
 
 
@@ -125,7 +125,7 @@ def depth(peak: Callable[[int], float], layers: int, device_gb: float) -> str:
     return f"{device_gb:g} GB are enough with {fewest} of {layers} layers checkpointed: {way}"
 
 
-def duration(given: Any, shape: Shape, devices: int) -> str:
+def duration(given: Any, shape: ModelShape, devices: int) -> str:
     """The time of the fit at the given rate, as a sentence."""
     data, trainer = given.data, given.trainer
     length = given.row_tokens or data.max_length

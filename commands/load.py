@@ -9,8 +9,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from commands.parsing import Parser
 from datamodules.magpie import MagpieDataModule
-from datamodules.text.response import Tags
 from datamodules.text.segments import Template
+from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint

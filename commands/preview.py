@@ -17,14 +17,14 @@ from commands.parsing import Parser
 from commands.preflight import config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
+from datamodules.preview.content import ROLE_LABELS, PreviewRow
 from datamodules.preview.html import page
-from datamodules.preview.terminal import Row
 from datamodules.text.segments import Role
 from errors import UserError
 from lightning_modules.run.folder import RunSettings, find_runs
 
 AUTO_LIMIT = 2_000  # rows, read in seconds
-ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, preview.LABELS, strict=True))
+ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, ROLE_LABELS, strict=True))
 
 
 def build_parser() -> Parser:
@@ -80,7 +80,7 @@ def run(args: Sequence[str]) -> int:
         return 0
     with ExitStack() as files:
         html, jsonl = (files.enter_context(new_file(f"--{name}", given[name])) for name in ("html", "jsonl"))
-        examples: list[Row] = []
+        examples: list[PreviewRow] = []
         for row in read(data, limit):
             if row.split is not None and len(examples) < given.rows:
                 examples.append(row)
@@ -88,9 +88,9 @@ def run(args: Sequence[str]) -> int:
                 jsonl.write(json.dumps(as_json(row), ensure_ascii=False) + "\n")
         decode = data.think_tokenizer.decode
         if html is not None:
-            of = {"source": ", ".join(one.name for one in data.given), "tokenizer": data.tokenizer_name}
-            html.write(page(examples, data.report, decode, data.max_length, of))
-    preview.show(console, examples, data.report, decode, data.max_length)
+            of = {"source": ", ".join(one.name for one in data.mix), "tokenizer": data.tokenizer_name}
+            html.write(page(examples, data.stats, decode, data.max_length, of))
+    preview.print_preview(console, examples, data.stats, decode, data.max_length)
     for name in filter(None, (given.html, given.jsonl)):
         print(f"written to {name}", file=sys.stderr)
     return 0
@@ -110,14 +110,14 @@ def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
     return given, build_data(parser, given)
 
 
-def read(data: MagpieDataModule, limit: int | None) -> Iterator[Row]:
+def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
     """The rows as they are processed, with a progress bar. Raises UserError if there is none."""
     with tqdm(total=limit, desc="reading", unit=" rows", disable=None, leave=False) as bar:
-        for outcome, source, split in data.outcomes(limit):
+        for example, source, split in data.processed_examples(limit):
             bar.update()
-            yield Row(data.report.read - 1, outcome, source, split)
-    if not data.report.read:
-        name = ", ".join(one.name for one in data.given)
+            yield PreviewRow(data.stats.read - 1, example, source, split)
+    if not data.stats.read:
+        name = ", ".join(one.name for one in data.mix)
         raise UserError("data.source", name, "holds no rows", "give a source with rows in it")
 
 
@@ -125,21 +125,22 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
     """Print all about the row with this position or id. Raises UserError if it is not there."""
     position = int(wanted) if wanted.isdecimal() else None
     for row in read(data, limit):
-        if row.position == position if position is not None else row.outcome.row_id == wanted:
+        if row.position == position if position is not None else row.example.row_id == wanted:
             break
         if position is not None and row.position > position:
             problem = "was skipped, since its split was already full"
             raise UserError("--row", wanted, problem, "raise data.train_rows and data.val_rows to see it")
     else:
-        problem = f"is not among the {data.report.read:,} rows read"
+        problem = f"is not among the {data.stats.read:,} rows read"
         raise UserError("--row", wanted, problem, "give a position from 0, or an id; --jsonl FILE lists them")
-    columns = next(one.columns for one in data.given if one.name == row.source) or data.columns
-    instruction, response = (str(text or "") for text in columns.texts(row.outcome.raw))
-    preview.explain(console, row, instruction, response, data.think_tokenizer.decode)
+    raw = row.example.raw
+    assert raw is not None  # the examples of the preview have their texts
+    instruction, response = (str(text or "") for text in (raw.instruction, raw.response))
+    preview.print_row(console, row, instruction, response, data.think_tokenizer.decode)
 
 
-def as_json(row: Row) -> dict[str, Any]:
-    outcome = row.outcome
+def as_json(row: PreviewRow) -> dict[str, Any]:
+    outcome = row.example
     return {
         "row": row.position,
         "row_id": outcome.row_id,

@@ -1,4 +1,4 @@
-"""MagpieDataModule: from settings to batches. It puts the steps in order and computes nothing itself."""
+"""MagpieDataModule: from settings to batches. It calls the rooms in their order and computes nothing itself."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -8,22 +8,23 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from datamodules import same_rows
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
-from datamodules.batches.step_size import Epochs, Packing, check_tokens_per_step, cut
+from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
 from datamodules.prepare.cache import prepare, shortfall
-from datamodules.prepare.pass_over_sources import Part, PassOverSources, Quotas
-from datamodules.prepare.stats import Report
+from datamodules.prepare.mix import MixedSource, Part, check_mix
+from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
+from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
-from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import DedupIndex
-from datamodules.rows.sources import MixedSource, Source, check_sources, open_source
-from datamodules.same_rows import check_same_rows, identity
-from datamodules.text.malformed import MalformedPolicy
-from datamodules.text.response import Columns, Tags
+from datamodules.rows.sources import Source, open_source
+from datamodules.text.example import Columns
+from datamodules.text.malformed import Dial
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
-from datamodules.tokens.process import CUTTING, Overlong, ProcessedExample, ProcessingConfig
+from datamodules.text.tags import Tags
+from datamodules.tokens.process import OVERLONG_WARNINGS, Overlong, ProcessedExample
 from datamodules.tokens.template import check_template, load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
@@ -33,46 +34,52 @@ AT_LEAST = {"max_length": 8, "batch_size": 1, "val_batch_size": 1, "num_workers"
 
 
 class MagpieDataModule(LightningDataModule):
-    """Rows with an instruction and a response that thinks in `<think>` blocks.
+    """Rows with an instruction and a response, whose thoughts are in `<think>` blocks.
 
     Args:
-        source: `builtin`, a .parquet, .jsonl, .json or .arrow file (.gz and .zst, too), a folder or glob of them, or a
-            data set id on the hub.
-        mix: Several sources, which take the place of `source`.
-        revision: Commit of the hub data set; pin it, so that the rows never change. null takes the newest.
+        source: The rows: `builtin`; a .parquet, .jsonl, .json or .arrow file (also .gz or .zst), a folder or a glob of
+            such files; or the id of a data set on the hub.
+        mix: Several sources in place of `source`, each with a weight and settings of its own.
+        revision: Commit of the hub data set. Pin it to keep the rows the same. null takes the newest commit.
         split: Split of the hub data set.
-        columns: Names of the columns.
-        where: Which rows are wanted: for a column the values to keep, or {min, max} for numbers; `tokens` and `steps`
-            are the length of the whole row and its think blocks.
-        untidy: What is done about responses that are not whole blocks followed by an answer.
-        template: Text before the response: `instruction` is the recipe's, `chat` the model's own chat template, else a
-            Jinja file, or a text with {{ instruction }} in it. The end-of-sequence token is added after the response.
-        system: System prompt, for templates that have a place for one. null leaves it to the template.
-        tags: What opens and closes a thought, for the model; tokens that it has are used, others are added to it.
-        source_tags: The same in the data, if it is another pair.
-        new_tokens: Further tokens that the model is to learn, like <step>: they become one token wherever they stand in
-            an instruction or a response, and their rows are trained with those of the tags.
-        steps: How thoughts are split into steps; each step gets a think block.
-        max_length: Tokens of a whole row.
-        overlong: Longer rows are left out and counted (`drop`), lose whole steps from the middle of their reasoning
-            (`truncate_thoughts`; known to hurt: arXiv 2502.07374), or their end (`truncate`; teaches unclosed blocks).
-        near_duplicate_threshold: Similarity, up to 1, from which on two instructions are one and may not be on both sides of the
-            border between training and held-out rows. null compares exactly: up to case and white space.
-        heldout_ratio: Share of the instructions that is never trained on, for validation and test.
-        seed: Decides which instructions are held out and the order of training.
-        train_rows: Training rows that survive all checks; preparation stops when it has them. null takes all.
-        val_rows: Held-out rows for validation, likewise.
-        test_rows: Further held-out rows, for test and predict only.
-        batch_size: Rows a device takes at once in training; of packed rows, as many tokens as so many hold at most.
-        packing: `none` takes batch_size rows at once, `grouped` rows of like length out of the whole epoch, `packed` as
-            many whole rows as fill batch_size times max_length; no row sees another. `auto`: packed on GPUs, else none.
-        tokens_per_step: Supervised tokens of an optimizer step of packed rows; null: the mean of unpacked ones.
-        val_batch_size: Rows a device takes at once in validation, test and predict.
-        num_workers: Threads that make a device's batches ahead; 0 makes each when it is asked for.
-        num_proc: Processes that prepare rows, where there are more than a few thousand; 1 prepares in this one.
-        cache_dir: Folder for prepared rows.
-        tokenizer: Model whose tokenizer is used; the same as model.name.
-        tokenizer_revision: The same as model.revision.
+        columns: Names of the columns with the texts.
+        filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
+            `steps` stand for the length of the row and its number of think blocks. null keeps every row.
+        malformed: What to do with responses that are not closed think blocks followed by an answer. `strict` drops
+            them; `repair` mends a missing opening tag, keeps harmless shapes and drops the others; `keep` keeps all.
+        malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | keep}. The shapes are in
+            docs/data.md. null leaves every shape to `malformed`.
+        template: The text before the response: `instruction` (the recipe's), `chat` (the model's own chat template), a
+            Jinja file, or a Jinja text with {{ instruction }}. The end-of-sequence token follows the response.
+        system: System prompt, for templates with a place for one. null leaves it to the template.
+        tags: Tags around a thought in training. The model's own tokens are used if it has these tags, otherwise the
+            tags are added to its vocabulary.
+        source_tags: Tags around a thought in the data. null: the same as `tags`.
+        new_tokens: Further tokens to add to the vocabulary, like <step>. Each is one token wherever it occurs in a row;
+            its embeddings are trained with those of the tags.
+        steps: How a thought is split into steps. Each step gets a think block of its own.
+        max_length: Longest row, in tokens: prompt, thoughts, answer and end.
+        overlong: What to do with a row longer than max_length. `drop` drops it, `truncate_thoughts` drops steps from
+            the middle of its reasoning (hurts: arXiv 2502.07374), `truncate` drops its end (teaches unclosed blocks).
+        near_duplicate_threshold: Lowest similarity (0 to 1) at which two instructions count as near duplicates. The
+            later of two is dropped if one is held out and one is not. null: only equal instructions are duplicates.
+        heldout_ratio: Ratio of the instructions that are held out from training, for validation and test.
+        seed: Seed of the held-out choice, of the built-in rows and of the order of training rows.
+        train_rows: Number of training rows to keep. Preparation ends when every split is full. null keeps all rows.
+        val_rows: Number of held-out rows for validation. null keeps all.
+        test_rows: Number of further held-out rows, for test and predict only. null keeps all.
+        batch_size: Rows in a training micro-batch of one device. A packed micro-batch has the same room, batch_size x
+            max_length tokens.
+        packing: How rows form a micro-batch. `none` takes batch_size rows, `packed` as many whole rows as fit into
+            batch_size x max_length tokens. There is no padding, and no row attends to another. `auto` is packed on GPUs
+            and none elsewhere.
+        tokens_per_step: Supervised tokens of an optimizer step with packed rows. null: the mean of an unpacked step.
+        val_batch_size: Rows in a batch of one device in validation, test and predict.
+        num_workers: Threads that make batches ahead for one device. 0 makes each batch on request.
+        num_proc: Processes that prepare rows, if there are more than a few thousand. 1 prepares in the main process.
+        cache_dir: Folder for prepared rows. It can be deleted at any time; rows are then prepared again.
+        tokenizer: Model whose tokenizer is used. The same as model.name.
+        tokenizer_revision: Commit of that model. The same as model.revision.
     """
 
     def __init__(
@@ -82,8 +89,9 @@ class MagpieDataModule(LightningDataModule):
         revision: str | None = None,
         split: str = "train",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
-        where: dict[str, Any] | None = None,
-        untidy: MalformedPolicy = MalformedPolicy(),  # noqa: B008
+        filters: dict[str, Any] | None = None,
+        malformed: Dial = "repair",
+        malformed_overrides: dict[str, str] | None = None,
         template: str = "instruction",
         system: str | None = None,
         tags: Tags = Tags(),  # noqa: B008
@@ -109,165 +117,150 @@ class MagpieDataModule(LightningDataModule):
         tokenizer_revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.given = [MixedSource(source, None, revision, split)] if mix is None else mix
-        self.columns, self.where, self.untidy = columns, where, untidy
+        self.mix = [MixedSource(source, None, revision, split)] if mix is None else mix
+        self._sources = [
+            one.with_defaults(columns, source_tags or tags, malformed, malformed_overrides, filters) for one in self.mix
+        ]
+        self.columns, self.filters = columns, filters
+        self.malformed, self.malformed_overrides = malformed, malformed_overrides
         self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
         self.new_tokens = tuple(new_tokens)
-        self.steps, self.max_length, self.overlong, self.near_duplicate_threshold = (
-            steps,
-            max_length,
-            overlong,
-            near_duplicate_threshold,
-        )
-        self.heldout_ratio, self.seed = heldout_ratio, seed
+        self.steps, self.max_length, self.overlong = steps, max_length, overlong
+        self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
         self.rows_wanted = {"train": train_rows, "val": val_rows, "test": test_rows}
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.packing, self.tokens_per_step = packing, tokens_per_step
         self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
         self.tokenizer_name, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.splits: dict[str, TokenDataset] = {}
-        self.report = Report()
-        self.trains = False  # set where a fit begins with a validation: what it cannot train on is said before that
-        self.epochs: Epochs | None = None  # how those of a fit are cut
+        self.stats = DataStats()
+        self.trains = False  # True for the validation at the start of a fit: it plans the epochs and refuses early
+        self.epochs: EpochLayout | None = None  # the plan of the epochs of a fit
         self.batches_done: Callable[[], int] | None = None  # set before a fit: processed batches of all epochs
         self._announced: Path | None = None
-        self._cut_for: tuple[Path, StepSize] | None = None
+        self._planned_for: tuple[Path, StepSize] | None = None
         self._check()
 
     def _check(self) -> None:
-        """Raises UserError for settings that cannot be."""
+        """Raise UserError for impossible settings."""
         for key, least in AT_LEAST.items():
             if (value := getattr(self, key)) < least:
                 raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
         if not 0 < self.heldout_ratio < 1:
-            raise UserError(
-                "data.heldout_ratio", self.heldout_ratio, "is not a share between 0 and 1", "give 0.1 for one in ten"
-            )
+            problem, fix = "is not between 0 and 1", "give 0.1 to hold out one row in ten"
+            raise UserError("data.heldout_ratio", self.heldout_ratio, problem, fix)
         if self.near_duplicate_threshold is not None:
-            DedupIndex(self.near_duplicate_threshold)  # says so if it cannot be
+            DedupIndex(self.near_duplicate_threshold)
         check_template(self.template_setting, self.system)
         self.tags.check("data.tags")
         self.steps.check()
         check_tokens_per_step(self.packing, self.tokens_per_step)
-        check_sources(self.given, self.rows_wanted)
-        for one in self.given:
-            (one.tags or self.source_tags or self.tags).check("data.source_tags")
-            Filters(one.where if one.where is not None else self.where)
+        check_mix(self._sources, self.rows_wanted)
 
     # Preparation
 
     @property
     def think_tokenizer(self) -> ThinkTokenizer:
+        """The tokenizer with the tags and the new tokens."""
         return ThinkTokenizer.load(self.tokenizer_name, self.tokenizer_revision, self.tags, self.new_tokens)
 
     @property
     def template(self) -> Template:
-        """Raises UserError for one that does not suit the model."""
+        """The template for this model. Raises UserError if it does not suit the model."""
         return load_template(self.template_setting, self.system, self.think_tokenizer)
 
     def open_sources(self) -> list[Source]:
-        """Raises UserError for one that is not there."""
-        return [open_source(one.name, one.revision, one.split, self.heldout_ratio, self.seed) for one in self.given]
+        """Return the sources. Raises UserError for a source that does not exist."""
+        return [open_source(one.name, one.revision, one.split, self.heldout_ratio, self.seed) for one in self.mix]
 
     def parts(self) -> list[Part]:
-        """The sources, each with how its rows are taken."""
-        template = self.template
-        return [
-            Part(
-                source,
-                ProcessingConfig(
-                    template,
-                    self.steps,
-                    self.max_length,
-                    self.overlong,
-                    one.columns or self.columns,
-                    one.tags or self.source_tags or self.tags,
-                    one.untidy or self.untidy,
-                    one.where if one.where is not None else self.where or {},
-                ),
-                one.weight,
-            )
-            for one, source in zip(self.given, self.open_sources(), strict=True)
-        ]
+        """Return the sources with their processing and weights."""
+        common = self.template, self.steps, self.max_length, self.overlong
+        opened = zip(self._sources, self.open_sources(), strict=True)
+        return [Part(source, one.config(*common), one.weight) for one, source in opened]
 
     def quotas(self, stage: str) -> Quotas:
+        """Return the number of rows for each split of a stage."""
         splits = ("val", "test") if stage in ("test", "predict") else ("train", "val")
         return {split: self.rows_wanted[split] for split in splits}
 
-    def outcomes(self, limit: int | None = None) -> Iterator[tuple[ProcessedExample, str, str | None]]:
-        """What becomes of each of the first rows, with its texts, the name of its source and its split, or None where
-        it is left out; `report` is filled meanwhile. Nothing is cached."""
-        survey = PassOverSources(
+    def processed_examples(self, limit: int | None = None) -> Iterator[tuple[ProcessedExample, str, str | None]]:
+        """Return the first rows as (example with texts, name of its source, its split or None if dropped).
+
+        `stats` is filled while they are read. Nothing is cached.
+        """
+        source_pass = PassOverSources(
             self.parts(), self.think_tokenizer.encoder, self.quotas("fit"), self.near_duplicate_threshold, texts=True
         )
-        self.report = survey.report
-        return islice(iter(survey), limit)
+        self.stats = source_pass.stats
+        return islice(iter(source_pass), limit)
 
-    def _prepare(self, stage: str) -> tuple[Path, Report]:
+    def _prepare(self, stage: str) -> tuple[Path, DataStats]:
         tokenizer = self.think_tokenizer
         self.pad_id = tokenizer.end_id
         return prepare(
             self.parts(), tokenizer, self.quotas(stage), self.near_duplicate_threshold, self.cache_dir, self.num_proc
         )
 
-    def _stage(self) -> str:
-        assert self.trainer is not None and self.trainer.state.fn is not None
-        return str(self.trainer.state.fn.value)
-
     def prepare_data(self) -> None:
-        """Once per machine, before any model is loaded; the other ranks find the result on disk."""
-        self._prepare(self._stage())
+        """Prepare the rows once per machine, before a model is loaded. The other ranks find them on disk."""
+        assert self.trainer is not None and self.trainer.state.fn is not None
+        self._prepare(str(self.trainer.state.fn.value))
 
     def setup(self, stage: str) -> None:
+        """Open the prepared rows, print their stats once, and plan the epochs of a fit."""
         trains = stage == "fit" or self.trains
         stage = "fit" if stage == "validate" else stage
-        folder, self.report = self._prepare(stage)
+        folder, self.stats = self._prepare(stage)
         if folder != self._announced:
             self._announced = folder
-            lines = [*self.report.lines(self.max_length), *shortfall(self.report, self.quotas(stage))]
+            lines = [*self.stats.lines(self.max_length), *shortfall(self.stats, self.quotas(stage))]
             if self.overlong != "drop":
-                lines.append(CUTTING[self.overlong])
+                lines.append(OVERLONG_WARNINGS[self.overlong])
             for line in [*lines, f"data: prepared in {folder}"]:
                 log.info(line)
-        self.splits = {split: TokenDataset(folder / f"{split}.arrow") for split in self.report.kept}
+        self.splits = {split: TokenDataset(folder / f"{split}.arrow") for split in self.stats.kept}
         if trains:
-            self._cut(folder)
+            self._plan_epochs(folder)
+
+    # Resuming
 
     def identity(self) -> dict[str, Any]:
-        """Return digests of the prepared rows, and the settings that they depend on; plain JSON."""
-        return identity(self)
+        """Return the digests of the prepared rows and the settings behind them, as plain JSON for a checkpoint."""
+        return same_rows.identity(self)
 
     def check_same_rows(self, saved: Mapping[str, Any]) -> None:
-        """Raise UserError with the first difference if `saved`, an identity, is of other rows."""
-        check_same_rows(saved, self.identity())
+        """Raise UserError if the rows of this run differ from the rows of `saved`, the identity in a checkpoint."""
+        same_rows.check_same_rows(saved, self.identity())
 
     # Training
 
-    def _cut(self, folder: Path) -> None:
-        """Once for the same rows and sizes: a fit comes here before each of its validations, too."""
+    def _plan_epochs(self, folder: Path) -> None:
+        """Plan the epochs once for the same rows and sizes. A fit calls this before each validation, too."""
         trainer, rows = self.trainer, self.splits["train"]
         assert trainer is not None
         plain = StepSize(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
-        if self._cut_for != (folder, plain):
+        if self._planned_for != (folder, plain):
             given = self.packing, self.max_length, self.tokens_per_step, trainer.strategy.root_device.type, self.seed
-            self.epochs = cut(rows.lengths, rows.supervised, plain, *given)
-            self._cut_for = folder, plain
+            self.epochs = plan_step_size(rows.lengths, rows.supervised, plain, *given)
+            self._planned_for = folder, plain
             log.info(self.epochs.line())
 
     def sizes(self) -> StepSize:
+        """Return the size of an optimizer step."""
         assert self.epochs is not None
-        return self.epochs.sizes
+        return self.epochs.step_size
 
     def batches_per_epoch(self) -> tuple[int, int]:
-        """Of a rank: those in the plan, and those of them that are taken (trainer.limit_train_batches)."""
+        """Return the planned batches of a rank, and how many of them are used (trainer.limit_train_batches)."""
         assert self.trainer is not None and self.epochs is not None
         limit = self.trainer.limit_train_batches
-        planned = self.epochs.steps * self.epochs.sizes.accumulate
+        planned = self.epochs.steps * self.epochs.step_size.accumulate
         return planned, min(planned, limit) if isinstance(limit, int) else int(planned * limit)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch, from the plan."""
+        """Optimizer steps of an epoch."""
         return -(-self.batches_per_epoch()[1] // self.sizes().accumulate)
 
     def train_dataloader(self) -> PlanLoader:

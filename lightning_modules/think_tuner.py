@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batches.collate import Batch
-from datamodules.text.response import Tags
+from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
@@ -212,14 +212,14 @@ class ThinkTuner(LightningModule):
         sums: LossSums = self.net(batch)  # type: ignore[misc]
         self.eval_loss.update(sums)
         self.tag_scores.update(sums)
-        wanted = [k for k, row in enumerate(batch.rows) if row < self.evaluation.rows]
+        wanted = [k for k, index in enumerate(batch.indices) if index < self.evaluation.rows]
         self.answered += self._answer(batch, wanted)
 
     test_step = validation_step
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """Return the model's response to each row of the batch, as JSON objects."""
-        return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.rows))))]
+        return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.indices))))]
 
     def on_validation_epoch_start(self) -> None:
         self.gradients.check_finite(self)

@@ -135,12 +135,13 @@ def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     from datamodules.batches.collate import collate
     from datamodules.prepare.token_dataset import TokenExample
     from datamodules.rows import builtin
-    from datamodules.text.response import Columns, example
+    from datamodules.text.example import Columns, parse_example
     from datamodules.text.segments import render
     from datamodules.text.steps import StepSettings
 
     def make(*indices: int, step_tokens: int | None = None) -> Any:
-        rows = [render(example(builtin.row(0, i), Columns(), i), TEMPLATE, StepSettings()) for i in indices]
+        examples = [parse_example(Columns().read(builtin.row(0, i), i)) for i in indices]
+        rows = [render(example, TEMPLATE, StepSettings()) for example in examples]
         encoded = tiny_tokenizer.encoder.encode_rows(rows)
         taken = [TokenExample(i, str(i), "easy", *pair) for i, pair in zip(indices, encoded, strict=True)]
         tokens = sum(int((row.roles != 0).sum()) for row in taken)

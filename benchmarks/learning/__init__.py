@@ -1,1 +1,1 @@
-"""Does it learn, and by which knob? python -m benchmarks.learning; see benchmarks/README.md."""
+"""Does the model learn, and which settings matter? python -m benchmarks.learning; see benchmarks/README.md."""

@@ -1,10 +1,10 @@
-"""Does it learn, and by which knob? Trains the literal recipe, the strong one and what lies between them.
+"""Does the model learn, and which settings matter? Train the literal recipe, the strong recipe, and steps between them.
 
-    python -m benchmarks.learning                          the embedded model, three seeds, on ../shared/real/*.jsonl
-    python -m benchmarks.learning --base FOLDER_OR_ID      any model, with the recipe's own lengths and batches
+    python -m benchmarks.learning --rows FILE.jsonl                      the embedded model, three seeds
+    python -m benchmarks.learning --rows FILE.jsonl --base FOLDER_OR_ID  any model, with the recipe's lengths
 
-Every run is one of `cli.py fit`, on the GPU where there is one. Interrupted, the same command goes on; runs that are
-finished are never repeated, and nothing is overwritten.
+Every run is `cli.py fit`, on the GPU if there is one. After an interruption the same command continues. Finished runs
+are not repeated, and no result is overwritten.
 """
 
 import argparse
@@ -20,14 +20,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.learning.recipes import EMBEDDED, ProcessingConfig, Scale, default_scale, recipes
+from benchmarks.learning.recipes import EMBEDDED, Recipe, Scale, default_scale, recipes
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import collect, split_rows
 from benchmarks.learning.runs import cpu_seconds, finished, fit_args, read_run, run_cli, train
+from benchmarks.real_inputs import row_files
 from errors import UserError
-from hub import CHECKOUT, local_folder
-
-REAL = CHECKOUT.parent / "shared" / "real"
+from hub import local_folder
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
@@ -36,11 +35,13 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=Path, nargs="+", help="JSON lines with instruction and response")
     parser.add_argument("--base", default=EMBEDDED, help="folder or hub id of the base model")
-    parser.add_argument("--seeds", type=int, default=3, help="1 to so many; more can be added later")
-    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="only these, e.g. literal strong; all by default")
-    parser.add_argument("--out", type=Path, help="folder of runs and results; runs/learning-BASE by default")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1; more can be added later")
+    parser.add_argument(
+        "--recipes", nargs="+", metavar="NAME", help="some recipes, such as literal strong; by default all"
+    )
+    parser.add_argument("--out", type=Path, help="folder of runs and results; by default runs/learning-BASE")
     for field in dataclasses.fields(Scale):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, help="see Scale in recipes.py")
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, help=field.metadata["help"])
     return parser.parse_args(args)
 
 
@@ -53,7 +54,7 @@ def benchmark(given: argparse.Namespace) -> None:
         raise UserError("--seeds", given.seeds, "is below 1", "give 1 or more")
     chosen = choose(recipes(scale.rate_factor), given.recipes)
     out = (given.out or Path("runs") / f"learning-{Path(base).name}").resolve()
-    everything = prepare_folder(out, given.rows or sorted(REAL.glob("*.jsonl")), base, scale)
+    everything = prepare_folder(out, given.rows or row_files(), base, scale)
     seeds = range(1, given.seeds + 1)
     counts = {seed: split_rows(everything, base, seed, scale, out / "prepared", run_cli) for seed in seeds}
     new = train_all(out, chosen, seeds, base, scale)
@@ -72,7 +73,7 @@ def benchmark(given: argparse.Namespace) -> None:
     )
 
 
-def choose(known: list[ProcessingConfig], names: list[str] | None) -> list[ProcessingConfig]:
+def choose(known: list[Recipe], names: list[str] | None) -> list[Recipe]:
     unknown = sorted(set(names or []) - {recipe.name for recipe in known})
     if unknown:
         fix = f"choose from {', '.join(repr(recipe.name) for recipe in known)}"
@@ -81,7 +82,7 @@ def choose(known: list[ProcessingConfig], names: list[str] | None) -> list[Proce
 
 
 def prepare_folder(out: Path, files: Sequence[Path], base: str, scale: Scale) -> Path:
-    """Makes the folder, or finds that it belongs to the same benchmark; returns the file of all rows."""
+    """Return the file of all rows. Make the folder; raise UserError if it belongs to another benchmark."""
     known = {"base": base, "files": [str(file.resolve()) for file in files], **dataclasses.asdict(scale)}
     settings = out / "settings.json"
     if settings.exists():
@@ -91,7 +92,7 @@ def prepare_folder(out: Path, files: Sequence[Path], base: str, scale: Scale) ->
                 problem = f"was made with {key} {before.get(key)}, not {value}"
                 raise UserError("--out", out, problem, "give a new folder")
     elif out.exists() and any(out.iterdir()):
-        raise UserError("--out", out, "is not empty and not of this benchmark", "give a new folder")
+        raise UserError("--out", out, "is not empty and does not belong to this benchmark", "give a new folder")
     for name in ("rows", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
     everything = collect(files, out / "rows")
@@ -100,8 +101,8 @@ def prepare_folder(out: Path, files: Sequence[Path], base: str, scale: Scale) ->
     return everything
 
 
-def train_all(out: Path, chosen: Sequence[ProcessingConfig], seeds: Sequence[int], base: str, scale: Scale) -> int:
-    """Runs what is missing, seed by seed, so that early ends leave whole comparisons; returns how many runs."""
+def train_all(out: Path, chosen: Sequence[Recipe], seeds: Sequence[int], base: str, scale: Scale) -> int:
+    """Run all missing runs, seed by seed, so that a stopped benchmark has complete comparisons. Return their number."""
     missing = [(seed, recipe) for seed in seeds for recipe in chosen if finished(out, recipe, seed) is None]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -141,7 +142,7 @@ def report(out: Path, results: Any, new: int, known: dict[str, Any]) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The exit code: 0, or 2 for a mistake of the user's."""
+    """Return the exit code: 0, or 2 after a UserError."""
     try:
         benchmark(parse(args))
     except UserError as error:

@@ -1,6 +1,6 @@
-"""What is compared: the literal recipe, the strong one, and what lies between them, one knob at a time.
+"""The recipes to compare: the literal recipe, the strong recipe, and literal with one knob of strong at a time.
 
-The strong recipe is the configs' own overlay. A knob is some of its settings, put on the literal recipe alone.
+The strong recipe is configs/recipe/strong.yaml. A knob is a group of its settings.
 """
 
 from collections.abc import Mapping
@@ -26,47 +26,51 @@ KNOBS = {
     "length": (LENGTH,),
     "batch": ("data.batch_size",),
 }
-# The same for all recipes here: the first changes memory and time only, the second is what is measured
+# Equal for all recipes here: the first changes only memory and time, the second is a setting of the measurement
 COMMON = ("model.gradient_checkpointing", "model.evaluation.decoding.max_new_tokens")
 
 
 @dataclass(frozen=True)
-class ProcessingConfig:
-    """One column of the comparison; `settings` are those that it adds to its configs, by dotted name."""
+class Recipe:
+    """One column of the comparison. `settings` are added to its configs, by dotted name."""
 
     name: str
     configs: tuple[Path, ...] = (LITERAL,)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    long: bool = False  # trains on rows of up to Scale.long tokens, else of up to Scale.short
+    long: bool = False  # train on rows of up to Scale.long tokens, else of up to Scale.short
 
     @property
     def slug(self) -> str:
         return self.name.replace(" ", "-").replace("+-", "")
 
 
+def _with_help(text: str) -> Any:
+    return field(metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class Scale:
-    """How much is trained and measured; the same for all recipes."""
+    """The amount of training and measuring, equal for all recipes."""
 
-    short: int  # tokens of a training row without the length knob
-    long: int  # and with it; no validation row is longer, either
-    accumulate: int  # batches of an optimizer step
-    steps: int  # optimizer steps
-    validations: int  # evenly over them, and one before the first
-    val_rows: int
-    answered: int  # of those, by generation
-    max_new_tokens: int
-    rate_factor: float  # literal and strong once more with their rates times this; 1 for not
+    short: int = _with_help("most tokens of a training row without the length knob")
+    long: int = _with_help("most tokens of a training row with the length knob, and of a validation row")
+    accumulate: int = _with_help("micro-batches of an optimizer step")
+    steps: int = _with_help("optimizer steps")
+    validations: int = _with_help("evenly over the steps, and one more before the first step")
+    val_rows: int = _with_help("validation rows")
+    answered: int = _with_help("validation rows answered by generation")
+    max_new_tokens: int = _with_help("most tokens of such an answer")
+    rate_factor: float = _with_help("literal and strong also run with their learning rates times this (1: they do not)")
 
     def check(self) -> None:
         for name, value in vars(self).items():
             if value <= 0:
                 raise UserError(f"--{name.replace('_', '-')}", value, "is not above 0", "give a number above 0")
         if self.short >= self.long:
-            problem = "leaves the length knob nothing to do"
+            problem = "is not above --short, so the length knob changes nothing"
             raise UserError("--long", self.long, problem, f"give more than --short, {self.short}")
         if self.steps % self.validations:
-            problem = "steps cannot be told evenly by the validations"
+            problem = "is not a multiple of --validations"
             raise UserError("--steps", self.steps, problem, f"give a multiple of --validations, {self.validations}")
 
 
@@ -75,10 +79,10 @@ def is_embedded(base: str) -> bool:
 
 
 def default_scale(base: str) -> Scale:
-    """The recipe's own lengths and rows a step; for the embedded model what a CPU core can do in some minutes.
+    """Return the recipe's own lengths and rows per step; for the embedded model a few minutes' work for a CPU core.
 
-    Its vocabulary of 640 pieces makes three tokens of one of Qwen's: about one row in ten is short, four are long.
-    Rates are the demo's for a model of this size, 3e-3 where the strong recipe has 1e-4.
+    The embedded model has 640 tokens, and needs three of them for one token of Qwen's: about one real row in ten is
+    short, four in ten are long. The rate factor makes the strong recipe's rate of 1e-4 the demo's, 3e-3.
     """
     if is_embedded(base):
         return Scale(1280, 1792, 1, 18, 3, 12, 4, 96, 30.0)
@@ -86,27 +90,31 @@ def default_scale(base: str) -> Scale:
     return Scale(short, long, 16, 60, 6, 64, 32, 1024, 1.0)
 
 
-def recipes(rate_factor: float) -> list[ProcessingConfig]:
-    """Literal first, then one knob at a time, strong, and both with other rates. Raises UserError for a setting of the
-    strong recipe that is no knob: the table would not say what it does."""
+def recipes(rate_factor: float) -> list[Recipe]:
+    """Return literal, literal with one knob at a time, strong, and both with other rates.
+
+    Raise UserError for a setting of the strong recipe that belongs to no knob: the table would not show its effect.
+    """
     literal, strong = flat(LITERAL), flat(STRONG)
     known = {key for keys in KNOBS.values() for key in keys}
     if unknown := sorted(set(strong) - known - set(COMMON)):
-        raise UserError(str(STRONG.name), unknown[0], "is no knob of this benchmark", "add it to KNOBS in recipes.py")
-    found = [ProcessingConfig("literal")]
+        raise UserError(
+            str(STRONG.name), unknown[0], "belongs to no knob of this benchmark", "add it to KNOBS in recipes.py"
+        )
+    found = [Recipe("literal")]
     for name, keys in KNOBS.items():
-        settings = {key: strong[key] for key in keys if key != LENGTH}  # the length is that of the rows
-        found.append(ProcessingConfig(f"+ {name}", settings=settings, long=LENGTH in keys))
-    found.append(ProcessingConfig("strong", (LITERAL, STRONG), long=True))
+        settings = {key: strong[key] for key in keys if key != LENGTH}  # the rows are chosen by their length instead
+        found.append(Recipe(f"+ {name}", settings=settings, long=LENGTH in keys))
+    found.append(Recipe("strong", (LITERAL, STRONG), long=True))
     if rate_factor != 1:
         for recipe, rate in ((found[0], literal[RATE]), (found[-1], strong[RATE])):
             settings = {RATE: float(f"{float(rate) * rate_factor:.3g}")}
-            found.append(ProcessingConfig(f"{recipe.name} x{rate_factor:g}", recipe.configs, settings, recipe.long))
+            found.append(Recipe(f"{recipe.name} x{rate_factor:g}", recipe.configs, settings, recipe.long))
     return found
 
 
 def flat(config: Path) -> dict[str, Any]:
-    """A config's settings by dotted name."""
+    """Return the settings of a config by dotted name."""
     found: dict[str, Any] = {}
     waiting = list(yaml.safe_load(config.read_text(encoding="utf-8")).items())
     while waiting:

@@ -1,4 +1,4 @@
-"""The tables, once for the terminal and once as Markdown; and results-TIME.json with every curve behind them."""
+"""The tables for the terminal and as Markdown, and results-TIME.json with every curve."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.learning.curves import FIGURES, Curve, differences, over_seeds, plainly, shown, value, verdict
 from lightning_modules.run.folder import STARTED
 
-Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # recipe -> seed -> what runs.read_run found
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # recipe -> seed -> result of runs.read_run
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Table:
             table.add_column(name, justify="right" if k else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*row)
-        # As wide as it is: figures that are cut off say nothing, and a file has no width
+        # Full width: no figure may be cut off, and a file has no width
         Console(width=Console(width=1000).measure(table).maximum).print(table)
 
 
@@ -42,7 +42,7 @@ def curves_of(results: Results) -> dict[str, dict[int, Curve]]:
 
 
 def curve_table(curves: Mapping[str, Mapping[int, Curve]], names: Sequence[str]) -> Table:
-    """Each figure at each validation, recipes side by side."""
+    """Return a table of each figure at each validation, with recipes side by side."""
     means = {name: over_seeds(list(curves[name].values())) for name in names}
     steps = sorted(set.intersection(*(set(by_step) for by_step in means.values())))
     rows = [
@@ -55,10 +55,10 @@ def curve_table(curves: Mapping[str, Mapping[int, Curve]], names: Sequence[str])
 
 
 def knob_table(results: Results) -> Table:
-    """Every recipe after the last step, and how it differs from the first in loss."""
+    """Return a table of every recipe after the last step, with its difference in loss to the first recipe."""
     curves = curves_of(results)
     base = next(iter(results))
-    header = ["", *FIGURES.values(), f"loss less {base}'s", ""]
+    header = ["", *FIGURES.values(), f"loss minus {base}'s", ""]
     rows = []
     for name in results:
         by_step = over_seeds(list(curves[name].values()))
@@ -71,7 +71,7 @@ def knob_table(results: Results) -> Table:
 
 
 def conclusions(results: Results) -> list[str]:
-    """Strong against literal, at each rate that both were trained with."""
+    """Return the verdicts on strong against literal, for each learning rate that both have."""
     curves = curves_of(results)
     lines: list[str] = []
     for name in results:
@@ -83,7 +83,7 @@ def conclusions(results: Results) -> list[str]:
 
 
 def setting(results: Results) -> str:
-    """Versions, machines and commits of all the runs; several where they differ."""
+    """Return versions, machines and commits of all runs; several if they differ."""
     found: dict[str, set[str]] = {}
     for run in (run for runs in results.values() for run in runs.values()):
         environment = run["environment"]
@@ -98,7 +98,7 @@ def setting(results: Results) -> str:
 
 
 def write(out: Path, results: Results, tables: Sequence[Table], lines: Sequence[str], known: Mapping[str, Any]) -> Path:
-    """results-TIME.md and .json, the latter returned; earlier ones stay."""
+    """Write results-TIME.md and results-TIME.json, and return the path of the latter. Older results stay."""
     now = f"results-{datetime.now():{STARTED}}"
     names = (out / f"{now}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100))))
     stem = next(path for path in names if not path.with_suffix(".md").exists())

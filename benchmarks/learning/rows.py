@@ -1,7 +1,7 @@
-"""The rows of each seed: the same validation rows for every recipe, training rows short or long.
+"""The rows of each seed: the same validation rows for every recipe, and short or long training rows.
 
-A recipe that leaves long rows out would leave them out of its validation, too, and its loss would be of other rows. So
-`preview` says, once a seed, how long each row is and on which side it falls, and two files are made of that.
+A recipe that drops long rows would also drop them from its validation, so losses would not be comparable. Therefore
+`preview` computes once per seed the length and the split of each row, and this module makes two files of rows from it.
 """
 
 import json
@@ -11,14 +11,14 @@ from pathlib import Path
 from benchmarks.learning.recipes import LITERAL, Scale
 from errors import UserError
 
-Command = Callable[[Sequence[str], Path], None]  # runs the program with these arguments, its output into that file
+Command = Callable[[Sequence[str], Path], None]  # runs cli.py with these arguments and writes its output to that file
 
 
 def collect(files: Sequence[Path], folder: Path) -> Path:
-    """All rows in one file. Raises UserError where there is none."""
+    """Return one file with all rows. Raise UserError if there is no row file."""
     if not files:
-        fix = "give --rows FILE.jsonl, with columns instruction and response"
-        raise UserError("--rows", None, "the real rows (../shared/real/*.jsonl) are not part of the project", fix)
+        fix = "give --rows FILE.jsonl, with columns instruction and response, or set THINKWRIGHT_REAL_ROWS"
+        raise UserError("--rows", None, "is missing, and the project contains no real rows", fix)
     for file in files:
         if not file.is_file():
             raise UserError("--rows", file, "is not a file", "give .jsonl files with instruction and response")
@@ -30,8 +30,10 @@ def collect(files: Sequence[Path], folder: Path) -> Path:
 
 
 def split_rows(everything: Path, base: str, seed: int, scale: Scale, cache: Path, command: Command) -> dict[str, int]:
-    """Makes `short-SEED.jsonl` and `long-SEED.jsonl` beside `everything`, unless they are there; returns how many rows
-    each trains on, and are for validation."""
+    """Make `short-SEED.jsonl` and `long-SEED.jsonl` beside `everything`, unless they exist.
+
+    Return the number of training rows in each, and of validation rows.
+    """
     folder = everything.parent
     seen = folder / f"seen-{seed}.jsonl"
     if not seen.exists():
@@ -58,7 +60,7 @@ def split_rows(everything: Path, base: str, seed: int, scale: Scale, cache: Path
     for name in ("short", "long", "val"):
         if not counts[name]:
             fix = "give more rows, or greater --short and --long"
-            raise UserError("--rows", None, f"seed {seed} leaves no rows for {name}", fix)
+            raise UserError("--rows", None, f"has no rows for {name} with seed {seed}", fix)
     for name, chosen in kept.items():
         if not (path := folder / f"{name}-{seed}.jsonl").exists():
             _write(path, chosen)
@@ -70,7 +72,7 @@ def as_args(settings: dict[str, object]) -> list[str]:
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    """Whole or not at all."""
+    """Write the file completely or not at all."""
     scratch = path.with_suffix(".tmp")
     scratch.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     scratch.rename(path)

@@ -1,6 +1,6 @@
-"""Training runs: ordinary ones of the project's command line, each in a process of its own, never twice.
+"""Training runs: `cli.py fit`, each in its own process, never twice.
 
-The processes are forked from one that has imported the libraries, which saves some ten seconds a run.
+The processes are forked from a process that has imported the libraries. That saves about ten seconds per run.
 """
 
 import csv
@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning.recipes import CONFIGS, ProcessingConfig, Scale, is_embedded
+from benchmarks.learning.recipes import CONFIGS, Recipe, Scale, is_embedded
 from benchmarks.learning.rows import as_args
 from errors import INTERRUPTED, TERMINATED, UserError
 from hub import CHECKOUT
@@ -27,8 +27,10 @@ Figures = dict[str, float]
 
 
 def in_cli(args: list[str], log: str) -> None:
-    """The process of a command: `python cli.py` with these arguments, its output at the end of a file. In a session of
-    its own, so that a Ctrl-C comes once, from `run_cli`: two would end it before it has saved."""
+    """Run `python cli.py` with these arguments in this process, and append its output to a file.
+
+    The process has its own session, so only `run_cli` passes a Ctrl-C on. A second one would end it before it saves.
+    """
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(CHECKOUT)
@@ -43,41 +45,43 @@ def in_cli(args: list[str], log: str) -> None:
 
 
 def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: None) -> None:
-    """Runs a command to its end, calling `watch` meanwhile. Raises UserError if it fails. Ctrl-C and SIGTERM go on to
-    it, and it saves what it has."""
+    """Run a command to its end and call `watch` meanwhile. Raise UserError if it fails.
+
+    Ctrl-C and SIGTERM are passed on to the command, which saves a checkpoint.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     process = context.Process(target=in_cli, args=(list(args), str(log)))
     signals: list[int] = []
     stops = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in stops}
-    forkserver.ensure_running()  # heir to that: a signal to the whole group must not end it before its children
+    forkserver.ensure_running()  # it inherits SIG_IGN: a signal to the whole group must not end it before its children
     try:
         for number in stops:
             signal.signal(number, lambda number, frame: signals.append(number))
         process.start()
-        told = 0
+        passed_on = 0
         while process.is_alive():
             process.join(0.5)
-            if len(signals) > told:  # a second one stops it at once
+            if len(signals) > passed_on:  # the command stops at once after a second signal
                 process.terminate()
-                told += 1
+                passed_on += 1
             watch()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if signals:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command continues", file=sys.stderr)
         sys.exit(TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED)
     if process.exitcode:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = [line for line in lines if line.strip() and not line.startswith(CPU)]
         problem = f"ended with {process.exitcode}: {said[-1] if said else ''}"
-        raise UserError(f"cli.py {args[0]}", None, problem.rstrip("."), f"see {log}; the same command goes on")
+        raise UserError(f"cli.py {args[0]}", None, problem.rstrip("."), f"see {log}; the same command continues")
 
 
-def fit_args(recipe: ProcessingConfig, base: str, seed: int, scale: Scale, out: Path, gpu: bool) -> list[str]:
-    """The command line of a run, without its checkpoint."""
+def fit_args(recipe: Recipe, base: str, seed: int, scale: Scale, out: Path, gpu: bool) -> list[str]:
+    """Return the command line of a run, without its checkpoint."""
     hardware = CONFIGS / "hardware" / ("one_gpu.yaml" if gpu else "cpu.yaml")
     first, *others = recipe.configs
     settings = {
@@ -93,8 +97,8 @@ def fit_args(recipe: ProcessingConfig, base: str, seed: int, scale: Scale, out: 
         "data.source": out / "rows" / f"{'long' if recipe.long else 'short'}-{seed}.jsonl",
         "data.revision": "null",
         "data.seed": seed,
-        "data.max_length": scale.long,  # of validation rows; those of training were chosen by their length
-        "data.near_duplicate_threshold": "null",  # left out already
+        "data.max_length": scale.long,  # for the validation rows; the training rows are chosen by their length
+        "data.near_duplicate_threshold": "null",  # already dropped
         "data.train_rows": "null",
         "data.val_rows": scale.val_rows,
         "data.num_workers": 0,
@@ -112,12 +116,12 @@ def fit_args(recipe: ProcessingConfig, base: str, seed: int, scale: Scale, out: 
     return ["fit", *configs, *as_args(settings)]
 
 
-def finished(out: Path, recipe: ProcessingConfig, seed: int) -> Run | None:
+def finished(out: Path, recipe: Recipe, seed: int) -> Run | None:
     return next((run for run in _runs(out, recipe, seed) if "after" in run.read_summary()), None)
 
 
-def train(args: list[str], out: Path, recipe: ProcessingConfig, seed: int, progress: Callable[[int], None]) -> Run:
-    """The finished run of a recipe and seed: a new one, or one that was stopped, continued from what it had saved."""
+def train(args: list[str], out: Path, recipe: Recipe, seed: int, progress: Callable[[int], None]) -> Run:
+    """Return the finished run of a recipe and seed: a new run, or a stopped run continued from its checkpoint."""
     stopped = next((run for run in _runs(out, recipe, seed) if run.last.is_file()), None)
     more = ["--ckpt_path", str(stopped.last)] if stopped else []
     started = time.time()
@@ -129,35 +133,37 @@ def train(args: list[str], out: Path, recipe: ProcessingConfig, seed: int, progr
 
     run_cli([*args, *more], out / "logs" / f"{recipe.slug}-{seed}.log", watch)
     run = finished(out, recipe, seed)
-    assert run is not None, "a fit that ended well has a summary"
+    assert run is not None, "a fit without error has a summary"
     return run
 
 
-def _runs(out: Path, recipe: ProcessingConfig, seed: int) -> Any:
+def _runs(out: Path, recipe: Recipe, seed: int) -> Any:
     return find_runs(str(out / "runs"), f"{recipe.slug}-{seed}")
 
 
 def read_curve(metrics: Path, having: str = "val/loss") -> dict[int, Figures]:
-    """Optimizer step -> the figures that were logged there, of the rows of metrics.csv that have one; the last of two
-    for one step, which a run that went on has."""
+    """Return optimizer step -> figures, from the lines of metrics.csv that have the figure `having`.
+
+    A resumed run may have two lines for one step; the last one counts.
+    """
     if not metrics.is_file():
         return {}
     with metrics.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(having)]
+        lines = [line for line in csv.DictReader(file) if line.get(having)]
     return {
-        int(row["step"]): {name.removeprefix("val/"): float(value) for name, value in row.items() if value}
-        for row in rows
+        int(line["step"]): {name.removeprefix("val/"): float(value) for name, value in line.items() if value}
+        for line in lines
     }
 
 
 def cpu_seconds(out: Path) -> float:
-    """Of all commands that were run for this folder, those that were stopped with them."""
+    """Return the CPU seconds of all commands of this folder, stopped ones included."""
     lines = [line for log in out.glob("*/*.log") for line in log.read_text(errors="replace").splitlines()]
     return sum(float(line.removeprefix(CPU)) for line in lines if line.startswith(CPU))
 
 
 def read_run(run: Run) -> Mapping[str, Any]:
-    """What the report needs of a finished run."""
+    """Return the part of a finished run that the report needs."""
     summary = run.read_summary()
     return {
         "folder": str(run.folder),

@@ -1,1 +1,1 @@
-"""Training speed and memory of this project, of TRL and of plain transformers + peft: `python -m benchmarks.speed`."""
+"""Training speed and memory against TRL and plain transformers with peft: python -m benchmarks.speed."""

@@ -1,5 +1,7 @@
-"""Trains the same rows, in the same steps, from the same model directory with each side in turn, each time in a process
-of its own, and holds speed, memory and losses against each other.
+"""Compare speed, memory and losses of this project, of TRL, and of plain transformers with peft.
+
+All sides train on the same examples, in the same steps, from the same model folder, one after another, each in its own
+process.
 
     python -m benchmarks.speed.rows rows.npz               # once; see there
     python -m benchmarks.speed --rows rows.npz --trl-python PYTHON_WITH_TRL --out cpu.jsonl
@@ -8,11 +10,12 @@ of its own, and holds speed, memory and losses against each other.
     python -m benchmarks.speed --rows rows.npz --device cuda --shape qwen1.5-1.8b --dtype bfloat16 --largest
     python -m benchmarks.speed --rows rows.npz --shape medium --sides ours --profile traces
 
-A side is ours, trl or plain, with options after a colon: trl:checkpointing, trl:attention=flex_attention,liger;
-theirs.py says which there are. Those of ours are arguments of ThinkTuner: ours:gradient_checkpointing=true. Every line
-of --out is a JSON object, written as it is known, so a run that is stopped keeps what it has; the last ones are the
-summaries. Ratios are medians over the repetitions, each of which runs all sides. Losses are compared step by step; a
-comparison whose losses differ by more than 1e-3 is marked as not counting.
+A side is ours, trl or plain, with options after a colon: trl:checkpointing, trl:attention=flex_attention,liger.
+theirs.py lists the options of trl and plain. The options of ours are arguments of ThinkTuner:
+ours:gradient_checkpointing=true. Each line of --out is a JSON object, written as soon as it is measured, so a stopped
+benchmark keeps its results. The last lines are the summaries. Ratios are medians over the repetitions; each repetition
+runs all sides. Losses are compared step by step. If they differ by more than 1e-3, the summary marks the comparison as
+invalid.
 """
 
 import argparse
@@ -54,7 +57,7 @@ def compare(args: argparse.Namespace, runs: Runs) -> None:
 
 
 def largest(args: argparse.Namespace, runs: Runs) -> None:
-    """Batches of rows of full length, larger and larger, two steps each, until memory is full."""
+    """Train on larger and larger batches of rows of full length, two steps each, until memory is full."""
     rows = Rows.load(args.rows)
     for shape, dtype, length, side in itertools.product(args.shape, args.dtype, args.length, args.sides):
         full, sizes = rows.of_length(length, RAMP[-1]), [n for n in RAMP if n <= args.most for _ in range(2)]
@@ -78,33 +81,37 @@ def main() -> None:
         prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=Path, required=True, help="made by python -m benchmarks.speed.rows")
-    parser.add_argument("--out", type=Path, default=Path("speed.jsonl"), help="is added to")
-    parser.add_argument("--models", type=Path, default=Path("/tmp/speed-models"), help="made there once")
-    parser.add_argument("--trl-python", help="interpreter of trl's runs; default: this one")
+    parser.add_argument("--out", type=Path, default=Path("speed.jsonl"), help="results are appended")
+    parser.add_argument("--models", type=Path, default=Path("/tmp/speed-models"), help="folder of the models")
+    parser.add_argument("--trl-python", help="interpreter with trl; by default this one")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sides", nargs="+", default=["ours", "trl", "plain"])
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["medium"])
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], default=["float32"])
-    parser.add_argument("--length", type=int, nargs="+", default=[512], help="tokens of a row, or of a pack, at most")
-    parser.add_argument("--kind", nargs="+", choices=KINDS, default=["padded"], help="plan.py says what they are")
-    parser.add_argument("--batch", type=int, default=4, help="rows, or packs, of a step")
-    parser.add_argument("--warm", type=int, default=1, help="steps that are not timed")
-    parser.add_argument("--steps", type=int, default=4, help="steps that are")
+    parser.add_argument("--length", type=int, nargs="+", default=[512], help="most tokens of a row or a pack")
+    parser.add_argument(
+        "--kind", nargs="+", choices=KINDS, default=["padded"], help="how steps are formed; see plan.py"
+    )
+    parser.add_argument("--batch", type=int, default=4, help="rows or packs of a step")
+    parser.add_argument("--warm", type=int, default=1, help="steps before the timing starts")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--workers", type=int, help="of a loader: ours threads, else processes; default 2 on CUDA, else 0"
+        "--workers", type=int, help="loader threads (ours) or processes (trl, plain); by default 2 on CUDA, else 0"
     )
     parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--train-rows", action="store_true", help="ours at the full rate; give the peers :rows")
-    parser.add_argument("--profile", type=Path, help="folder for torch.profiler's traces, which cost time")
-    parser.add_argument("--largest", action="store_true", help="look for the largest batch instead")
+    parser.add_argument(
+        "--train-new-tokens", action="store_true", help="at the full rate (ours); use it with trl:new_tokens"
+    )
+    parser.add_argument("--profile", type=Path, help="folder for traces of torch.profiler; tracing takes time")
+    parser.add_argument("--largest", action="store_true", help="find the largest batch instead")
     parser.add_argument("--most", type=int, default=RAMP[-1], help="rows at which --largest stops")
-    parser.add_argument("--minutes", type=float, default=60, help="after which nothing more is started, and all is cut")
-    parser.add_argument("--run-seconds", type=float, default=600, help="of one process, at most")
+    parser.add_argument("--minutes", type=float, default=60, help="time limit of the benchmark")
+    parser.add_argument("--run-seconds", type=float, default=600, help="time limit of one process")
     args = parser.parse_args()
     if args.largest and args.device != "cuda":
-        parser.error("--largest looks for the end of a GPU's memory: give --device cuda")
+        parser.error("--largest needs a GPU: add --device cuda")
     if args.workers is None:
         args.workers = 2 if args.device == "cuda" else 0
     if args.profile:

@@ -1,4 +1,4 @@
-"""Adapters that start alike on every side, whatever random numbers each has drawn before."""
+"""The same initial adapters for every side, independent of the random numbers drawn before."""
 
 import math
 import zlib
@@ -8,7 +8,10 @@ TAGS = "<think>", "</think>"
 
 
 def same_start(module: Any) -> int:
-    """Sets the A matrices of LoRA, uniform as peft draws them, by their layer's name; B is 0 already. Says how many."""
+    """Set the A matrices of LoRA from a seed of their layer's name, with peft's distribution. Return their number.
+
+    B matrices are 0 already.
+    """
     import torch
 
     found = 0

@@ -1,7 +1,7 @@
-"""This project's side: ThinkTuner and lightning.Trainer as `fit` has them; only the rows come from our own file.
+"""This project's side: ThinkTuner in a lightning.Trainer, as in `fit`, with examples from the file of rows.py.
 
-The rows of `<think>` and `</think>` are trained, as they always are here. Where the peers do not train them, their
-learning rate is next to nothing: the work is done, and the losses stay comparable.
+This project always trains the embeddings of `<think>` and `</think>`. If the peers do not train them, their learning
+rate is 1e-15 here: the work is done, and the losses stay comparable.
 """
 
 import time
@@ -21,12 +21,12 @@ from lightning_modules.run.throughput import Throughput
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.optim import OptimSettings
 
-STILL = 1e-15  # a learning rate
+STILL = 1e-15  # a learning rate that changes nothing
 PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
-class FileRows:
-    """What PlannedBatches takes rows from."""
+class FileExamples:
+    """The dataset that PlannedBatches reads."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -36,7 +36,7 @@ class FileRows:
 
 
 class GivenSteps(LightningDataModule):
-    """The planned steps, by the project's own collation and loader."""
+    """The planned steps, with the project's own collation and loader."""
 
     def __init__(self, task: dict[str, Any], rows: Rows) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class GivenSteps(LightningDataModule):
         supervised = zip(task["steps"], task["supervised"], strict=True)
         self.planned = [PlannedBatch(tuple(step), tokens) for step, tokens in supervised]
         self.steps_per_epoch = len(self.planned)
-        # What Throughput asks of a data module: how much a batch could have held
+        # Throughput reads them: the capacity of a batch
         self.batch_size, self.max_length = 1, max(map(sum, task["lengths"]))
 
     def train_dataloader(self) -> PlannedBatches:
-        return PlannedBatches(FileRows(self.rows), self.planned, 0, self.workers)  # type: ignore[arg-type]
+        return PlannedBatches(FileExamples(self.rows), self.planned, 0, self.workers)  # type: ignore[arg-type]
 
 
 class Recorder(Callback):
@@ -66,13 +66,13 @@ class Recorder(Callback):
 
 
 def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
-    """Trains; `task["options"]` are further arguments of ThinkTuner."""
+    """Train. `task["options"]` are further arguments of ThinkTuner."""
     warnings.filterwarnings("ignore", ".*")
     started = time.perf_counter()
     data = GivenSteps(task, Rows.load(task["rows"]))
     prepared = time.perf_counter()
     lora = LoraSettings(rank=task["rank"], alpha=task["alpha"], target_modules=task["targets"])
-    optim = OptimSettings(lr=task["lr"], new_token_lr=None if task["train_rows"] else STILL)
+    optim = OptimSettings(lr=task["lr"], new_token_lr=None if task["train_new_tokens"] else STILL)
     tuner = ThinkTuner(task["model"], dtype=task["dtype"], lora=lora, optim=optim, **task["options"])
     trainer = Trainer(
         accelerator="gpu" if task["device"] == "cuda" else "cpu", devices=1, precision=PRECISION[task["dtype"]],
@@ -85,8 +85,8 @@ def run(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
 
 
 def path(tuner: ThinkTuner) -> str:
-    """What ran, in words."""
+    """A description of the code that ran."""
     net: Any = tuner.net
     layers = "fused layers" if net.not_fused is None else f"transformers' layers ({net.not_fused})"
     attention = net.causal_lm.config._attn_implementation
-    return f"flat, attention {attention}, {layers}, head for supervised positions in chunks"
+    return f"packed, attention {attention}, {layers}, head for supervised positions in chunks"

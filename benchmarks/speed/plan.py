@@ -1,9 +1,9 @@
-"""Which rows make up each optimizer step: decided once, so that every side trains on the same rows in the same steps.
+"""The rows of each optimizer step, decided once, so that every side trains on the same rows in the same steps.
 
-padded    `batch` rows in the file's order, which is a shuffled one; the peers pad them
-grouped   `batch` rows of about one length, which leaves the peers next to nothing to pad
-packed    rows that together fill `batch` x `length` tokens, packed whole, best fit first; the peers take them one
-          after another with restarting positions, as TRL's padding-free batches are
+padded    `batch` rows in the order of the file, which is shuffled; the peers pad them
+grouped   `batch` rows of similar length, as with transformers' group_by_length; the peers pad almost nothing
+packed    `batch` packs of at most `length` tokens, packed by best fit; the peers take the rows one after another with
+          restarting positions, as in TRL's padding-free batches
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ KINDS: tuple[Kind, ...] = ("padded", "grouped", "packed")
 
 
 def plan(lengths: np.ndarray, kind: Kind, batch: int, length: int, steps: int) -> list[list[int]]:
-    """Rows of each of so many steps, none longer than `length` tokens; rows come again where there are too few."""
+    """Return the rows of each step, none longer than `length` tokens. Rows are repeated if there are too few."""
     rows = np.flatnonzero(lengths <= length)
     if not len(rows):
         raise SystemExit(f"no row has {length} tokens or fewer")
@@ -31,13 +31,15 @@ def _batches(rows: np.ndarray, lengths: np.ndarray, kind: Kind, batch: int) -> l
     whole = len(rows) // batch * batch
     batches = np.resize(rows, max(whole, batch)).reshape(-1, batch)
     if kind == "grouped":
-        batches = np.random.default_rng(0).permutation(batches)  # else the first steps had the shortest rows
+        batches = np.random.default_rng(0).permutation(
+            batches
+        )  # otherwise the first steps would have the shortest rows
     found: list[list[int]] = batches.tolist()
     return found
 
 
 def _packs(rows: np.ndarray, lengths: np.ndarray, batch: int, length: int) -> list[list[int]]:
-    """The project's packing; the packs then in random order, `batch` of them a step, the last ones left out."""
+    """Pack as this project does; then take `batch` packs per step, in random order, without an incomplete last step."""
     chosen, count = best_fit(lengths[rows], length, np.arange(len(rows)))
     packs = [rows[chosen == k].tolist() for k in range(count)]
     order = np.random.default_rng(0).permutation(len(packs)).tolist()

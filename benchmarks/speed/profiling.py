@@ -1,4 +1,4 @@
-"""Where the time of a profiled step goes, by group, from torch.profiler's own times of the operations."""
+"""The time of profiled steps by group of operations, from torch.profiler's times."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def group_of(name: str, shapes: Any, vocabulary: int) -> str:
         return "attention"
     if "CrossEntropy" in name or "LogProb" in name:
         return "elementwise, logits"
-    if "BeforeAttention" in name or "AfterAttention" in name:  # this project's; its kernels are Triton's
+    if "BeforeAttention" in name or "AfterAttention" in name:  # of this project; their kernels are written in Triton
         return "elementwise, body"
     if "adam" in name.lower() or "foreach" in name or "Optimizer" in name or "linalg_vector_norm" in name:
         return "optimizer and clipping"
@@ -33,8 +33,10 @@ def group_of(name: str, shapes: Any, vocabulary: int) -> str:
 
 
 def groups(profiler: Any, task: dict[str, Any]) -> dict[str, float]:
-    """Seconds of all profiled steps: of the device where there is one, else of the host's own time in each operation.
-    On CUDA kernels count where the operation that started them does."""
+    """Return group -> seconds of all profiled steps, on the GPU if there is one, else on the host.
+
+    On CUDA a kernel counts for the operation that started it.
+    """
     vocabulary, cuda = read_config(task["model"])["vocab_size"], task["device"] == "cuda"
     found: dict[str, float] = {}
     for event in profiler.key_averages(group_by_input_shape=True):

@@ -1,4 +1,4 @@
-"""What a side's process measures: the time, loss and memory of every optimizer step."""
+"""The measurements in the process of a side: time, loss and memory of every optimizer step."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def high_water() -> float:
-    """GB of memory that this process has held at most."""
+    """Return the peak memory of this process in GB."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e9
@@ -18,9 +18,10 @@ def say(**figures: Any) -> None:
 
 
 class Steps:
-    """`begin` before the first step, `end` after each. A step's time is from the end of the one before: with all that
-    a user waits for. On CUDA nothing here makes the host wait within a run: times are those of events, losses are read
-    at the end, and only after the warm-up and at the end the device is waited for.
+    """Call `begin` before the first step and `end` after each step.
+
+    The time of a step starts at the end of the step before, so loading counts. On CUDA the host waits for the device
+    only after the warm-up and at the end: times come from events, and losses are read at the end.
     """
 
     def __init__(self, task: dict[str, Any]) -> None:
@@ -82,7 +83,8 @@ class Steps:
             self.profiler.stop()
 
     def figures(self) -> dict[str, Any]:
-        """Of the steps that were done; `wall` is the time of all after the warm-up, in which `timed_tokens` fell."""
+        """Return the measurements of all finished steps. `wall` is the time of the steps after the warm-up, which have
+        `timed_tokens`."""
         if self.cuda:
             self.torch.cuda.synchronize()
             seconds = [a.elapsed_time(b) / 1e3 for a, b in zip(self.marks, self.marks[1:], strict=False)]

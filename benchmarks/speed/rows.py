@@ -1,9 +1,9 @@
-"""The rows that every side is fed: token ids and roles in one small file, with the tokenizer they were made by.
+"""The rows that every side trains on: token ids and roles in one small file, with their tokenizer.
 
     python -m benchmarks.speed.rows OUT.npz [--rows FILE.jsonl …] [--tokenizer FOLDER] [--max-length 4096]
 
-The rows go through the project's own preparation, one think block a sentence. Rows up to 512 tokens are then those of
-the file that are no longer, so one file serves every length. A machine without network needs nothing but this file.
+The rows go through the project's own preparation, with a think block for each sentence. One file serves every length:
+the benchmark takes the rows that are short enough. A machine without network needs only this file.
 """
 
 import argparse
@@ -14,34 +14,35 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.real_inputs import MISSING, row_files, tokenizer_folder
+
 ROOT = Path(__file__).resolve().parents[2]
-REAL = ROOT.parent / "shared"  # real rows and a real tokenizer where this is developed; not a part of the project
-PROMPT = 0  # datamodules.text.segments.Role, which the peers' interpreter need not be able to import
-IGNORED = -100  # a label without a loss, for transformers
+PROMPT = 0  # Role.PROMPT of datamodules.text.segments, which the peers' interpreter may not be able to import
+IGNORED = -100  # transformers computes no loss for this label
 
 
 @dataclass
 class Rows:
-    """`ids` int32 and `roles` int8 of all rows, one after another; row k is from offsets[k] to offsets[k + 1]."""
+    """All rows one after another: `ids` int32, `roles` int8; row k is from offsets[k] to offsets[k + 1]."""
 
     ids: np.ndarray
     roles: np.ndarray
     offsets: np.ndarray
     tag_ids: list[int]
-    tag_pieces: list[list[int]]  # what each tag's text was before it became a token
-    tokenizer: dict[str, bytes]  # files
+    tag_subtokens: list[list[int]]  # the tokens of each tag's text in the base tokenizer
+    tokenizer: dict[str, bytes]  # name -> content of its files
 
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
     def row(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, roles)"""
+        """Return (ids, roles) of row k."""
         part = slice(int(self.offsets[k]), int(self.offsets[k + 1]))
         return self.ids[part], self.roles[part]
 
     def labels(self, k: int) -> np.ndarray:
-        """As transformers wants them: the ids, but IGNORED in the prompt. Nothing predicts the first."""
+        """Return transformers' labels: the ids, with IGNORED in the prompt and for the first token."""
         ids, roles = self.row(k)
         labels = np.where(roles == PROMPT, IGNORED, ids).astype(np.int64)
         labels[0] = IGNORED
@@ -54,7 +55,7 @@ class Rows:
         arrays: dict[str, Any] = {"ids": self.ids, "roles": self.roles, "offsets": self.offsets}
         arrays |= {"tag_ids": np.array(self.tag_ids)}
         arrays |= {f"tokenizer/{name}": np.frombuffer(content, np.uint8) for name, content in self.tokenizer.items()}
-        arrays |= {f"pieces/{k}": np.array(ids) for k, ids in enumerate(self.tag_pieces)}
+        arrays |= {f"subtokens/{k}": np.array(ids) for k, ids in enumerate(self.tag_subtokens)}
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -62,11 +63,11 @@ class Rows:
         with np.load(path) as file:
             tags = file["tag_ids"].tolist()
             tokenizer = {n.split("/")[1]: file[n].tobytes() for n in file.files if n.startswith("tokenizer/")}
-            pieces = [file[f"pieces/{k}"].tolist() for k in range(len(tags))]
-            return cls(file["ids"], file["roles"], file["offsets"], tags, pieces, tokenizer)
+            subtokens = [file[f"subtokens/{k}"].tolist() for k in range(len(tags))]
+            return cls(file["ids"], file["roles"], file["offsets"], tags, subtokens, tokenizer)
 
     def of_length(self, length: int, rows: int) -> "Rows":
-        """So many rows of exactly `length` tokens, cut out of these ones: for scaling, not for comparing."""
+        """Return rows of exactly `length` tokens, made from parts of these rows; only for scaling.py and --largest."""
         supervised = np.flatnonzero(self.roles != PROMPT)
         prompt = self.ids[self.roles == PROMPT][: max(1, length // 8)]
         body = length - len(prompt)
@@ -75,15 +76,15 @@ class Rows:
         ids = np.concatenate([np.concatenate([prompt, self.ids[part]]) for part in parts])
         roles = np.concatenate([np.concatenate([np.zeros(len(prompt), np.int8), self.roles[part]]) for part in parts])
         offsets = np.arange(rows + 1, dtype=np.int64) * length
-        return Rows(ids, roles, offsets, self.tag_ids, self.tag_pieces, self.tokenizer)
+        return Rows(ids, roles, offsets, self.tag_ids, self.tag_subtokens, self.tokenizer)
 
 
 def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
-    """Through MagpieDataModule's sources, steps, template and tokenizer; near duplicates stay."""
+    """Prepare rows as MagpieDataModule does, but keep near duplicates."""
     from datamodules.magpie import MagpieDataModule
     from datamodules.prepare.pass_over_sources import PassOverSources
-    from datamodules.text.response import Tags
     from datamodules.text.steps import StepSettings
+    from datamodules.text.tags import Tags
     from datamodules.tokens.tokenizer import ThinkTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,23 +98,26 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
         think = ThinkTokenizer.load(scratch, None, Tags(), ())
         module = MagpieDataModule(
             str(folder / "all.jsonl"), steps=StepSettings("sentence"), max_length=max_length, train_rows=None,
-            val_rows=1, heldout_ratio=0.01, near_duplicate_threshold=None, num_proc=1, cache_dir=scratch, tokenizer=scratch,
+            val_rows=1, heldout_ratio=0.01, near_duplicate_threshold=None, num_proc=1, cache_dir=scratch,
+            tokenizer=scratch,
         )  # fmt: skip
         kept = list(PassOverSources(module.parts(), think.encoder, module.quotas("fit"), None))
-    rows = [(outcome.ids, outcome.roles) for outcome, _, split in kept if split == "train"]
+    rows = [(example.ids, example.roles) for example, _, split in kept if split == "train"]
     order = np.random.default_rng(0).permutation(len(rows))
     ids, roles = (np.concatenate([rows[k][part] for k in order]) for part in (0, 1))
     offsets = np.concatenate([[0], np.cumsum([len(rows[k][0]) for k in order])])
-    return Rows(ids, roles, offsets, think.new_ids, think.pieces, contents)
+    return Rows(ids, roles, offsets, think.new_ids, think.subtoken_ids, contents)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--rows", type=Path, nargs="+", default=sorted((REAL / "real").glob("*.jsonl")))
-    parser.add_argument("--tokenizer", type=Path, default=REAL / "qwen1.5-tokenizer")
+    parser.add_argument("--rows", type=Path, nargs="+", default=row_files())
+    parser.add_argument("--tokenizer", type=Path, default=tokenizer_folder())
     parser.add_argument("--max-length", type=int, default=4096)
     args = parser.parse_args()
+    if not args.rows or not args.tokenizer:
+        parser.error(MISSING)
     rows = make(args.rows, args.tokenizer, args.max_length)
     rows.save(args.out)
     lengths = rows.lengths

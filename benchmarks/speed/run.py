@@ -1,4 +1,4 @@
-"""Starts the processes that measure, within their time, and keeps what they say as they say it."""
+"""Start the measuring processes, stop them at their time limit, and save each result as soon as it is printed."""
 
 import json
 import os
@@ -17,10 +17,10 @@ GRACE = 5  # seconds
 
 
 def parse_side(text: str) -> dict[str, Any]:
-    """`trl:liger,attention=sdpa` -> its name and options; values are JSON where they can be read as that."""
+    """Return the name and options of a side like `trl:liger,attention=sdpa`. Values are JSON, else text."""
     side, _, rest = text.partition(":")
     if side not in SIDES:
-        raise SystemExit(f"--sides {text}: there is no such side; choose from ours, trl, plain")
+        raise SystemExit(f"--sides: {text!r} is not a side. Choose from ours, trl, plain.")
     options: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         name, given, value = part.partition("=")
@@ -40,11 +40,11 @@ class Runs:
             file.write(json.dumps(figures) + "\n")
 
     def one(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The figures of one process. One that fails or runs out of time gives `error` and the steps that it did."""
+        """Return the figures of one process; after a failure or a timeout `error` and the finished steps."""
         left = min(seconds, self.deadline - time.monotonic())
         label = task["side"] + "".join(f" {name}={value}" for name, value in task.get("options", {}).items())
         if left <= 0:
-            return {"error": "not started: --minutes were over"}
+            return {"error": "not started: the time limit --minutes was reached"}
         python = self.trl_python if task["side"] == "trl" and self.trl_python else sys.executable
         environment = os.environ | {
             "OMP_NUM_THREADS": str(task["threads"]), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
@@ -67,7 +67,7 @@ class Runs:
             said = errors.read().strip().splitlines()
         if result is None:
             late = time.monotonic() - started >= left
-            result = {"error": f"cut off after {left:.0f} s" if late else f"exit code {code}: {' | '.join(said[-3:])}"}
+            result = {"error": f"stopped after {left:.0f} s" if late else f"exit code {code}: {' | '.join(said[-3:])}"}
             result |= {key: [step[name] for step in steps] for key, name in COLUMNS.items()} if steps else {}
             if steps:
                 result["peak"] = steps[-1]["peak"]
@@ -79,7 +79,7 @@ class Runs:
         assert process.stdout is not None
         for line in process.stdout:
             if not line.startswith(('{"step"', '{"result"')):
-                continue  # the libraries' own
+                continue  # output of the libraries
             said = json.loads(line)
             if "result" in said:
                 result = said["result"]

@@ -1,11 +1,11 @@
-"""Time and memory against the number of rows, their length, and the size of the vocabulary.
+"""How time and memory grow with the number of rows, their length, and the vocabulary.
 
-    python -m benchmarks.speed.scaling rows                            # planning an epoch; benchmarks/prepare.py scale
-                                                                       # has preparation and the start
+    python -m benchmarks.speed.scaling rows                            # the plan of an epoch; for preparation and
+                                                                       # start see benchmarks/prepare.py scale
     python -m benchmarks.speed.scaling length --rows rows.npz [--sides ours trl] [--trl-python PYTHON_WITH_TRL]
     python -m benchmarks.speed.scaling vocabulary --rows rows.npz
 
-For length and vocabulary a step has one row, of exactly that length; each measurement has a process of its own.
+For length and vocabulary a step has one row of exactly that length. Each measurement runs in its own process.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from benchmarks.speed.shapes import SHAPES, VOCABULARY
 from benchmarks.speed.table import rate, shown
 from benchmarks.speed.tasks import common, steps_of
 
-STEPS = 3  # of which the first is not timed
+STEPS = 3  # the first is not timed
 RUNS = 3
 
 
 def plan_rows(size: int) -> None:
-    """Plans an epoch of so many rows, with lengths that are spread as those of real rows are."""
+    """Plan an epoch of `size` rows with a log-normal distribution of lengths, similar to that of real rows."""
     from datamodules.batches.plan import StepSize, plan_epoch
 
     lengths = np.random.default_rng(0).lognormal(7, 0.7, size).clip(64, 4096).astype(np.int64)
@@ -71,22 +71,22 @@ def line(value: int, side: str, result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["rows", "length", "vocabulary"])
-    parser.add_argument("--values", type=int, nargs="+", help="instead of the usual ones")
+    parser.add_argument("--values", type=int, nargs="+", help="replaces the default values")
     parser.add_argument("--rows", type=Path, help="made by python -m benchmarks.speed.rows")
-    parser.add_argument("--length", type=int, default=512, help="of the rows, where the vocabulary grows")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a row while the vocabulary grows")
     parser.add_argument("--sides", nargs="+", default=["ours"])
     parser.add_argument("--shape", choices=SHAPES, default="medium")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--out", type=Path, default=Path("scaling.jsonl"), help="is added to")
+    parser.add_argument("--out", type=Path, default=Path("scaling.jsonl"), help="results are appended")
     parser.add_argument("--models", type=Path, default=Path("/tmp/speed-models"))
     parser.add_argument("--trl-python")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--run-seconds", type=float, default=300)
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # what a process for one number of rows is given
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # of the process for one number of rows
     args = parser.parse_args()
-    args.workers, args.lr, args.train_rows = 0, 1e-4, False
+    args.workers, args.lr, args.train_new_tokens = 0, 1e-4, False
     if args.one:
         plan_rows(args.one)
     elif args.what == "rows":
@@ -95,7 +95,7 @@ def main() -> None:
             subprocess.run(command, cwd=ROOT, check=True)
     else:
         if args.rows is None:
-            parser.error("--rows is needed: python -m benchmarks.speed.rows makes it")
+            parser.error("--rows is missing: make the file with python -m benchmarks.speed.rows")
         train(args, Runs(args.out, time.monotonic() + 60 * args.minutes, args.trl_python))
 
 

@@ -1,8 +1,8 @@
-"""Model directories with random weights in the shapes of real models, made on the machine where they are needed.
+"""Model folders with random weights in the shapes of real models.
 
-The weights mean nothing: shapes, padding of the vocabulary (151,936 rows for 151,646 tokens) and tied or untied heads
-are the real ones, and so are time and memory. The matrices' rows of the two think tags hold what this project starts
-them from, so that all sides begin with the same loss.
+Shapes, padding of the vocabulary (151,936 embeddings for 151,646 tokens) and tied or untied heads are those of the real
+models, so time and memory are, too. The embeddings of the two think tags have this project's initial values, so all
+sides start with the same loss.
 """
 
 from pathlib import Path
@@ -21,8 +21,8 @@ def _shape(hidden: int, layers: int, inner: int, heads: int, kv_heads: int, tied
 
 
 SHAPES = {
-    "small": _shape(64, 2, 176, 4, 4, False),  # 20M, nearly all of it vocabulary
-    "medium": _shape(256, 4, 704, 4, 4, False),  # 81M, the same
+    "small": _shape(64, 2, 176, 4, 4, False),  # 20M parameters, mostly embeddings
+    "medium": _shape(256, 4, 704, 4, 4, False),  # 81M parameters, mostly embeddings
     "qwen1.5-0.5b": _shape(1024, 24, 2816, 16, 16, True),
     "qwen1.5-1.8b": _shape(2048, 24, 5504, 16, 16, False),
     "qwen2-1.5b": _shape(1536, 28, 8960, 12, 2, True),
@@ -30,7 +30,7 @@ SHAPES = {
 
 
 def make_model(folder: Path, task: dict[str, Any]) -> None:
-    """Writes the directory, unless it is there."""
+    """Write the model folder, unless it exists."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -52,8 +52,8 @@ def make_model(folder: Path, task: dict[str, Any]) -> None:
         model = Qwen2ForCausalLM(config)
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if rows.tag_ids[-1] < task["vocabulary"]:
-                for tag, pieces in zip(rows.tag_ids, rows.tag_pieces, strict=True):
-                    module.weight[tag] = module.weight[pieces].float().mean(0).to(dtype)
+                for tag, subtokens in zip(rows.tag_ids, rows.tag_subtokens, strict=True):
+                    module.weight[tag] = module.weight[subtokens].float().mean(0).to(dtype)
             if shape["tie_word_embeddings"]:
                 break
     model.save_pretrained(folder)

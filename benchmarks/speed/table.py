@@ -1,4 +1,4 @@
-"""What the processes measured, held against each other."""
+"""The comparison of all sides, as figures and as a table."""
 
 import statistics
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from benchmarks.speed.limit import least_seconds, needed, palm, read_config
 from lightning_modules.run.flops import peak_flops
 
-AGREE = 1e-3  # by which losses of a step may differ
+AGREE = 1e-3  # the most by which the losses of a step may differ
 
 Result = dict[str, Any]
 
@@ -21,7 +21,7 @@ class Summary:
 
 
 def rate(result: Result, warm: int) -> float | None:
-    """Supervised tokens/s after the warm-up."""
+    """Return supervised tokens/s after the warm-up."""
     if result.get("wall"):
         return float(result["timed_tokens"] / result["wall"])
     seconds, tokens = result.get("seconds", [])[warm:], result.get("tokens", [])[warm:]
@@ -29,7 +29,7 @@ def rate(result: Result, warm: int) -> float | None:
 
 
 def agreement(one: Result, other: Result) -> float | None:
-    """The most by which the losses of a step differ."""
+    """Return the largest difference between the losses of a step."""
     pairs = list(zip(one.get("losses", []), other.get("losses", []), strict=False))
     return max(abs(a - b) for a, b in pairs) if pairs else None
 
@@ -44,7 +44,7 @@ def shown(value: float | None, form: str) -> str:
 
 
 def summarize(case: dict[str, Any], task: dict[str, Any], results: list[Result]) -> Summary:
-    """Ratios are ours to each other side, of one repetition; then the median over these. Memory: the most of all."""
+    """Return the summary of one case. Ratios are medians over repetitions; peak memory is the highest of all runs."""
     config, warm = read_config(task["model"]), task["warm"]
     pairs = list(zip(task["lengths"], task["supervised"], strict=True))[warm:]
     flops = [needed(config, lengths, n, task["rank"], task["targets"]) for lengths, n in pairs]
@@ -123,7 +123,7 @@ def text_of(summary: dict[str, Any]) -> str:
         line = f"{name[:28]:28}" + "".join(shown(side.get(k), f) for k, f in zip(keys, forms, strict=True))
         compared = ("ours_faster_by", ".2f"), ("ours_memory", ".2f"), ("loss_apart", ".1e")
         line += "".join(shown(side.get(key), form) for key, form in compared)
-        line += "" if side.get("counts", True) else "  DOES NOT COUNT"
+        line += "" if side.get("counts", True) else "  INVALID: LOSSES DIFFER"
         line += "  out of memory" if side["out_of_memory"] else ""
         lines += [line, f"{'':28}  {side['path']}"] if side["path"] else [line, *side["errors"]]
         if side["groups"]:

@@ -1,4 +1,4 @@
-"""What a measuring process is told: the model, and the steps that it trains."""
+"""The task of a measuring process: the model, and the steps to train."""
 
 import argparse
 from typing import Any
@@ -13,12 +13,12 @@ RANK, ALPHA, TARGETS = 8, 16, ["q_proj", "k_proj", "v_proj", "o_proj"]
 def common(
     args: argparse.Namespace, runs: Runs, shape: str, dtype: str, vocabulary: int = VOCABULARY
 ) -> dict[str, Any]:
-    """What all tasks of a model share; makes the model where it is not there."""
+    """Return the part that all tasks of a model share. Make the model if it does not exist."""
     folder = args.models / f"{shape}-{dtype}-{vocabulary}-{args.device}"
     task = {
         "device": args.device, "dtype": dtype, "shape": shape, "vocabulary": vocabulary, "model": str(folder),
         "rows": str(args.rows.resolve()), "threads": args.threads, "rank": RANK, "alpha": ALPHA, "targets": TARGETS,
-        "lr": args.lr, "workers": args.workers, "train_rows": args.train_rows,
+        "lr": args.lr, "workers": args.workers, "train_new_tokens": args.train_new_tokens,
     }  # fmt: skip
     if not (folder / "made").exists():
         runs.one({"side": "model", **task}, seconds=600)
@@ -26,7 +26,7 @@ def common(
 
 
 def steps_of(rows: Rows, steps: list[list[int]], flat: bool, warm: int) -> dict[str, Any]:
-    """The part of a task that says what is trained on."""
+    """Return the part of a task that names the rows of each step. flat: without padding."""
     return {
         "steps": steps, "flat": flat, "warm": warm, "supervised": [sum(map(rows.supervised, s)) for s in steps],
         "lengths": [[int(rows.lengths[row]) for row in step] for step in steps],

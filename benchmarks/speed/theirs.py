@@ -1,13 +1,13 @@
 """The peers' sides: TRL's SFTTrainer, and a plain loop over a transformers model with peft's LoRA.
 
-Options, for both: `attention=NAME` (transformers' attn_implementation), `checkpointing` (gradient checkpointing, which
-is TRL's default and off here), `liger` (Liger's layer kernels; for the plain loop its fused loss, too), `rows` (train
-the rows of the think tags by peft's trainable_token_indices: not for tied models in TRL). Of the plain loop:
-`compile` (torch.compile, for any length).
+Options of both: `attention=NAME` (transformers' attn_implementation), `checkpointing` (gradient checkpointing; on by
+default in TRL, off here), `liger` (Liger's layer kernels; in the plain loop also its fused loss), `new_tokens` (train
+the embeddings of the think tags by peft's trainable_token_indices; TRL cannot for tied models). Of the plain loop:
+`compile` (torch.compile for dynamic lengths).
 
-TRL's other settings are its best for these rows: products in the precision that is compared (its default is bfloat16),
-fused AdamW, metrics every 50 steps, padding-free batches where rows are packed. Its loss is what its source
-says it is for the device (trl/trainer/utils.py, add_fused_lm_head): reported as `path`.
+TRL's other settings are its fastest for these rows: the compared precision (its default is bfloat16), fused AdamW,
+metrics every 50 steps, padding-free batches if rows are packed. TRL chooses its loss by the device
+(trl/trainer/utils.py, add_fused_lm_head); the result reports it as `path`.
 """
 
 import importlib.util
@@ -41,7 +41,7 @@ def lora(task: dict[str, Any], model: Any) -> Any:
     from peft import LoraConfig
 
     more = {}
-    if task["options"].get("rows"):
+    if task["options"].get("new_tokens"):
         ids = Rows.load(task["rows"]).tag_ids
         tied = model.config.tie_word_embeddings
         more["trainable_token_indices"] = {"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids}
@@ -52,7 +52,7 @@ def lora(task: dict[str, Any], model: Any) -> Any:
 
 
 def examples(task: dict[str, Any]) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """The rows that are used, and the steps by their places among them."""
+    """Return the rows of all steps, and for each step the places of its rows among them."""
     rows = Rows.load(task["rows"])
     used = sorted({row for step in task["steps"] for row in step})
     place = {row: k for k, row in enumerate(used)}
@@ -79,7 +79,7 @@ def run_trl(task: dict[str, Any], steps: Steps) -> dict[str, Any]:
             steps.end(trainer.last_loss)
 
     class GivenSteps(SFTTrainer):  # type: ignore[misc]
-        """Takes the planned steps; its collator, transfer to the device, loss and update are its own."""
+        """TRL's own collator, transfer to the device, loss and update, with the planned steps."""
 
         def get_train_dataloader(self) -> Any:
             loader = DataLoader(

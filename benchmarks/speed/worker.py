@@ -1,4 +1,4 @@
-"""One measurement, in a process of its own: python -m benchmarks.speed.worker TASK.json; its lines are JSON objects."""
+"""One measurement in its own process: python -m benchmarks.speed.worker TASK.json. It prints JSON lines."""
 
 import importlib.metadata
 import json
@@ -73,7 +73,7 @@ def main() -> None:
     else:
         train(task)
     sys.stdout.flush()
-    os._exit(0)  # the libraries' threads need not be waited for
+    os._exit(0)  # without waiting for threads of the libraries
 
 
 if __name__ == "__main__":

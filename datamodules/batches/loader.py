@@ -1,8 +1,8 @@
-"""The batches of a plan, made by threads ahead of their use, and a training loader that goes on where training stands.
+"""The batches of a plan, made ahead by threads, and a training loader that starts at the current position of the fit.
 
-Threads and not processes: a batch is a few copies out of a memory-mapped file, made in less time than another process
-would take to hand it over (benchmarks/loading.py), and a process that is forked while other threads run (gloo's,
-TensorBoard's, the progress bar's) may hang before it has begun.
+Threads, not processes. A batch is a few copies out of a memory-mapped file, and another process would need more time
+to hand it over than to make it (benchmarks/README.md, "Making batches"). A process that is forked while other threads
+run (those of gloo, TensorBoard or the progress bar) may also hang before it starts.
 """
 
 from collections import deque
@@ -16,17 +16,17 @@ from datamodules.batches.collate import Batch, collate
 from datamodules.batches.plan import PlannedBatch
 from datamodules.prepare.token_dataset import TokenDataset
 
-AHEAD = 2  # batches for each thread; torch's DataLoader has as many for each worker
+AHEAD = 2  # batches per thread; the default of torch's DataLoader per worker (prefetch_factor)
 
 
 class PlannedBatches:
-    """The planned batches in their order, in pinned memory where there is a GPU.
+    """The planned batches in their order, in pinned memory if there is a GPU.
 
-    `num_workers` threads make them ahead, each as many as AHEAD says; with 0 each is made when it is asked for.
+    `num_workers` threads make them ahead, AHEAD each. With 0 each batch is made when it is needed.
     """
 
-    def __init__(self, rows: TokenDataset, planned: list[PlannedBatch], pad_id: int, num_workers: int = 0) -> None:
-        self.rows, self.planned, self.pad_id, self.num_workers = rows, planned, pad_id, num_workers
+    def __init__(self, examples: TokenDataset, planned: list[PlannedBatch], pad_id: int, num_workers: int = 0) -> None:
+        self.examples, self.planned, self.pad_id, self.num_workers = examples, planned, pad_id, num_workers
 
     def __len__(self) -> int:
         return len(self.planned)
@@ -36,34 +36,35 @@ class PlannedBatches:
         for batch in self._ahead() if self.num_workers else map(self.make, self.planned):
             yield batch.pin_memory() if pin else batch
 
-    def make(self, batch: PlannedBatch) -> Batch:
-        """The tensors of one of them; asked from any thread."""
-        return collate([self.rows[row] for row in batch.rows], batch.step_tokens, self.pad_id)
+    def make(self, planned: PlannedBatch) -> Batch:
+        """The tensors of one planned batch. Any thread may call this."""
+        return collate([self.examples[index] for index in planned.indices], planned.step_tokens, self.pad_id)
 
     def _ahead(self) -> Iterator[Batch]:
-        pool, todo = ThreadPoolExecutor(self.num_workers, "batches"), iter(self.planned)
+        pool, planned = ThreadPoolExecutor(self.num_workers, "batches"), iter(self.planned)
         try:
-            ahead = deque(pool.submit(self.make, batch) for batch in islice(todo, AHEAD * self.num_workers))
+            ahead = deque(pool.submit(self.make, one) for one in islice(planned, AHEAD * self.num_workers))
             while ahead:
-                made = ahead.popleft().result()
-                ahead.extend(pool.submit(self.make, batch) for batch in islice(todo, 1))
-                yield made
-        finally:  # the others may not be wanted any more
+                batch = ahead.popleft().result()
+                ahead.extend(pool.submit(self.make, one) for one in islice(planned, 1))
+                yield batch
+        finally:  # the consumer may stop before the last batch
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 class PlanLoader:
-    """The training loader: this rank's batches by plan, from wherever training stands.
+    """The training loader of one rank: its batches of the plan, from the current position of the fit.
 
-    `done()` is the number of batches that training has processed since its first epoch. A resumed fit has it back
-    before Lightning asks for an iterator: it is the same on every rank, it does not count what was made ahead, and at
-    the end of an epoch it means the next.
+    `done()` returns the number of micro-batches that this rank has trained on since the first epoch. Lightning restores
+    it before it asks a resumed fit for an iterator. It is the same on every rank, it does not count batches that were
+    made ahead, and at the end of an epoch it is the start of the next one.
     """
 
     def __init__(
         self, planned: int, in_epoch: int, batches: Callable[[int, int], Iterable[Batch]], done: Callable[[], int]
     ) -> None:
-        self._planned, self._in_epoch = planned, in_epoch  # batches in the plan of an epoch, and those that are taken
+        """planned: batches in the plan of an epoch. in_epoch: batches of them that the fit trains on."""
+        self._planned, self._in_epoch = planned, in_epoch
         self._batches, self._done = batches, done
 
     def __len__(self) -> int:

@@ -1,17 +1,19 @@
-"""Which rows make up every batch of an epoch, on every rank, known before the epoch begins.
+"""The plan of an epoch: the examples of every micro-batch on every rank, complete before the epoch begins.
 
-A plan is a pure function of (lengths, supervised tokens, sizes, seed, epoch). So the supervised tokens of an optimizer
-step over all ranks are known up front, which weighs every token equally without communication; a resume is an index
-into the plan; and the number of steps is a fact, not an estimate.
+A plan is a pure function of (lengths, supervised tokens, step size, seed, epoch). Therefore the supervised tokens of an
+optimizer step over all ranks are known in advance, and every token has the same weight without communication; a resumed
+fit continues at an index of the plan; and the number of optimizer steps is exact.
 
-    none      epoch, shuffled: r0 r1 … r15 | r16 …   a step is batch_size x accumulate x world_size rows
-              within a step longest first, so that a batch holds rows of like length; the step's gradient is the same
-    grouped   epoch, by length: rows of like length all over the epoch share a batch, as many as above; batches are
-              drawn into steps, long ones with short ones
-    packed    epoch, best fit: whole rows in packs of max_length tokens; packs are drawn into a number of steps that is
-              given, all with the same supervised tokens up to a pack; a batch holds at most what batch_size packs do
+    none      The examples are shuffled, and each step takes the next batch_size x accumulate x world_size of them.
+              Within a step they are sorted by length, so a micro-batch holds examples of similar length. The order
+              within a step does not change its gradient.
+    packed    All examples of the epoch are packed by best fit into packs of at most max_length tokens. The packs are
+              assigned at random to a given number of steps with nearly equal supervised tokens. Each step's examples
+              are then divided into micro-batches of nearly equal tokens, at most batch_size x max_length.
 
-    dealt     micro-batch 0: rank 0, rank 1   micro-batch 1: rank 0, rank 1   …
+Micro-batches are numbered by step, then by their place in the step, then by rank:
+
+    step 0: micro-batch 0 of rank 0, 1, …   micro-batch 1 of rank 0, 1, …     step 1: …
 """
 
 from dataclasses import dataclass
@@ -19,63 +21,60 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.batches.packing import best_fit, deal, without_drift
+from datamodules.batches.packing import balanced_bins, best_fit, low_drift_order
 
-Shape = Literal["packed", "grouped", "none"]
+PackingMode = Literal["packed", "none"]
 
 
 @dataclass(frozen=True)
 class StepSize:
-    """How every epoch is cut into steps, and a step into batches.
+    """The size of every optimizer step of a fit, and its division into micro-batches."""
 
-    Without packing a step is batch_size x accumulate x world_size rows, and with it so many packs at most.
-    """
-
-    batch_size: int
-    accumulate: int = 1
-    world_size: int = 1
-    packing: Shape = "none"
-    pack_tokens: int | None = None  # what a pack holds; where rows are packed
-    steps: int | None = None  # of an epoch; where rows are packed
+    batch_size: int  # examples of a micro-batch; with packing the packs that it has room for
+    accumulate: int = 1  # micro-batches of a rank per optimizer step
+    world_size: int = 1  # ranks
+    packing: PackingMode = "none"
+    pack_tokens: int | None = None  # tokens that a pack has room for; None without packing
+    steps: int | None = None  # optimizer steps per epoch; None without packing
 
     @property
-    def rows_per_step(self) -> int:
-        return self.batch_size * self.shares
-
-    @property
-    def shares(self) -> int:
-        """Batches of a step, on all ranks."""
+    def micro_batches(self) -> int:
+        """Micro-batches of an optimizer step, over all ranks."""
         return self.accumulate * self.world_size
 
     @property
+    def step_capacity(self) -> int:
+        """Examples of a step; with packing the packs that it has room for."""
+        return self.batch_size * self.micro_batches
+
+    @property
     def rows_of_a_step(self) -> tuple[object, ...]:
-        """What decides, for given rows, which of them share a step. How a step is shared out does not, but where like
-        lengths are grouped before."""
+        """The values that decide which examples share a step. Step sizes that are equal here have the same steps, even
+        if they divide a step into other micro-batches."""
         if self.packing == "packed":
             return self.packing, self.pack_tokens, self.steps
-        if self.packing == "grouped":
-            return self.packing, self.batch_size * self.world_size, self.accumulate
-        return self.packing, self.rows_per_step
+        return self.packing, self.step_capacity
 
     def described(self) -> str:
         devices = f"{self.world_size} device{'s' if self.world_size > 1 else ''}"
-        rows = f"{self.batch_size} rows x {self.accumulate} accumulated x {devices}"
         if self.packing == "packed":
-            return f"{rows}, packed into rows of {self.pack_tokens:,} tokens"
-        return f"{rows}, grouped by length" if self.packing == "grouped" else rows
+            packs = f"{self.batch_size} packs of {self.pack_tokens:,} tokens"
+            return f"{packs} x {self.accumulate} accumulated x {devices}"
+        return f"{self.batch_size} rows x {self.accumulate} accumulated x {devices}"
 
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One batch of one rank. `rows` may be empty: every rank takes part in every batch, however few rows are left."""
+    """One micro-batch of one rank. It may have no examples: in the last step of an epoch there may be fewer examples
+    than micro-batches, and every rank takes part in every micro-batch."""
 
-    rows: tuple[int, ...]
-    step_tokens: int  # supervised tokens of the whole optimizer step, over all its batches and ranks
+    indices: tuple[int, ...]  # of the examples in their split
+    step_tokens: int  # supervised tokens of the whole optimizer step, over all micro-batches and ranks
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """`batches[i][rank]` is the i-th batch of a rank. A step may hold fewer rows than others, never fewer batches."""
+    """`batches[i][rank]` is the i-th micro-batch of a rank. Every step has the same number of micro-batches."""
 
     batches: tuple[tuple[PlannedBatch, ...], ...]
 
@@ -83,123 +82,114 @@ class EpochPlan:
         return len(self.batches)
 
 
-def steps_per_epoch(rows: int, sizes: StepSize) -> int:
-    """Optimizer steps that `rows` rows make, the same in every epoch; without packing the last may be smaller."""
-    return -(-rows // sizes.rows_per_step) if sizes.steps is None else sizes.steps
+def steps_per_epoch(examples: int, size: StepSize) -> int:
+    """The optimizer steps of an epoch, the same for every epoch. Without packing the last step may be smaller."""
+    return -(-examples // size.step_capacity) if size.steps is None else size.steps
 
 
-def plan_epoch(lengths: np.ndarray, supervised: np.ndarray, sizes: StepSize, seed: int, epoch: int) -> EpochPlan:
-    """The batches of one epoch: every row once, in an order that depends on (seed, epoch) alone.
+def plan_epoch(lengths: np.ndarray, supervised: np.ndarray, size: StepSize, seed: int, epoch: int) -> EpochPlan:
+    """The micro-batches of one epoch: every example once, in an order that depends on (seed, epoch) alone.
 
-    lengths, supervised: (N,) tokens of each row. Each step has exactly `accumulate` batches on every rank.
+    lengths, supervised: (N,) tokens of each example. Every step has exactly `accumulate` micro-batches on every rank.
     """
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(len(lengths))
-    if sizes.packing == "packed":
-        rows, slots = _packed(lengths, supervised, sizes, shuffled, rng)
-    elif sizes.packing == "grouped":
-        rows, slots = _grouped(lengths, supervised, sizes, shuffled, rng)
+    if size.packing == "packed":
+        examples, numbers = _assign_packed(lengths, supervised, size, shuffled, rng)
     else:
-        rows, slots = _plain(lengths, sizes, shuffled)
-    return _planned(rows, slots, supervised, steps_per_epoch(len(lengths), sizes), sizes)
+        examples, numbers = _assign_unpacked(lengths, size, shuffled)
+    return _build_plan(examples, numbers, supervised, steps_per_epoch(len(lengths), size), size)
 
 
-# (rows, slots): the rows in an order, and for each the batch that it is in, counted over steps, micro-batches and ranks
-Placed = tuple[np.ndarray, np.ndarray]
+# Examples in an order, (N,), and the number of the micro-batch that each of them belongs to, (N,)
+Assignment = tuple[np.ndarray, np.ndarray]
 
 
-def _plain(lengths: np.ndarray, sizes: StepSize, shuffled: np.ndarray) -> Placed:
-    steps = np.arange(len(shuffled)) // sizes.rows_per_step
-    rows = shuffled[np.lexsort((-lengths[shuffled], steps))]
-    slots = np.arange(len(shuffled)) // sizes.batch_size
-    if short := len(rows) % sizes.rows_per_step:  # the last step, spread evenly
-        slots[-short:] = steps[-1] * sizes.shares + _even(short, sizes.shares)
-    return rows, slots
+def _assign_unpacked(lengths: np.ndarray, size: StepSize, shuffled: np.ndarray) -> Assignment:
+    steps = np.arange(len(shuffled)) // size.step_capacity
+    examples = shuffled[np.lexsort((-lengths[shuffled], steps))]
+    numbers = np.arange(len(shuffled)) // size.batch_size
+    if rest := len(examples) % size.step_capacity:  # the last step: divide its examples evenly
+        numbers[-rest:] = steps[-1] * size.micro_batches + _evenly(rest, size.micro_batches)
+    return examples, numbers
 
 
-def _grouped(
-    lengths: np.ndarray, supervised: np.ndarray, sizes: StepSize, shuffled: np.ndarray, rng: np.random.Generator
-) -> Placed:
-    """Groups of batch_size x world_size rows are one micro-batch, whose ranks hold as much as each other."""
-    rows = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
-    steps = steps_per_epoch(len(rows), sizes)
-    group = _even(len(rows), steps * sizes.accumulate)
-    at = np.arange(len(rows)) - np.searchsorted(group, group)  # in its group
-    micro_batches = steps * sizes.accumulate
-    step, place = _into_steps(_sums(group, supervised[rows], micro_batches), steps, rng)
-    return rows, (step[group] * sizes.accumulate + place[group]) * sizes.world_size + at % sizes.world_size
+def _assign_packed(
+    lengths: np.ndarray, supervised: np.ndarray, size: StepSize, shuffled: np.ndarray, rng: np.random.Generator
+) -> Assignment:
+    assert size.pack_tokens is not None and size.steps is not None
+    pack, packs = best_fit(lengths, size.pack_tokens, shuffled)
+    step = _assign_to_steps(_sum_by(pack, supervised, packs), size.steps, rng)
+    # Single examples balance better than whole packs. But if a micro-batch of a step would become too long that way,
+    # the packs of this step stay whole: batch_size packs always fit
+    by_example = _assign_to_micro_batches(step[pack], lengths, size, size.steps)
+    by_pack = _assign_to_micro_batches(step, _sum_by(pack, lengths, packs), size, size.steps)[pack]
+    tokens = _sum_by(by_example, lengths, size.steps * size.micro_batches).reshape(size.steps, size.micro_batches)
+    too_long = tokens.max(axis=1) > size.batch_size * size.pack_tokens
+    numbers = np.where(too_long[step[pack]], by_pack, by_example)
+    order = np.argsort(pack, kind="stable")
+    return order, numbers[order]
 
 
-def _packed(
-    lengths: np.ndarray, supervised: np.ndarray, sizes: StepSize, shuffled: np.ndarray, rng: np.random.Generator
-) -> Placed:
-    assert sizes.pack_tokens is not None and sizes.steps is not None
-    pack, packs = best_fit(lengths, sizes.pack_tokens, shuffled)
-    step, _ = _into_steps(_sums(pack, supervised, packs), sizes.steps, rng)
-    # Row by row the batches of a step come out evenest; where one would then hold too much, its packs stay together
-    by_row = _share_out(step[pack], lengths, sizes, sizes.steps)
-    by_pack = _share_out(step, _sums(pack, lengths, packs), sizes, sizes.steps)[pack]
-    held = _sums(by_row, lengths, sizes.steps * sizes.shares).reshape(sizes.steps, sizes.shares)
-    too_much = held.max(axis=1) > sizes.batch_size * sizes.pack_tokens
-    slots = np.where(too_much[step[pack]], by_pack, by_row)
-    together = np.argsort(pack, kind="stable")
-    return together, slots[together]
+def _assign_to_micro_batches(step: np.ndarray, tokens: np.ndarray, size: StepSize, steps: int) -> np.ndarray:
+    """Return the micro-batch number of each item (an example or a pack), (K,).
 
-
-def _share_out(step: np.ndarray, tokens: np.ndarray, sizes: StepSize, steps: int) -> np.ndarray:
-    """The batch of each of the rows, or packs, which are in these steps and of so many tokens: in a step they are of as
-    many, up to one, and of as many tokens, up to the largest of them."""
-    fullest = np.lexsort((-tokens, step))
+    The micro-batches of a step differ by at most one item, and by at most the tokens of the step's largest item.
+    step, tokens: (K,) the step of each item and its tokens.
+    """
+    order = np.lexsort((-tokens, step))  # by step; within a step the largest item first
     counts = np.bincount(step, minlength=steps)
-    line, place = step[fullest], np.arange(len(step)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.zeros((steps, int(counts.max())), np.int64)  # what a step has less than others is 0 at its end
-    table[line, place] = tokens[fullest]
-    slots = np.empty(len(step), np.int64)
-    slots[fullest] = line * sizes.shares + deal(table, sizes.shares)[line, place]
-    return slots
+    line, column = step[order], np.arange(len(step)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.zeros((steps, int(counts.max())), np.int64)  # a line for each step, 0 after its last item
+    table[line, column] = tokens[order]
+    numbers = np.empty(len(step), np.int64)
+    numbers[order] = line * size.micro_batches + balanced_bins(table, size.micro_batches)[line, column]
+    return numbers
 
 
-def _into_steps(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of the batches or packs, which have so many supervised tokens: its step, and its place there.
+def _assign_to_steps(tokens: np.ndarray, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the step of each pack, (P,), at random.
 
-    They are drawn at random into steps of as many, up to one, and of as many tokens, up to the largest of them.
+    Steps differ by at most one pack, and by at most the supervised tokens of the largest pack. The running sum of the
+    tokens does not drift from that of the mean. tokens: (P,) supervised tokens of each pack.
     """
     drawn = rng.permutation(len(tokens))
-    step, place = np.empty_like(drawn), np.empty_like(drawn)
-    step[drawn] = deal(tokens[drawn][None], steps)[0]
-    place[drawn] = np.arange(len(drawn)) // steps  # one to each step in each round
-    new = np.empty(steps, np.int64)
-    new[without_drift(_sums(step, tokens, steps), rng)] = np.arange(steps)
-    return new[step], place
+    step = np.empty_like(drawn)
+    step[drawn] = balanced_bins(tokens[drawn][None], steps)[0]
+    renumbered = np.empty(steps, np.int64)
+    renumbered[low_drift_order(_sum_by(step, tokens, steps), rng)] = np.arange(steps)
+    return renumbered[step]
 
 
-def _planned(rows: np.ndarray, slots: np.ndarray, supervised: np.ndarray, steps: int, sizes: StepSize) -> EpochPlan:
-    tokens = _sums(slots // sizes.shares, supervised[rows], steps).tolist()
-    ends = np.cumsum(np.bincount(slots, minlength=steps * sizes.shares)).tolist()
-    ordered = rows[np.argsort(slots, kind="stable")].tolist()
-    shares = [
-        PlannedBatch(tuple(ordered[start:end]), tokens[slot // sizes.shares])
-        for slot, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
+def _build_plan(
+    examples: np.ndarray, numbers: np.ndarray, supervised: np.ndarray, steps: int, size: StepSize
+) -> EpochPlan:
+    tokens = _sum_by(numbers // size.micro_batches, supervised[examples], steps).tolist()
+    ends = np.cumsum(np.bincount(numbers, minlength=steps * size.micro_batches)).tolist()
+    ordered = examples[np.argsort(numbers, kind="stable")].tolist()
+    batches = [
+        PlannedBatch(tuple(ordered[start:end]), tokens[number // size.micro_batches])
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]
-    return EpochPlan(tuple(tuple(shares[i : i + sizes.world_size]) for i in range(0, len(shares), sizes.world_size)))
+    return EpochPlan(tuple(tuple(batches[i : i + size.world_size]) for i in range(0, len(batches), size.world_size)))
 
 
-def _even(count: int, parts: int) -> np.ndarray:
-    """(count,): the part of each of `count` things in a line that is cut into `parts`, of as many up to one."""
+def _evenly(count: int, parts: int) -> np.ndarray:
+    """The part of each of `count` items in a line, (count,). The parts differ by at most one item."""
     each, more = divmod(count, parts)
     return np.repeat(np.arange(parts), each + (np.arange(parts) < more))
 
 
-def _sums(of: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """(count,) int64: the sum of the values of each."""
-    return np.bincount(of, weights=values, minlength=count).astype(np.int64)  # exact below 2 ** 53
+def _sum_by(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """The sum of the values of each key from 0 to count - 1, (count,) int64."""
+    return np.bincount(keys, weights=values, minlength=count).astype(np.int64)  # exact below 2 ** 53
 
 
-def plan_evaluation(rows: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, ...]]:
-    """This rank's batches for an evaluation: every row once over all ranks, as many batches on each rank.
+def plan_evaluation(examples: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, ...]]:
+    """The indices of each batch of this rank: every example once over all ranks, and as many batches on every rank.
 
-    Row i goes to rank i % world_size, so that ranks finish together; a rank's last batch may be empty.
+    Example i goes to rank i % world_size, so the ranks finish together. The last batch of a rank may be empty.
     """
-    per_rank = -(-rows // world_size)
-    mine = range(rank, rows, world_size)
+    per_rank = -(-examples // world_size)
+    mine = range(rank, examples, world_size)
     return [tuple(mine[start : start + batch_size]) for start in range(0, per_rank, batch_size)]

@@ -1,8 +1,8 @@
-"""Rows -> token ids and roles on disk, once: as many as asked for that survive, and a count of what did not and why.
+"""Prepare the rows of all splits once: token ids, roles and DataStats in a folder under `data.cache_dir`.
 
-A prepared folder is named by a fingerprint of all that decides its content. It is written beside its place and moved
-there whole, under a lock: of ranks and runs that ask at the same time one prepares and the others wait, and a
-broken-off preparation leaves nothing that is taken for a whole one.
+The name of a folder is a fingerprint of everything that decides its content. A folder is written under another name and
+renamed when it is complete, so an interrupted preparation never looks complete. A lock lets one of several ranks and
+runs prepare while the others wait.
 """
 
 import errno
@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from datamodules.prepare.pass_over_sources import Part, PassOverSources, Quotas
-from datamodules.prepare.stats import Report
+from datamodules.prepare.mix import Part
+from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
+from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDatasetWriter
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 
-ROOMS = ("rows", "text", "tokens", "prepare")  # of the code that prepares: a change there makes old folders stale
+ROOMS = ("rows", "text", "tokens", "prepare")  # a change in their code makes prepared folders stale
+PACKAGE = Path(__file__).parent.parent
+STATS = "stats.json"  # written last: a folder with it is complete
 
 log = logging.getLogger("thinkwright")
 
@@ -30,10 +33,9 @@ log = logging.getLogger("thinkwright")
 def fingerprint(
     parts: Sequence[Part], tokenizer: ThinkTokenizer, quotas: Quotas, near_duplicate_threshold: float | None
 ) -> str:
-    """Equal exactly when the prepared rows would be."""
-    package = Path(__file__).parent.parent
-    code = b"".join(file.read_bytes() for room in ROOMS for file in sorted((package / room).glob("*.py")))
-    mixed = [(part.source.identity, asdict(part.recipe), part.weight) for part in parts]
+    """Return a hash of everything that decides the prepared rows: sources, settings, tokenizer and code."""
+    code = b"".join(file.read_bytes() for room in ROOMS for file in sorted((PACKAGE / room).glob("*.py")))
+    mixed = [(part.source.fingerprint, asdict(part.config), part.weight) for part in parts]
     key = [mixed, tokenizer.fingerprint, quotas, near_duplicate_threshold, hashlib.sha256(code).hexdigest()]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
@@ -45,27 +47,26 @@ def prepare(
     near_duplicate_threshold: float | None,
     cache_dir: Path,
     num_proc: int = 1,
-) -> tuple[Path, Report]:
-    """The folder with `{split}.arrow` for each quota, and its report; made here unless it is there already.
+) -> tuple[Path, DataStats]:
+    """Return the folder with `{split}.arrow` for each quota, and its stats. The folder is made if it does not exist.
 
-    Raises UserError if a source cannot be read or holds no row, none of those wanted survives, or the folder cannot be
-    written to its end.
+    Raises UserError if a source cannot be read, a split gets no row, or the folder cannot be written.
     """
     folder = cache_dir / fingerprint(parts, tokenizer, quotas, near_duplicate_threshold)
-    done = folder / "report.json"
+    done = folder / STATS
     if not done.is_file():
         with _writing(cache_dir, folder) as scratch:
-            if not done.is_file():  # it is not: nobody else had the lock
-                survey = PassOverSources(parts, tokenizer.encoder, quotas, near_duplicate_threshold, num_proc)
-                _write(survey, scratch)
-                (scratch / "report.json").write_text(json.dumps(asdict(survey.report), indent=1))
+            if not done.is_file():  # no other process made it before the lock was free
+                source_pass = PassOverSources(parts, tokenizer.encoder, quotas, near_duplicate_threshold, num_proc)
+                _write(source_pass, scratch)
+                (scratch / STATS).write_text(json.dumps(asdict(source_pass.stats), indent=1))
                 os.rename(scratch, folder)
-    return folder, Report(**json.loads(done.read_text()))
+    return folder, DataStats(**json.loads(done.read_text()))
 
 
 @contextmanager
 def _writing(cache_dir: Path, folder: Path) -> Iterator[Path]:
-    """An empty scratch folder that is gone afterwards, and the lock on `folder`. Errors of the disk become one line."""
+    """Yield an empty scratch folder under the lock on `folder`, then delete it. Raises UserError for disk errors."""
     from filelock import FileLock, Timeout
 
     scratch = cache_dir / f".preparing-{folder.name}"
@@ -78,7 +79,7 @@ def _writing(cache_dir: Path, folder: Path) -> Iterator[Path]:
             log.info(f"data: another process is preparing {folder}; waiting for it")
             lock.acquire()
         try:
-            shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
             scratch.mkdir()
             yield scratch
         finally:
@@ -86,33 +87,32 @@ def _writing(cache_dir: Path, folder: Path) -> Iterator[Path]:
             lock.release()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        problem = f"cannot be written ({error.strerror or error}); nothing is left of it"
-        fix = "make room or give a folder on another disk" if full else "give a folder that can"
+        problem = f"cannot be written ({error.strerror or error}); the incomplete folder was deleted"
+        fix = "make room or give a folder on another disk" if full else "give a folder that can be written"
         raise UserError("data.cache_dir", cache_dir, problem, fix) from error
 
 
-def _write(survey: PassOverSources, folder: Path) -> None:
+def _write(source_pass: PassOverSources, folder: Path) -> None:
+    """Write the kept rows of each split, with a progress bar."""
     from tqdm import tqdm
 
-    wanted = list(survey.quotas.values())
+    stats, wanted = source_pass.stats, list(source_pass.quotas.values())
     total = sum(rows for rows in wanted if rows) if all(wanted) else None
-    writers = {split: TokenDatasetWriter(folder / f"{split}.arrow") for split in survey.quotas}
+    writers = {split: TokenDatasetWriter(folder / f"{split}.arrow") for split in source_pass.quotas}
     with tqdm(total=total, desc="preparing", unit=" rows", disable=None, smoothing=0.05) as bar:
-        for outcome, _, split in survey:
+        for example, _, split in source_pass:
             if split is not None:
-                writers[split].add(outcome.row_id, outcome.group, outcome.supervised, outcome.ids, outcome.roles)
+                writers[split].add(example)
                 bar.update()
-            if not survey.report.read % 500:
-                bar.set_postfix_str(f"{survey.report.read:,} read", refresh=False)
-    survey.report.digests = {split: writer.close() for split, writer in writers.items()}
-    survey.require_rows()
+            if not stats.read % 500:
+                bar.set_postfix_str(f"{stats.read:,} read", refresh=False)
+    stats.digests = {split: writer.close() for split, writer in writers.items()}
+    source_pass.require_rows()
 
 
-def shortfall(report: Report, quotas: Mapping[str, int | None]) -> Iterator[str]:
-    """What to say where fewer rows survived than were asked for."""
+def shortfall(stats: DataStats, quotas: Mapping[str, int | None]) -> Iterator[str]:
+    """Yield a line for each split with fewer kept rows than its quota."""
     for split, wanted in quotas.items():
-        kept = report.kept.get(split, 0)
+        kept = stats.kept.get(split, 0)
         if wanted and kept < wanted:
-            yield (
-                f"data.{split}_rows: {wanted:,} asked for, {kept:,} of {report.read:,} rows read survive; using those"
-            )
+            yield f"data.{split}_rows: {wanted:,} requested, {kept:,} kept of {stats.read:,} read; using these"

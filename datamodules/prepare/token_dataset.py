@@ -1,18 +1,22 @@
-"""Prepared rows on disk: token ids and roles in an Arrow file, written in batches and read back memory-mapped."""
+"""Prepared rows on disk: token ids and roles in an Arrow file, written in record batches and read memory-mapped."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-CHUNK = 512  # rows in a record batch
+from datamodules.tokens.process import ProcessedExample
+
+RECORD_ROWS = 512  # rows in a record batch
 
 
-class TokenExample(NamedTuple):
-    """One row; the arrays are views into the file."""
+@dataclass(frozen=True)
+class TokenExample:
+    """One prepared row. The arrays are views into the file."""
 
-    row: int  # index in its split
+    index: int  # in its split
     row_id: str
     group: str
     ids: np.ndarray  # (T,) int32
@@ -20,7 +24,7 @@ class TokenExample(NamedTuple):
 
 
 class TokenDataset:
-    """The rows of one split. `lengths` and `supervised` are (N,) int64, in tokens."""
+    """The prepared rows of one split. `lengths` and `supervised` are (N,) int64, in tokens."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
@@ -38,13 +42,13 @@ class TokenDataset:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> TokenExample:
-        batch, at = self._batches[index // CHUNK], index % CHUNK
+        batch, at = self._batches[index // RECORD_ROWS], index % RECORD_ROWS
         ids, roles = (batch[name][at].values.to_numpy() for name in ("ids", "roles"))
         return TokenExample(index, batch["row_id"][at].as_py(), batch["group"][at].as_py(), ids, roles)
 
 
 class TokenDatasetWriter:
-    """Writes what TokenDataset reads; holds CHUNK rows at most."""
+    """Writes the file of a TokenDataset. At most RECORD_ROWS rows are in memory."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
@@ -55,16 +59,17 @@ class TokenDatasetWriter:
         self._rows: list[tuple[Any, ...]] = []
         self._digest = hashlib.sha256()
 
-    def add(self, row_id: str, group: str, supervised: int, ids: np.ndarray, roles: np.ndarray) -> None:
-        """One row: ids (T,) int32 and roles (T,) int8, of which `supervised` are learned."""
-        self._rows.append((row_id, group, len(ids), supervised, ids, roles))
+    def add(self, example: ProcessedExample) -> None:
+        """Write one row."""
+        ids, roles = example.ids, example.roles
+        self._rows.append((example.row_id, example.group, len(ids), example.supervised, ids, roles))
         for part in (len(ids).to_bytes(8, "little"), ids.data, roles.data):
             self._digest.update(part)
-        if len(self._rows) == CHUNK:
+        if len(self._rows) == RECORD_ROWS:
             self._flush()
 
     def close(self) -> str:
-        """Ends the file; gives a digest of its rows' ids and roles, in their order."""
+        """End the file. Return a digest of the ids and roles of its rows, in order."""
         self._flush()
         self._file.close()
         return self._digest.hexdigest()[:16]

@@ -1,28 +1,33 @@
-"""The preview as one HTML page that needs nothing beside itself: no script, no font, no image, no network.
+"""The preview as one HTML page in one file: no script, no font, no image, no network.
 
-The charts are SVG in percentages of their width, so that their text keeps its size on a narrow screen.
+The charts are SVG. Their positions are percentages of the width, so text keeps its size on a narrow screen.
 """
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from datamodules.prepare.stats import NAMED, STEP_EDGES, TOKEN_EDGES, Report
-from datamodules.preview.terminal import (
-    LABELS,
+from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, DataStats
+from datamodules.preview import content
+from datamodules.preview.content import (
+    Bar,
     Decode,
-    Row,
+    PreviewRow,
     bars,
-    figures,
-    pieces,
+    dropped_table,
+    is_supervised,
+    note_table,
+    role_table,
+    row_counts,
     suggestion,
-    supervised_share,
+    supervised_ratio,
+    token_texts,
     visible,
 )
 from datamodules.text.segments import Role
 
-LINE, LEFT, RIGHT = 24, 27, 88  # height of a bar's line in pixels; where bars begin and may end, in percent
-# Blue, yellow and violet differ for every kind of colour vision, in lightness and in shape, too; text has a contrast
-# of 4.5 or more
+LINE, LEFT, RIGHT = 24, 27, 88  # height of a bar's line in pixels; left and right limits of the bars in percent
+# Blue, yellow and violet differ for every kind of colour vision, also in lightness and shape. Text has a contrast of at
+# least 4.5 (WCAG 2.2, AA)
 STYLE = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1c2127;--soft:#59636e;--line:#dfe3e8;--first:#1f6fb8;
 --second:#b07d00;--over:#84909c;--prompt:#68727d;--thought:#dcebfb;--thought-ink:#0b2e52;--tag:#6d3194;--tag-ink:#fff;
@@ -68,31 +73,34 @@ svg text{fill:var(--ink);dominant-baseline:central}svg .axis{fill:var(--soft)}
 
 
 def page(
-    rows: Sequence[Row], report: Report, decode: Decode, max_length: int, facts: Mapping[str, str] | None = None
+    rows: Sequence[PreviewRow],
+    stats: DataStats,
+    decode: Decode,
+    max_length: int,
+    facts: Mapping[str, str] | None = None,
 ) -> str:
-    """The page: `rows` as examples, what the report counted, and `facts` (name to value) under the title."""
-    kept = sum(report.kept.values())
-    counts = {**figures(report), "tokens kept": sum(report.tokens.values())}
-    shown = {**{name: f"{count:,}" for name, count in counts.items()}, "supervised": f"{supervised_share(report):.1%}"}
-    told = " · ".join(f"{name} <b>{_text(value)}</b>" for name, value in (facts or {}).items())
+    """The page: `facts` (name -> value) under the title, `rows` as examples, then the counts of the stats."""
+    counts = {**row_counts(stats), "tokens kept": sum(stats.tokens.values())}
+    shown = {**{name: f"{count:,}" for name, count in counts.items()}, "supervised": f"{supervised_ratio(stats):.1%}"}
+    under_title = " · ".join(f"{name} <b>{_text(value)}</b>" for name, value in (facts or {}).items())
     cards = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown.items())
-    lengths, steps = bars(TOKEN_EDGES, report.lengths), bars(STEP_EDGES, report.steps)
+    lengths, steps = bars(TOKEN_EDGES, stats.lengths), bars(STEP_EDGES, stats.steps)
     sections = [
         _section("Examples, token by token", _legend(), *(_example(row, decode) for row in rows)),
-        _section("What was left out, and why", *_dropped(report)),
-        _section("Kept, though untidy", _notes(report, kept)) if report.notes else "",
+        _section("Dropped rows", _dropped(stats)),
+        _section("Malformed responses that were kept", _notes(stats)) if stats.notes else "",
         '<div class="two">',
         _section(
-            "Tokens of a row",
-            _chart("Rows by tokens of a row", "tokens", lengths, max_length),
+            content.TOKENS_TITLE.capitalize(),
+            _chart(f"Rows by {content.TOKENS_TITLE}", "tokens", lengths, max_length),
             f'<p class="soft"><i class="key over"></i>longer than data.max_length, {max_length:,}</p>'
-            if any(lower > max_length for _, lower, _ in lengths)
+            if any(bar.lower > max_length for bar in lengths)
             else "",
         ),
-        _section("Steps of an answer", _chart("Rows by steps of an answer", "steps", steps)),
+        _section(content.STEPS_TITLE.capitalize(), _chart(f"Rows by {content.STEPS_TITLE}", "steps", steps)),
         "</div>",
-        _section("Which length?", _lengths(report, max_length)),
-        _section("Tokens by role", *_roles(report)),
+        _section("Which length?", _lengths(stats, max_length)),
+        _section("Tokens by role", *_roles(stats)),
     ]
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -105,7 +113,7 @@ def page(
 </head>
 <body><main>
 <h1>Preview of the data</h1>
-<p class="soft">{told}</p>
+<p class="soft">{under_title}</p>
 <dl class="figures">{cards}</dl>
 {"".join(sections)}
 </main></body>
@@ -114,64 +122,57 @@ def page(
 
 
 def _text(text: str) -> str:
-    """Safe between tags and in an attribute, whatever a row has in it."""
+    """Text of the data, safe between tags and in an attribute."""
     return escape(visible(text))
 
 
-def _section(title: str, *content: str) -> str:
-    return f"<section><h2>{title}</h2>{''.join(content)}</section>\n"
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{title}</h2>{''.join(parts)}</section>\n"
 
 
 def _legend() -> str:
-    items = (f'<li><span class="{role.name.lower()}">{LABELS[role]}</span></li>' for role in Role)
-    note = '<li class="soft">All but the prompt is supervised. Each token tells its id; ⏎ is a line end.</li>'
-    return f'<ul class="legend" aria-label="Roles">{"".join(items)}{note}</ul>'
+    items = (f'<li><span class="{role.name.lower()}">{content.ROLE_LABELS[role]}</span></li>' for role in Role)
+    text = f"{content.SUPERVISED_NOTE.capitalize()}. Point at a token to see its id. {content.LINE_END_NOTE}."
+    return f'<ul class="legend" aria-label="Roles">{"".join(items)}<li class="soft">{text}</li></ul>'
 
 
-def _example(row: Row, decode: Decode) -> str:
-    """The text as the model sees it, a span for each token, open at first."""
-    spans = []
-    for start, stop, role, text in pieces(row.outcome, decode):
-        ids = " ".join(map(str, row.outcome.ids[start:stop]))
-        what = f"id {ids} · {role.name} · {'not ' if role == Role.PROMPT else ''}supervised"
-        spans.append(f'<span class="{role.name.lower()}" title="{what}">{_text(text)}</span>')
-    about = f"row {row.position:,} · {row.outcome.row_id} · {row.source} · {row.split or 'left out'}"
-    size = f"{row.outcome.length:,} tokens, {row.outcome.supervised:,} supervised, {row.outcome.steps:,} steps"
-    summary = f'<summary>{_text(about)} <span class="soft">{size}</span></summary>'
+def _example(row: PreviewRow, decode: Decode) -> str:
+    """The text as the model sees it, with a span for each token."""
+    example, spans = row.example, []
+    for start, stop, role, text in token_texts(example, decode):
+        ids = " ".join(map(str, example.ids[start:stop]))
+        about = f"id {ids} · {role.name} · {'' if is_supervised(role) else 'not '}supervised"
+        spans.append(f'<span class="{role.name.lower()}" title="{about}">{_text(text)}</span>')
+    size = f"{example.length:,} tokens, {example.supervised:,} supervised, {example.steps:,} steps"
+    summary = f'<summary>{_text(row.title())} <span class="soft">{size}</span></summary>'
     return f'<details open>{summary}<div class="text">{"".join(spans)}</div></details>'
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], chosen: Sequence[int] = ()) -> str:
-    """Cells are HTML; the second and third column are numbers, the rows at `chosen` stand out."""
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], chosen: Sequence[int] = ()) -> str:
+    """A table whose second and third column are numbers, with the lines at `chosen` in bold. Cells are HTML."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         kinds = (' class="n"' if place in (1, 2) else "" for place in range(len(cells)))
         return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
 
-    marks = (' class="chosen"' if place in chosen else "" for place in range(len(rows)))
-    body = (f"<tr{mark}>{line('td', cells)}</tr>" for mark, cells in zip(marks, rows, strict=True))
+    marks = (' class="chosen"' if place in chosen else "" for place in range(len(lines)))
+    body = (f"<tr{mark}>{line('td', cells)}</tr>" for mark, cells in zip(marks, lines, strict=True))
     head = f"<thead><tr>{line('th', columns)}</tr></thead>"
     return f'<div class="scroll"><table>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _dropped(report: Report) -> tuple[str, ...]:
-    rows = []
-    for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
-        named = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > NAMED else "")
-        rows.append((_text(reason), f"{count:,}", f"{count / max(report.read, 1):.1%}", _text(named)))
-    if not rows:
-        return ("<p>No row was left out.</p>",)
-    return (_table(("reason", "rows", "of those read", "their ids"), rows),)
+def _dropped(stats: DataStats) -> str:
+    lines = [list(map(escape, cells)) for cells in dropped_table(stats)]
+    return _table(content.DROPPED_COLUMNS, lines) if lines else f"<p>{content.NOTHING_DROPPED.capitalize()}.</p>"
 
 
-def _notes(report: Report, kept: int) -> str:
-    rows = [(_text(note), f"{count:,}", f"{count / max(kept, 1):.1%}") for note, count in sorted(report.notes.items())]
-    return _table(("kept with", "rows", "of those kept"), rows)
+def _notes(stats: DataStats) -> str:
+    return _table(content.NOTE_COLUMNS, [list(map(escape, cells)) for cells in note_table(stats)])
 
 
-def _chart(name: str, unit: str, found: Sequence[tuple[str, int, int]], limit: int | None = None) -> str:
-    """A bar for each (label, lower bound, rows); bars wholly above `limit` are grey."""
-    most = max((count for _, _, count in found), default=1)
+def _chart(name: str, unit: str, found: Sequence[Bar], limit: int | None = None) -> str:
+    """A horizontal bar chart. A bar is grey if all its values are above `limit`."""
+    most = max((bar.rows for bar in found), default=1)
     height = LINE * (len(found) + 2)
     parts = [f'<text class="axis" x="{LEFT - 2}%" y="10" text-anchor="end">{unit}</text>']
     for tick in _ticks(most):
@@ -185,59 +186,58 @@ def _chart(name: str, unit: str, found: Sequence[tuple[str, int, int]], limit: i
         x, y = LEFT + count / most * (RIGHT - LEFT) + 1, place * LINE + 9
         parts.append(f'<text x="{LEFT - 2}%" y="{y}" text-anchor="end">{label}</text>{bar}')
         parts.append(f'<text x="{x:.2f}%" y="{y}">{count:,}</text>')
-    told = f"{name}: " + ", ".join(f"{label}: {count:,}" for label, _, count in found)
-    return f'<svg role="img" aria-label="{told}" height="{height}">{"".join(parts)}</svg>'
+    spoken = f"{name}: " + ", ".join(f"{label}: {count:,}" for label, _, count in found)
+    return f'<svg role="img" aria-label="{spoken}" height="{height}">{"".join(parts)}</svg>'
 
 
 def _ticks(most: int) -> range:
-    """Three to six round numbers from 0 on, none above `most`."""
+    """Three to six round numbers from 0 to `most`."""
     steps = (factor * 10**power for power in range(12) for factor in (1, 2, 5))
     return range(0, most + 1, next(step for step in steps if most / step <= 5))
 
 
-def _bar(share: float, y: float, height: float, kind: str, title: str) -> str:
-    width = share * (RIGHT - LEFT)
+def _bar(ratio: float, y: float, height: float, kind: str, title: str) -> str:
+    width = ratio * (RIGHT - LEFT)
     return (
         f'<rect class="{kind}" x="{LEFT}%" y="{y}" width="{width:.2f}%" height="{height}" rx="2">'
         f"<title>{title}</title></rect>"
     )
 
 
-def _lengths(report: Report, max_length: int) -> str:
-    """Two bars for each length, their table, and the length that they suggest."""
-    rows, parts, told = [], [], []
-    table = list(report.length_table())
-    for place, (length, whole, closed) in enumerate(table):
+def _lengths(stats: DataStats, max_length: int) -> str:
+    """The suggested length, and two bars and a table line for each length."""
+    tokens_title, fitting_title, closed_title = content.LENGTH_COLUMNS
+    lines, parts, spoken = [], [], []
+    table = list(stats.length_table())
+    for place, (length, fitting, closed) in enumerate(table):
         y = place * 2 * LINE
         parts.append(f'<text x="{LEFT - 2}%" y="{y + 20}" text-anchor="end">{length:,} tokens</text>')
-        for share, kind, at, what in ((whole, "first", 2, "rows whole"), (closed, "second", 22, "with closing tag")):
-            parts.append(_bar(share, y + at, 18, kind, f"{length:,} tokens: {share:.1%} {what}"))
-            parts.append(f'<text x="{LEFT + share * (RIGHT - LEFT) + 1:.2f}%" y="{y + at + 9}">{share:.0%}</text>')
-        rows.append((f"{length:,}", f"{whole:.1%}", f"{closed:.1%}"))
-        told.append(f"{length:,} tokens: {whole:.0%} whole, {closed:.0%} with closing tag")
-    chosen = [place for place, (length, _, _) in enumerate(table) if length == report.suggested_length()]
-    keys = '<i class="key first"></i>rows whole <i class="key second"></i>thinking rows with their last closing tag'
-    svg = f'<svg role="img" aria-label="{"; ".join(told)}" height="{len(table) * 2 * LINE}">{"".join(parts)}</svg>'
-    columns = ("tokens", "rows whole", "with their closing tag")
-    suggested = f"<p><b>{suggestion(report, max_length)}</b></p>"
-    return f'{suggested}<p class="soft">{keys}</p><div class="two">{svg}{_table(columns, rows, chosen)}</div>'
+        for ratio, kind, offset, label in ((fitting, "first", 2, fitting_title), (closed, "second", 22, closed_title)):
+            parts.append(_bar(ratio, y + offset, 18, kind, f"{length:,} tokens: {ratio:.1%} {label}"))
+            x = LEFT + ratio * (RIGHT - LEFT) + 1
+            parts.append(f'<text x="{x:.2f}%" y="{y + offset + 9}">{ratio:.0%}</text>')
+        lines.append((f"{length:,}", f"{fitting:.1%}", f"{closed:.1%}"))
+        spoken.append(f"{length:,} tokens: {fitting:.0%} {fitting_title}, {closed:.0%} {closed_title}")
+    chosen = [place for place, (length, _, _) in enumerate(table) if length == stats.suggested_length()]
+    keys = f'<i class="key first"></i>{fitting_title} <i class="key second"></i>{closed_title}'
+    svg = f'<svg role="img" aria-label="{"; ".join(spoken)}" height="{len(table) * 2 * LINE}">{"".join(parts)}</svg>'
+    suggested = f"<p><b>{suggestion(stats, max_length)}</b></p>"
+    two = f'<div class="two">{svg}{_table((tokens_title, fitting_title, closed_title), lines, chosen)}</div>'
+    return f'{suggested}<p class="soft">{keys}</p>{two}'
 
 
-def _roles(report: Report) -> tuple[str, str]:
-    """One bar of all tokens kept, and the same as a table."""
-    total = max(sum(report.role_tokens.values()), 1)
-    rows, parts, told, x = [], [], [], 0.0
-    for role in Role:
-        count = report.role_tokens.get(role.name.lower(), 0)
-        share = 100 * count / total
-        supervised = "no" if role == Role.PROMPT else "yes"
+def _roles(stats: DataStats) -> tuple[str, str]:
+    """One bar for all tokens kept, divided by role, and the same numbers as a table."""
+    lines, parts, spoken, x = [], [], [], 0.0
+    for role, count, ratio in role_table(stats):
+        name, label, width = role.name.lower(), content.ROLE_LABELS[role], 100 * ratio
         parts.append(
-            f'<rect class="r-{role.name.lower()}" x="{x:.2f}%" width="{share:.2f}%" height="26">'
-            f"<title>{LABELS[role]}: {count:,} tokens, {share:.1f}%</title></rect>"
+            f'<rect class="r-{name}" x="{x:.2f}%" width="{width:.2f}%" height="26">'
+            f"<title>{label}: {count:,} tokens, {ratio:.1%}</title></rect>"
         )
-        key = f'<i class="key r-{role.name.lower()}"></i>{LABELS[role]}'
-        rows.append((key, f"{count:,}", f"{share:.1f}%", supervised))
-        x += share
-        told.append(f"{LABELS[role]} {share:.1f}%")
-    svg = f'<svg role="img" aria-label="Share of the tokens: {", ".join(told)}" height="38">{"".join(parts)}</svg>'
-    return svg, _table(("role", "tokens", "share", "supervised"), rows)
+        key = f'<i class="key r-{name}"></i>{label}'
+        lines.append((key, f"{count:,}", f"{ratio:.1%}", "yes" if is_supervised(role) else "no"))
+        x += width
+        spoken.append(f"{label} {ratio:.1%}")
+    svg = f'<svg role="img" aria-label="Tokens by role: {", ".join(spoken)}" height="38">{"".join(parts)}</svg>'
+    return svg, _table((*content.ROLE_COLUMNS, "supervised"), lines)

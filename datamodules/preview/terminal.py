@@ -1,15 +1,12 @@
-"""What `preview` shows in a terminal. Functions from what became of rows to what rich prints, and no more.
+"""The preview in a terminal, printed by rich. Functions from processed rows and a DataStats to rich's renderables.
 
-All text of the data goes through `visible` and into Text objects: neither a bracket nor an escape code in a row is ever
-taken for markup, and what cannot be seen in it can.
+Text of the data is printed as rich Text, never as markup, after `visible`: brackets and escape codes of a row are shown
+as they are.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 from math import ceil
-from typing import NamedTuple
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -17,233 +14,168 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.prepare.stats import ENOUGH, NAMED, STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import STEP_EDGES, TOKEN_EDGES, DataStats
+from datamodules.preview import content
+from datamodules.preview.content import (
+    Bar,
+    Decode,
+    PreviewRow,
+    bars,
+    dropped_table,
+    is_supervised,
+    note_table,
+    role_table,
+    row_counts,
+    suggestion,
+    supervised_ratio,
+    token_texts,
+    visible,
+)
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, ProcessedExample
+from datamodules.tokens.process import ProcessedExample
 
-Decode = Callable[[Sequence[int]], str]
-LABELS = ("prompt", "opening tag", "thought", "closing tag", "answer", "end")  # by Role
-# Blue beside yellow is told apart by every kind of colour blindness; the prompt is not supervised, hence dimmed
-STYLES = ("dim grey74", "bold magenta", "bright_cyan", "bold magenta", "yellow", "bold reverse")
-MARKS = ("[prompt]", "[open]", "[thought]", "[close]", "[answer]", "[end]")  # where there is no colour
-# Not the joiners, which are part of how emoji and some scripts are written
-UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-CHARACTER = 4  # tokens that one character can be in pieces of, a byte each
+# By Role. Blue and yellow differ for every kind of colour blindness; the prompt is dimmed because it is not supervised
+ROLE_STYLES = ("dim grey74", "bold magenta", "bright_cyan", "bold magenta", "yellow", "bold reverse")
+ROLE_MARKS = ("[prompt]", "[open]", "[thought]", "[close]", "[answer]", "[end]")  # in place of colours
 EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row that was read, with what became of it."""
-
-    position: int  # among all rows read, from 0
-    outcome: ProcessedExample
-    source: str
-    split: str | None  # None where it was left out
-
-
-class Piece(NamedTuple):
-    """Tokens [start, stop) of a row: one, or the few that are a character only together."""
-
-    start: int
-    stop: int
-    role: Role
-    text: str
-
-
-def visible(text: str) -> str:
-    """The text with a mark for everything that shows nothing or would steer the terminal; a line end stays one."""
-    return UNSEEN.sub(_mark, text)
-
-
-def _mark(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return "⏎\n" if code == 10 else chr(0x2400 + code) if code < 32 else f"⟨U+{code:04X}⟩"
-
-
-def pieces(outcome: ProcessedExample, decode: Decode) -> Iterator[Piece]:
-    """The tokens of a row one by one, the tokens of a character that is spread over several as one."""
-    ids, roles = outcome.ids.tolist(), outcome.roles.tolist()
-    start = 0
-    for stop in range(1, len(ids) + 1):
-        text = decode(ids[start:stop])
-        whole = not text.endswith("\ufffd") or stop - start == CHARACTER
-        if whole or stop == len(ids) or roles[stop] != roles[start]:
-            yield Piece(start, stop, Role(roles[start]), text)
-            start = stop
-
-
-def bars(edges: Sequence[int], counts: Sequence[int]) -> list[tuple[str, int, int]]:
-    """(label, lower bound, rows) of a histogram of whole numbers, without the empty bars at both ends."""
-    lower = [0, *(edge + 1 for edge in edges)]
-    upper = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in zip(lower, edges, strict=False)]
-    labels = [*upper, f"over {edges[-1]:,}"]
-    filled = [place for place, count in enumerate(counts) if count]
-    span = slice(filled[0], filled[-1] + 1) if filled else slice(0)
-    return list(zip(labels, lower, counts, strict=True))[span]
-
-
-def figures(report: Report) -> dict[str, int]:
-    """What became of the rows that were read."""
-    kept = {f"kept for {split}": count for split, count in report.kept.items()}
-    dropped = sum(report.dropped.values())
-    passed = report.read - sum(report.kept.values()) - dropped
-    full = {"passed over, as their split was full": passed} if passed else {}
-    return {"rows read": report.read, **kept, "left out": dropped, **full}
-
-
-def supervised_share(report: Report) -> float:
-    """Of the tokens of all rows kept."""
-    return sum(report.supervised_tokens.values()) / max(sum(report.tokens.values()), 1)
-
-
-def suggestion(report: Report, max_length: int) -> str:
-    """A sentence on data.max_length."""
-    length = report.suggested_length()
-    if length is None:
-        return "No row was tokenized, so no length can be suggested."
-    if length >= max_length and not {OVERLONG, SHORTENED, CUT} & {*report.dropped, *report.notes}:
-        return f"Every row is whole within data.max_length, {max_length:,}."
-    share = next(whole for tokens, whole, _ in report.length_table() if tokens == length)
-    least = "shortest of these with nine rows in ten whole" if share >= ENOUGH else "longest of these"
-    return f"Suggested data.max_length: {length:,}, the {least} ({share:.0%}). It is {max_length:,} now."
-
-
-def show(console: Console, rows: Sequence[Row], report: Report, decode: Decode, max_length: int) -> None:
-    """Prints the preview: the rows as examples, then what the report counted."""
-    marked = console.no_color or console.color_system is None
+def print_preview(
+    console: Console, rows: Sequence[PreviewRow], stats: DataStats, decode: Decode, max_length: int
+) -> None:
+    """Print the rows as examples, then the counts of the stats."""
+    marked = without_colour(console)
     console.print(legend(marked))
     for row in rows:
         console.print(Rule(Text(title(row)), align="left", style="dim"))
-        # In a pipe a line ends only where the text does
-        console.print(coloured(row.outcome, decode, marked), soft_wrap=not console.is_terminal)
-    console.print(Rule("what became of the rows", align="left", style="dim"))
-    console.print(Text(", ".join(f"{count:,} {name}" for name, count in figures(report).items()) + "\n"))
-    console.print(left_out(report))
-    console.print(histogram("tokens of a row", bars(TOKEN_EDGES, report.lengths), console.width, max_length))
-    console.print(histogram("steps of an answer", bars(STEP_EDGES, report.steps), console.width))
-    console.print(lengths(report, max_length))
-    console.print(roles(report, console.width))
+        # In a pipe the only line ends are those of the text
+        console.print(coloured(row.example, decode, marked), soft_wrap=not console.is_terminal)
+    console.print(Rule("all rows read", align="left", style="dim"))
+    console.print(Text(", ".join(f"{count:,} {label}" for label, count in row_counts(stats).items()) + "\n"))
+    console.print(dropped_and_notes(stats))
+    console.print(histogram(content.TOKENS_TITLE, bars(TOKEN_EDGES, stats.lengths), console.width, max_length))
+    console.print(histogram(content.STEPS_TITLE, bars(STEP_EDGES, stats.steps), console.width))
+    console.print(lengths(stats, max_length))
+    console.print(roles(stats, console.width))
 
 
-def title(row: Row) -> str:
-    tokens = f"{row.outcome.length:,} tokens"
-    return visible(f"row {row.position:,} · {row.outcome.row_id} · {row.source} · {row.split or 'left out'} · {tokens}")
+def without_colour(console: Console) -> bool:
+    return console.no_color or console.color_system is None
+
+
+def title(row: PreviewRow) -> str:
+    return visible(f"{row.title()} · {row.example.length:,} tokens")
 
 
 def legend(marked: bool) -> Text:
-    """What the colours mean; without colour, the marks."""
-    parts = [Text(MARKS[role] if marked else f" {LABELS[role]} ", STYLES[role]) for role in Role]
-    return Text("roles: ") + Text(" ").join(parts) + Text("   all but the prompt is supervised; ⏎ is a line end")
+    """The meaning of the colours, or the marks in their place."""
+    parts = [Text(ROLE_MARKS[role] if marked else f" {content.ROLE_LABELS[role]} ", ROLE_STYLES[role]) for role in Role]
+    return Text("roles: ") + Text(" ").join(parts) + Text(f"   {content.SUPERVISED_NOTE}; {content.LINE_END_NOTE}")
 
 
-def coloured(outcome: ProcessedExample, decode: Decode, marked: bool) -> Text:
-    """The text as the model sees it, every token in the colour of its role; `marked` names the roles instead."""
+def coloured(example: ProcessedExample, decode: Decode, marked: bool) -> Text:
+    """The text as the model sees it, every token in the colour of its role. With `marked` the roles are named."""
     text, start = Text(), 0
-    for role, group in groupby(outcome.roles.tolist()):
+    for role, group in groupby(example.roles.tolist()):
         stop = start + len(list(group))
-        mark = MARKS[role] if marked else ""
-        text.append(mark + visible(decode(outcome.ids[start:stop].tolist())), STYLES[role])
+        mark = ROLE_MARKS[role] if marked else ""
+        text.append(mark + visible(decode(example.ids[start:stop].tolist())), ROLE_STYLES[role])
         start = stop
     return text
 
 
-def left_out(report: Report) -> Group:
-    """Two tables: why rows were left out, and in what untidy shapes others were kept."""
-    dropped = _table("left out because", "rows", "of those read", "their ids")
-    for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
-        named = ", ".join(report.dropped_ids.get(reason, [])) + (", …" if count > NAMED else "")
-        dropped.add_row(*map(Text, (visible(reason), f"{count:,}", _percent(count, report.read), visible(named))))
-    notes = _table("kept with", "rows", "of those kept")
-    for note, count in sorted(report.notes.items(), key=lambda item: -item[1]):
-        notes.add_row(Text(visible(note)), f"{count:,}", _percent(count, sum(report.kept.values())))
-    return Group(dropped if dropped.row_count else "no row was left out", "", *([notes, ""] if notes.row_count else ()))
+def dropped_and_notes(stats: DataStats) -> Group:
+    """Two tables: the reasons for dropped rows, and the kinds of malformed responses that were kept."""
+    dropped, notes = _table(*content.DROPPED_COLUMNS), _table(*content.NOTE_COLUMNS)
+    for table, lines in ((dropped, dropped_table(stats)), (notes, note_table(stats))):
+        for cells in lines:
+            table.add_row(*map(Text, cells))
+    return Group(
+        dropped if dropped.row_count else content.NOTHING_DROPPED, "", *([notes, ""] if notes.row_count else ())
+    )
 
 
-def histogram(name: str, found: Sequence[tuple[str, int, int]], width: int, limit: int | None = None) -> Group:
-    """Bars that fit in `width` columns; those wholly above `limit` are hatched."""
-    most = max((count for _, _, count in found), default=1)
-    aside = max((len(label) for label, _, _ in found), default=0)
-    room = max(min(width - aside - len(f"{most:,}") - 6, 60), 1)
-    lines = [Text(f"{name:>{aside}}  rows", "bold")]
-    for label, lower, count in found:
+def histogram(name: str, found: Sequence[Bar], width: int, limit: int | None = None) -> Group:
+    """Bars within `width` columns. A bar is hatched if all its values are above `limit`."""
+    most = max((bar.rows for bar in found), default=1)
+    label_width = max((len(bar.label) for bar in found), default=0)
+    space = max(min(width - label_width - len(f"{most:,}") - 6, 60), 1)
+    lines = [Text(f"{name:>{label_width}}  rows", "bold")]
+    for label, lower, rows in found:
         over = limit is not None and lower > limit
-        drawn = "░" * ceil(room * count / most) if over else _bar(count / most, room)
-        lines.append(Text.assemble(f"{label:>{aside}}  ", (drawn, "dim" if over else "bright_cyan"), f" {count:,}"))
-    if limit is not None and any(lower > limit for _, lower, _ in found):
-        lines.append(Text(f"{'░':>{aside}}  longer than data.max_length, {limit:,}", "dim"))
+        drawn = "░" * ceil(space * rows / most) if over else _bar(rows / most, space)
+        lines.append(
+            Text.assemble(f"{label:>{label_width}}  ", (drawn, "dim" if over else "bright_cyan"), f" {rows:,}")
+        )
+    if limit is not None and any(bar.lower > limit for bar in found):
+        lines.append(Text(f"{'░':>{label_width}}  longer than data.max_length, {limit:,}", "dim"))
     return Group(*lines, "")
 
 
-def lengths(report: Report, max_length: int) -> Group:
-    """The length table and what it suggests."""
-    table = _table("tokens", "rows whole", "rows with their last closing tag")
-    for length, whole, closed in report.length_table():
-        table.add_row(f"{length:,}", f"{whole:.0%}", f"{closed:.0%}")
-    return Group(table, Text(suggestion(report, max_length) + "\n"))
+def lengths(stats: DataStats, max_length: int) -> Group:
+    """The rows that fit into several lengths, and the suggested length."""
+    table = _table(*content.LENGTH_COLUMNS)
+    for length, fitting, closed in stats.length_table():
+        table.add_row(f"{length:,}", f"{fitting:.0%}", f"{closed:.0%}")
+    return Group(table, Text(suggestion(stats, max_length) + "\n"))
 
 
-def roles(report: Report, width: int) -> Group:
-    """Tokens of the rows kept, by role, and the share that is supervised."""
-    total = sum(report.role_tokens.values())
-    table = _table("role", "tokens", "share", "")
-    for role in Role:
-        count = report.role_tokens.get(role.name.lower(), 0)
-        drawn = Text(_bar(count / max(total, 1), min(max(width - 40, 8), 40)), STYLES[role].replace(" reverse", ""))
-        table.add_row(LABELS[role], f"{count:,}", _percent(count, total), drawn)
-    share = f"{supervised_share(report):.1%} of {total:,} tokens are supervised"
-    return Group(table, Text(share, "bold"))
+def roles(stats: DataStats, width: int) -> Group:
+    """The tokens of the rows kept, by role, and the ratio of supervised tokens."""
+    table = _table(*content.ROLE_COLUMNS, "")
+    for role, count, ratio in role_table(stats):
+        drawn = Text(_bar(ratio, min(max(width - 40, 8), 40)), ROLE_STYLES[role].replace(" reverse", ""))
+        table.add_row(content.ROLE_LABELS[role], f"{count:,}", f"{ratio:.1%}", drawn)
+    total = sum(stats.role_tokens.values())
+    return Group(table, Text(f"{supervised_ratio(stats):.1%} of {total:,} tokens are supervised", "bold"))
 
 
-def explain(console: Console, row: Row, instruction: str, response: str, decode: Decode) -> None:
-    """Prints all about one row; `instruction` and `response` are what the source has."""
-    outcome, marked = row.outcome, console.no_color or console.color_system is None
+def print_row(console: Console, row: PreviewRow, instruction: str, response: str, decode: Decode) -> None:
+    """Print everything about one row. `instruction` and `response` are the unchanged texts of the source."""
+    example, marked = row.example, without_colour(console)
 
-    def section(name: str, *contents: RenderableType) -> None:
+    def section(name: str, *parts: RenderableType) -> None:
         console.print(Rule(Text(name), align="left", style="dim"))
-        for content in contents:
-            console.print(content, soft_wrap=isinstance(content, Text) and not console.is_terminal)
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
     console.print(Text(title(row), "bold"))
-    section("instruction, as the source has it", Text(visible(instruction)))
-    section("response, as the source has it", Text(visible(response)))
-    verdict = f"left out: {outcome.reason}" if outcome.reason else f"kept for {row.split}"
-    section("what was found", *(Text(visible(line)) for line in (verdict, *outcome.notes)))
-    for number, step in enumerate(outcome.thoughts, 1):
-        section(f"step {number} of {len(outcome.thoughts)}", Text(visible(step), STYLES[Role.THOUGHT]))
-    if outcome.answer:
-        section("answer", Text(visible(outcome.answer), STYLES[Role.ANSWER]))
-    if not len(outcome.ids):
-        section("tokens", Text("none: the row was left out before that"))
+    section("instruction of the source", Text(visible(instruction)))
+    section("response of the source", Text(visible(response)))
+    verdict = f"dropped: {example.reason}" if example.reason else f"kept for {row.split}"
+    section("result", *(Text(visible(line)) for line in (verdict, *example.notes)))
+    for number, step in enumerate(example.thoughts, 1):
+        section(f"step {number} of {len(example.thoughts)}", Text(visible(step), ROLE_STYLES[Role.THOUGHT]))
+    if example.answer:
+        section("answer", Text(visible(example.answer), ROLE_STYLES[Role.ANSWER]))
+    if not len(example.ids):
+        section("tokens", Text("none: the row was dropped before it was tokenized"))
         return
-    section("text, as the model sees it", legend(marked), coloured(outcome, decode, marked))
-    supervised = f"{outcome.supervised:,} of them supervised"
-    section(f"{len(outcome.ids):,} tokens, {supervised}", tokens(outcome, decode))
+    section("text as the model sees it", legend(marked), coloured(example, decode, marked))
+    supervised = f"{example.supervised:,} of them supervised"
+    section(f"{len(example.ids):,} tokens, {supervised}", tokens(example, decode))
 
 
-def tokens(outcome: ProcessedExample, decode: Decode) -> Table:
-    """A line for each token."""
+def tokens(example: ProcessedExample, decode: Decode) -> Table:
+    """One table line for each token."""
     table = _table("", "id", "role", "supervised", "text", numbers=slice(0, 2))
-    for start, stop, role, text in pieces(outcome, decode):
+    for start, stop, role, text in token_texts(example, decode):
         for place in range(start, stop):
             shown = visible(text).replace(" ", "·").replace("⏎\n", "⏎") if place == start else "(the same character)"
-            cells = (str(place), str(outcome.ids[place]), LABELS[role], "no" if role == Role.PROMPT else "yes", shown)
-            table.add_row(*(Text(cell, STYLES[role]) for cell in cells))
+            supervised = "yes" if is_supervised(role) else "no"
+            cells = (str(place), str(example.ids[place]), content.ROLE_LABELS[role], supervised, shown)
+            table.add_row(*(Text(cell, ROLE_STYLES[role]) for cell in cells))
     return table
 
 
 def _table(*columns: str, numbers: slice = slice(1, 3)) -> Table:
-    """A table in which the columns of `numbers` are those."""
+    """A table whose columns `numbers` are aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in columns[numbers] else "left")
     return table
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / max(whole, 1):.1f} %"
-
-
-def _bar(share: float, width: int) -> str:
-    eighths = max(round(share * width * 8), 1 if share else 0)  # few is not none
+def _bar(ratio: float, width: int) -> str:
+    eighths = max(round(ratio * width * 8), 1 if ratio else 0)  # a small number is still visible
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8]

@@ -1,13 +1,13 @@
 """The built-in rows: an endless, seeded stream of small maths problems in the columns of Magpie-Reasoning-V2.
 
-Row `i` of a seed is a function of (seed, i), so any row can be made again by itself. Two styles share the problems:
+Row `i` of a seed is a function of (seed, i), so each row can be made alone. Two styles share the problems:
 
-- `think`: the response is R1-like, `<think>`, the steps, `</think>`, a short answer. The demo learns from these.
-- `plain`: no think tags anywhere: the answer alone, the worked text where the instruction asks for it, and bare
+- `think`: the response is like R1's: `<think>`, the steps, `</think>`, a short answer. The demo trains on these.
+- `plain`: a response without think tags: the answer alone, the written-out work if the instruction asks for it, or bare
   arithmetic. `assets/tiny-qwen` was pretrained on these: it knows the arithmetic and answers at once.
 
-A problem is its family and its numbers, whatever the names and the wording around them. Its hash decides whether it is
-held out, with no seed in it: no style and no seed ever trains on a held-out problem.
+A problem is identified by its family and its numbers, not by its names and wording. A hash without a seed decides
+whether it is held out, so no style and no seed trains on a held-out problem.
 """
 
 import hashlib
@@ -20,29 +20,31 @@ from typing import Any, Literal
 Style = Literal["think", "plain"]
 
 HELD_OUT_ONE_IN = 10
-DIFFICULTY = {1: "very easy", 2: "easy", 3: "medium", 4: "hard"}  # by the number of operations
-SPACED_SHARE = 0.85  # of the equations are asked as "x + 5 = 12", the others as "x+5=12"
-CHECK_SHARE = 0.25  # of the instructions ask for a check, and get one
-SLIP_SHARE = 0.05  # of the think rows contain one wrong result that is noticed and put right
+DIFFICULTY = {1: "very easy", 2: "easy", 3: "medium", 4: "hard"}  # by number of operations
+SPACED_RATIO = 0.85  # of the equations are written as "x + 5 = 12", the others as "x+5=12"
+CHECK_RATIO = 0.25  # of the instructions ask for a check
+SLIP_RATIO = 0.05  # of the think rows contain one wrong result and its correction
 SHOW_WORK = "Show your work. "
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation. `text` has `{}` where `expression = value` goes."""
+    """One operation. `text` has `{}` in place of `expression = value`."""
 
     text: str
     expression: str
     value: int
 
     def render(self, slip: int = 0) -> str:
-        """The sentence; with a slip (added to the value) it goes wrong and corrects itself."""
+        """Return the sentence. A slip is added to the value and corrected in the next sentence."""
         sentence = self.text.format(f"{self.expression} = {self.value + slip}")
         return sentence + (f" Wait, {self.expression} = {self.value}, not {self.value + slip}." if slip else "")
 
 
 @dataclass(frozen=True)
 class Problem:
+    """A problem and all the texts for its rows."""
+
     family: str
     numbers: tuple[int, ...]
     question: str
@@ -53,18 +55,18 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """Equal for problems that differ only in wording."""
+        """A text that is equal for problems that differ only in wording."""
         return f"{self.family}:{','.join(map(str, self.numbers))}"
 
     def asked(self, check: bool) -> str:
-        """The instruction, with or without the wish for a check."""
+        """Return the instruction, with or without a request for a check."""
         if not check:
             return self.question
         return self.question + ("" if self.question[-1] in ".?" else ".") + " Check your answer."
 
 
 def is_held_out(row: dict[str, Any]) -> bool:
-    """Whether this row's problem belongs to the held-out side (one problem in ten)."""
+    """Return whether the problem of this row is held out. One problem in ten is."""
     key = row["conversation_id"].split("/")[0]
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % HELD_OUT_ONE_IN == 0
@@ -76,9 +78,9 @@ def is_held_out(row: dict[str, Any]) -> bool:
 def _equation(
     rng: random.Random, family: str, numbers: tuple[int, ...], v: str, equation: str, steps: list[Step], check: str
 ) -> Problem:
-    """The last of `numbers` is the solution for the variable `v`."""
+    """A problem whose last number is the solution for the variable `v`."""
     wordings = ("Solve {}", "Solve {}.", f"Solve for {v}: {{}}", f"Find {v} if {{}}.", f"What is {v} when {{}}?")
-    asked = equation if rng.random() < SPACED_SHARE else equation.replace(" ", "")
+    asked = equation if rng.random() < SPACED_RATIO else equation.replace(" ", "")
     question = rng.choice(wordings).format(asked)
     opening, answer = f"Okay, we have {equation}.", f"{v} = {numbers[-1]}"
     return Problem(family, numbers, question, opening, tuple(steps), f"Check: {check}.", answer)
@@ -248,8 +250,8 @@ FAMILIES: tuple[Callable[[random.Random], Problem], ...] = (
 
 
 def think_response(problem: Problem, rng: random.Random, check: bool) -> str:
-    """`<think>` + newline + sentences + newline + `</think>` + blank line + answer, as R1 writes."""
-    slipped = rng.randrange(len(problem.steps)) if rng.random() < SLIP_SHARE else -1
+    """Return `<think>`, newline, sentences, newline, `</think>`, blank line and answer: the format of R1."""
+    slipped = rng.randrange(len(problem.steps)) if rng.random() < SLIP_RATIO else -1
     slip = rng.choice((-10, -1, 1, 2, 10))
     steps = [step.render(slip if i == slipped else 0) for i, step in enumerate(problem.steps)]
     thought = " ".join([problem.opening, *steps, *([problem.check] if check else [])])
@@ -257,7 +259,7 @@ def think_response(problem: Problem, rng: random.Random, check: bool) -> str:
 
 
 def plain_row(problem: Problem, rng: random.Random, check: bool) -> tuple[str, str]:
-    """(instruction, response) without think tags: answered at once, worked when asked, or a drill of operations."""
+    """Return (instruction, response) without think tags: the answer at once, the written-out work, or a drill."""
     question = problem.asked(check)
     kind = rng.random()
     if kind < 0.12:
@@ -271,10 +273,10 @@ def plain_row(problem: Problem, rng: random.Random, check: bool) -> tuple[str, s
 
 
 def row(seed: int, index: int, style: Style = "think") -> dict[str, Any]:
-    """One row with the columns of Magpie-Reasoning-V2; `conversation_id` is `problem key/seed/index`."""
+    """Return one row with the columns of Magpie-Reasoning-V2. `conversation_id` is `problem key/seed/index`."""
     rng = random.Random(f"{seed}/{index}/{style}")
     problem = rng.choice(FAMILIES)(rng)
-    check = rng.random() < CHECK_SHARE
+    check = rng.random() < CHECK_RATIO
     if style == "think":
         instruction, response = problem.asked(check), think_response(problem, rng, check)
     else:
@@ -293,5 +295,5 @@ def row(seed: int, index: int, style: Style = "think") -> dict[str, Any]:
 
 
 def rows(seed: int, style: Style = "think") -> Iterator[dict[str, Any]]:
-    """Rows 0, 1, 2, … of this seed, without end, both sides mixed; `is_held_out` tells them apart."""
+    """Return the endless rows 0, 1, 2, … of this seed. Training and held-out problems are mixed: see `is_held_out`."""
     return (row(seed, index, style) for index in count())

@@ -1,7 +1,7 @@
-"""Local files as one stream of dicts: parquet, JSON lines or arrays (also .gz, .zst, .bz2), arrow, save_to_disk.
+"""Local files as one stream of rows: parquet, JSON lines or arrays (also .gz, .zst, .bz2), arrow, save_to_disk.
 
-A stream costs what is taken from it: a few rows of a file are in memory, never a file. What cannot be read ends in a
-line that names the file and, for JSON lines, the line.
+A stream is lazy: a few rows are in memory, never a whole file. A file that cannot be read raises UserError, which names
+the file and, for JSON lines, the line.
 """
 
 import glob
@@ -18,30 +18,30 @@ from errors import UserError
 
 Row = dict[str, Any]
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".arrow": "arrow"}
-COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # of JSON; what pyarrow decompresses by itself
-KINDS = ".parquet, .jsonl, .json (also .gz or .zst) or .arrow"
-KEY = "data.source"
-ROWS_AT_ONCE = 256  # of parquet; a row is some 10 KB, with its nested columns as Python objects some 30
-ARRAY_AT_ONCE = 1 << 20  # characters of a JSON array
-EDGE = 1 << 16  # bytes of a file's beginning and end that its identity is made of
-ABOUT_DATA = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}  # JSON beside data
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # of JSON files; pyarrow decompresses these
+FORMATS_IN_WORDS = ".parquet, .jsonl, .json (also .gz or .zst) or .arrow"
+SETTING = "data.source"  # named in the errors
+READ_ROWS = 256  # rows of a parquet file read at once; a row is about 10 KB on disk and 30 KB as Python objects
+READ_CHARACTERS = 1 << 20  # characters of a JSON array read at once
+EDGE = 1 << 16  # bytes at the beginning and at the end of a file that its fingerprint hashes
+METADATA = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}  # JSON files without rows
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 
 
-def kind_of(path: Path) -> str | None:
-    """`parquet`, `json` or `arrow`; None for a file that is none of them or a description of data."""
-    if path.name in ABOUT_DATA:
+def format_of(path: Path) -> str | None:
+    """Return `parquet`, `json` or `arrow`; None for any other file and for metadata."""
+    if path.name in METADATA:
         return None
     suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
-    kind = FORMATS.get(suffix)
-    return None if kind != "json" and path.suffix in COMPRESSED else kind
+    file_format = FORMATS.get(suffix)
+    return None if file_format != "json" and path.suffix in COMPRESSED else file_format
 
 
 def local_files(name: str, split: str) -> list[Path]:
-    """The data files at a path, in a folder or matching a glob, in order; none if there is nothing there.
+    """Return the data files at a path, in a folder or of a glob, in order; an empty list if nothing exists there.
 
-    `split` chooses in a folder that `DatasetDict.save_to_disk` wrote, and is not looked at elsewhere. Raises UserError
-    for a folder without data, a split it lacks, files of more than one kind and files without content.
+    `split` only chooses a split of a folder that `DatasetDict.save_to_disk` wrote. Raises UserError for a folder
+    without data, a missing split, files of more than one format and empty files.
     """
     path = Path(name).expanduser()
     if not path.exists() and (hub.CHECKOUT / name).exists():
@@ -53,19 +53,20 @@ def local_files(name: str, split: str) -> list[Path]:
     else:
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         files = [p for p in matches if p.is_file()] or [f for p in matches for f in _in_folder(p, name, split)]
-        # "data/**" also matches what lies beside the data, like a README; a lone "*.csv" is a mistake to be told of
-        found = [p for p in files if kind_of(p)] or files
-    kinds = {kind_of(p) for p in found}
-    if found and (None in kinds or len(kinds) > 1):
-        raise UserError(KEY, name, f"is not one kind of {KINDS}", "give files of one of these kinds")
+        # "data/**" also matches other files, like a README: they are skipped. "*.csv" matches nothing else: an error.
+        found = [p for p in files if format_of(p)] or files
+    formats = {format_of(p) for p in found}
+    if found and (None in formats or len(formats) > 1):
+        problem, fix = f"does not have one format of {FORMATS_IN_WORDS}", "give files of one of these formats"
+        raise UserError(SETTING, name, problem, fix)
     for p in found:
         if p.stat().st_size == 0:
-            raise UserError(KEY, p, "is empty", "give a file with rows in it")
+            raise UserError(SETTING, p, "is empty", "give a file with rows in it")
     return found
 
 
 def _in_folder(folder: Path, name: str, split: str) -> list[Path]:
-    """Data files in a folder: those that its state.json lists, as `datasets` saved it, else all that are not hidden."""
+    """The data files in a folder: the files that state.json of `datasets` lists, else all files except hidden ones."""
     if (folder / "dataset_dict.json").is_file():
         splits = _json_file(folder / "dataset_dict.json").get("splits", [])
         if split not in splits:
@@ -75,12 +76,12 @@ def _in_folder(folder: Path, name: str, split: str) -> list[Path]:
         state = _json_file(folder / "state.json")
         found = [folder / file["filename"] for file in state.get("_data_files", [])]
         if missing := next((p for p in found if not p.is_file()), None):
-            raise UserError(KEY, missing, "is missing from what save_to_disk wrote", "save the data set again")
+            raise UserError(SETTING, missing, "is missing in this saved data set", "save the data set again")
     else:
         below = (p for p in folder.rglob("*") if not any(part[0] == "." for part in p.relative_to(folder).parts))
-        found = sorted(p for p in below if p.is_file() and kind_of(p))
+        found = sorted(p for p in below if p.is_file() and format_of(p))
     if not found:
-        raise UserError(KEY, name, f"holds no {KINDS} file", "give the folder that does")
+        raise UserError(SETTING, name, f"contains no {FORMATS_IN_WORDS} file", "give the folder with the data files")
     return found
 
 
@@ -91,11 +92,11 @@ def _json_file(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
-def identity(paths: list[Path]) -> str:
-    """Changes whenever the rows may have: names, sizes, times, and a hash of each file's beginning and end.
+def fingerprint(paths: list[Path]) -> str:
+    """Return a hash of each file's name, size, time, beginning and end. It changes when the rows may have changed.
 
-    The bytes tell apart what a copy, a `touch -r` or a coarse clock makes look the same. Raises UserError for a file
-    that cannot be opened.
+    The beginning and end show a change that keeps size and time: a copy, `touch -r`, a coarse clock. Raises UserError
+    for a file that cannot be opened.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
@@ -112,15 +113,15 @@ def identity(paths: list[Path]) -> str:
 
 
 def rows(paths: list[Path]) -> Iterator[Row]:
-    """The rows of these files, one after the other; raises UserError that names the file where one cannot be read."""
+    """Yield the rows of these files in order. Raises UserError for a file that cannot be read."""
     for path in paths:
-        yield from READERS[kind_of(path) or ""](path)
+        yield from READERS[format_of(path) or ""](path)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    """The one line for a file that its library refuses."""
+    """The error for a file that its library refuses."""
     problem = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
-    return UserError(KEY, path, problem, "it may be cut off: copy or download it again")
+    return UserError(SETTING, path, problem, "it may be cut off: copy or download it again")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -128,16 +129,16 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        # In small pieces, not a column of a row group at once: 124 MB instead of 234 for a group of 25,000 real rows.
+        # A small buffer instead of a whole column of a row group: 124 MB instead of 234 for 25,000 real rows.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                yield from _plain(batch)
+            for batch in file.iter_batches(READ_ROWS):
+                yield from _batch_rows(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
 def _arrow(path: Path) -> Iterator[Row]:
-    """Both of arrow's formats: the file, which begins with its name, and the stream, which `datasets` writes."""
+    """Rows of both Arrow formats: the file, which begins with the format's name, and the stream of `datasets`."""
     import pyarrow as pa
 
     try:
@@ -146,63 +147,63 @@ def _arrow(path: Path) -> Iterator[Row]:
                 file = pa.ipc.open_file(source)
                 batches = map(file.get_batch, range(file.num_record_batches))
             else:
-                # A stream cut between two batches reads like a whole one, but for this mark.
+                # Only this mark shows that a stream was not cut between two batches.
                 source.seek(max(0, source.size() - len(END_OF_STREAM)))
                 if source.read() != END_OF_STREAM:
-                    raise ValueError("the mark of its end is missing")
+                    raise ValueError("the end-of-stream mark is missing")
                 source.seek(0)
                 batches = iter(pa.ipc.open_stream(source))
             for batch in batches:
-                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
-                    yield from _plain(batch.slice(start, ROWS_AT_ONCE))
+                for start in range(0, batch.num_rows, READ_ROWS):
+                    yield from _batch_rows(batch.slice(start, READ_ROWS))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
-def _plain(batch: Any) -> list[Row]:
-    """The rows of a pyarrow.RecordBatch; bytes that are not UTF-8 become lone surrogates, as in JSON."""
+def _batch_rows(batch: Any) -> list[Row]:
+    """The rows of a pyarrow.RecordBatch. Bytes that are not UTF-8 become lone surrogates, as in JSON files."""
     import pyarrow as pa
 
     try:
         return list(batch.to_pylist())
     except UnicodeDecodeError:
-        schema = pa.schema([(field.name, _binary(field.type)) for field in batch.schema])
-        return [_text(row) for row in pa.Table.from_batches([batch]).cast(schema).to_pylist()]
+        schema = pa.schema([(field.name, _as_binary(field.type)) for field in batch.schema])
+        return [_as_text(row) for row in pa.Table.from_batches([batch]).cast(schema).to_pylist()]
 
 
-def _binary(kind: Any) -> Any:
-    """This pyarrow.DataType with bytes where it has strings."""
+def _as_binary(data_type: Any) -> Any:
+    """The pyarrow.DataType with binary in place of string types."""
     import pyarrow as pa
 
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_binary(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _binary(field.type)) for field in kind])
-    return kind
+    if pa.types.is_string(data_type) or pa.types.is_large_string(data_type):
+        return pa.large_binary() if pa.types.is_large_string(data_type) else pa.binary()
+    if pa.types.is_list(data_type):
+        return pa.list_(_as_binary(data_type.value_type))
+    if pa.types.is_struct(data_type):
+        return pa.struct([(field.name, _as_binary(field.type)) for field in data_type])
+    return data_type
 
 
-def _text(value: Any) -> Any:
-    """This value with strings where it has bytes."""
+def _as_text(value: Any) -> Any:
+    """The value with strings in place of bytes."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, list):
-        return [_text(item) for item in value]
-    return {key: _text(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_as_text(item) for item in value]
+    return {key: _as_text(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """JSON lines, or in a .json file one array of objects."""
+    """Rows of JSON lines, or of one array of objects in a .json file."""
     try:
-        array = ".jsonl" not in path.suffixes and _text_of(path).read(1 << 12).lstrip().startswith("[")
-        yield from (_json_array if array else _json_lines)(path, _text_of(path))
+        array = ".jsonl" not in path.suffixes and _open_text(path).read(1 << 12).lstrip().startswith("[")
+        yield from (_json_array if array else _json_lines)(path, _open_text(path))
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _text_of(path: Path) -> io.TextIOWrapper:
-    """A file's decompressed text; bytes that are not UTF-8 become lone surrogates, for the check of the row to see."""
+def _open_text(path: Path) -> io.TextIOWrapper:
+    """The decompressed text. Bytes that are not UTF-8 become lone surrogates, so that only their row is dropped."""
     import pyarrow as pa
 
     stream = pa.input_stream(str(path), compression=COMPRESSED.get(path.suffix))
@@ -219,27 +220,27 @@ def _json_lines(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
             raise _not_json(
                 path, f"line {number}", f"{error.msg.removesuffix(' at')} at column {error.colno}"
             ) from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        except (ValueError, RecursionError) as error:  # thousands of digits or brackets
             raise _not_json(path, f"line {number}", str(error)) from error
         yield _object(row, path, f"line {number}")
 
 
 def _json_array(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
-    """The objects of an array, with as much of its text in memory as the longest needs."""
+    """Rows of an array. The text in memory is as long as the longest object needs."""
     decode = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*")
-    buffer, at, number = text.read(ARRAY_AT_ONCE).lstrip()[1:], 0, 1
+    buffer, at, number = text.read(READ_CHARACTERS).lstrip()[1:], 0, 1
     while True:
-        at = between.match(buffer, at).end()  # type: ignore[union-attr]  # it matches the empty string too
+        at = between.match(buffer, at).end()  # type: ignore[union-attr]  # always matches, at least the empty string
         if buffer.startswith("]", at):
             return
         try:
             row, at = decode(buffer, at)
         except json.JSONDecodeError as error:
-            # Either the text is wrong here or the rest of it is still to be read: then the decoder stopped at the
-            # end of the buffer, or at the beginning of a string that has none.
+            # Either the JSON is wrong, or more text has to be read. In the second case the decoder stopped at the end
+            # of the buffer or at the beginning of an unterminated string.
             unfinished = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
-            more = text.read(max(ARRAY_AT_ONCE, len(buffer))) if unfinished else ""
+            more = text.read(max(READ_CHARACTERS, len(buffer))) if unfinished else ""
             if not more:
                 why = "the array does not end" if unfinished else error.msg
                 raise _not_json(path, f"object {number}", why) from error
@@ -251,14 +252,14 @@ def _json_array(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
         number += 1
 
 
-def _object(value: Any, path: Path, where: str) -> Row:
+def _object(value: Any, path: Path, place: str) -> Row:
     if isinstance(value, dict):
         return value
-    raise _not_json(path, where, f"but {type(value).__name__}")
+    raise _not_json(path, place, f"it is {type(value).__name__}")
 
 
-def _not_json(path: Path, where: str, why: str) -> UserError:
-    return UserError(KEY, path, f"cannot be read: {where} is not a JSON object ({why[:160]})", "mend or remove it")
+def _not_json(path: Path, place: str, why: str) -> UserError:
+    return UserError(SETTING, path, f"cannot be read: {place} is not a JSON object ({why[:160]})", "mend or remove it")
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {"parquet": _parquet, "json": _json, "arrow": _arrow}

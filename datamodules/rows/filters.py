@@ -1,11 +1,11 @@
-"""Which rows are wanted: the conditions of `data.where`, on the columns of a row and on its size.
+"""Which rows are kept: the conditions of `data.filters`, on the columns of a row and on its size.
 
-    where: {difficulty: [medium, hard, null], language: EN, tokens: {min: 200, max: 2000}, steps: {min: 2}}
+    filters: {difficulty: [medium, hard, null], language: EN, tokens: {min: 200, max: 2000}, steps: {min: 2}}
 
-A plain value is a list of one. A list holds a row whose value is in it, null one that has none; where the column holds
-a list itself, one element is enough, and an empty one is none. `{min, max}`, both inclusive and either of them
-optional, holds numbers. `tokens` (of the whole row) and `steps` (its think blocks, as they are trained on) are no
-columns: they are computed.
+A list keeps a row whose value is in the list. A plain value is a list of one. null stands for a row without a value. If
+the column holds a list, one matching element is enough, and an empty list is no value. `{min, max}` keeps numbers, both
+ends included; either end may be missing. `tokens` (length of the whole row) and `steps` (its think blocks in training)
+are computed, not columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ SIZES = ("tokens", "steps")
 
 @dataclass(frozen=True)
 class OneOf:
-    """`values` with whether each is a boolean, for to Python true is 1."""
+    """Holds for a value in `values`. Each is stored with whether it is a boolean, because in Python True equals 1."""
 
     values: frozenset[tuple[bool, Any]]
 
     def holds(self, value: Any) -> bool:
         try:
             return (isinstance(value, bool), value) in self.values
-        except TypeError:  # unhashable: a nested value equals nothing that `where` can name
+        except TypeError:  # unhashable: no filter can name a nested value
             return False
 
 
 @dataclass(frozen=True)
 class Between:
-    """Both ends inclusive; None is no end."""
+    """Holds for a number from `min` to `max`, both included. None means no limit."""
 
     min: float | None
     max: float | None
@@ -44,46 +44,46 @@ class Between:
 
 
 class Filters:
-    """The conditions of `where`, all of which a row has to meet.
+    """The conditions of `data.filters`. A row has to meet all of them.
 
-    Raises UserError, naming the condition, for one that is malformed or that nothing can meet.
+    Raises UserError for a condition that is malformed or that no row can meet.
     """
 
-    def __init__(self, where: Mapping[str, Any] | None) -> None:
-        if where is not None and not isinstance(where, Mapping):
-            raise UserError("data.where", where, "is no mapping", "give conditions by column: {difficulty: [hard]}")
-        conditions = {str(name): _condition(f"data.where.{name}", given) for name, given in (where or {}).items()}
+    def __init__(self, given: Mapping[str, Any] | None) -> None:
+        if given is not None and not isinstance(given, Mapping):
+            raise UserError("data.filters", given, "is no mapping", "give conditions by column: {difficulty: [hard]}")
+        conditions = {str(name): _condition(f"data.filters.{name}", value) for name, value in (given or {}).items()}
         self.sizes = {name: conditions.pop(name) for name in SIZES if name in conditions}
         self.columns = conditions
         for name, condition in self.sizes.items():
             whole = isinstance(condition, Between) or all(type(value) is int for _, value in condition.values)
             if not whole:
                 fix = "give whole numbers or a range: {min: 1, max: 100}"
-                raise UserError(f"data.where.{name}", (where or {})[name], "is no number of them", fix)
+                raise UserError(f"data.filters.{name}", (given or {})[name], "is no whole number", fix)
 
     def check(self, present: Sequence[str]) -> None:
-        """Raises UserError for conditions on columns that are not among those present."""
+        """Raise UserError for a condition on a column that is not in `present`."""
         missing = [name for name in self.columns if name not in present]
         if missing:
             near = did_you_mean(missing[0], [*present, *SIZES])
-            problem = f"is no column; there are {', '.join(present)}, and tokens and steps of every row"
+            problem = f"is no column; the columns are {', '.join(present)}, and tokens and steps for every row"
             fix = f"did you mean {near}?" if near else "choose among these"
-            raise UserError("data.where", ", ".join(missing), problem, fix)
+            raise UserError("data.filters", ", ".join(missing), problem, fix)
 
     def of_row(self, row: Mapping[str, Any]) -> str | None:
-        """The first condition that the columns of this row do not meet, like "where: difficulty", if any."""
+        """Return the reason to drop a row by its columns, like "data.filters.difficulty is not met", or None."""
         for name, condition in self.columns.items():
             value = row.get(name)
             items = (value or [None]) if isinstance(value, list) else [value]
             if not any(map(condition.holds, items)):
-                return f"where: {name}"
+                return f"data.filters.{name} is not met"
         return None
 
     def of_size(self, tokens: int, steps: int) -> str | None:
-        """Likewise for the size of a row."""
+        """Return the reason to drop a row by its size, or None."""
         for name, size in zip(SIZES, (tokens, steps), strict=True):
             if name in self.sizes and not self.sizes[name].holds(size):
-                return f"where: {name}"
+                return f"data.filters.{name} is not met"
         return None
 
 
@@ -92,7 +92,7 @@ def _condition(key: str, given: Any) -> OneOf | Between:
         return _range(key, given)
     values = list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
     if not values:
-        raise UserError(key, "[]", "would keep nothing", "give the values to keep, or leave it out")
+        raise UserError(key, "[]", "would keep nothing", "give the values to keep, or delete this condition")
     if nested := next((value for value in values if isinstance(value, (Mapping, list, tuple, set))), None):
         raise UserError(key, nested, "is no plain value", "give a list of values or one range: {min: 1, max: 2}")
     return OneOf(frozenset((isinstance(value, bool), value) for value in values))
@@ -101,11 +101,11 @@ def _condition(key: str, given: Any) -> OneOf | Between:
 def _range(key: str, given: Mapping[str, Any]) -> Between:
     unknown = [str(name) for name in given if name not in ("min", "max")]
     if unknown or not given:
-        raise UserError(key, ", ".join(unknown) or "{}", "is no end of a range", "a range is {min: …, max: …}")
+        raise UserError(key, ", ".join(unknown) or "{}", "is no end of a range", "write a range as {min: …, max: …}")
     ends = {name: end for name, end in given.items() if end is not None}
     for name, end in ends.items():
         if not _is_number(end):
-            raise UserError(f"{key}.{name}", end, "is no number", "give numbers, or a list of the values to keep")
+            raise UserError(f"{key}.{name}", end, "is no number", "give a number, or a list of the values to keep")
     low, high = ends.get("min"), ends.get("max")
     if low is not None and high is not None and low > high:
         raise UserError(key, dict(given), "would keep nothing: min is above max", "exchange them")
@@ -113,5 +113,5 @@ def _range(key: str, given: Mapping[str, Any]) -> Between:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one that can be compared: neither a boolean nor NaN."""
+    """Whether the value is a number that can be compared: no boolean, no NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value

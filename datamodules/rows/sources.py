@@ -1,12 +1,12 @@
-"""Where rows come from: built in, local files, or a data set on the hub, all as one stream of dicts.
+"""Sources of rows: built-in problems, local files, or a data set on the hub, each as one lazy stream.
 
-Nothing is read before the first row is asked for, and nothing is held: preparing costs what is taken from the stream.
+Nothing is read before the first row is requested, and no row is kept.
 """
 
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,82 +14,37 @@ from typing import Any
 import hub
 from datamodules.rows import builtin, files
 from datamodules.rows.files import Row
-from datamodules.text.malformed import MalformedPolicy
-from datamodules.text.response import Columns, Tags
 from errors import UserError
 
 BUILT_IN: dict[str, builtin.Style] = {"builtin": "think", "builtin-plain": "plain"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
-SHUFFLE_BUFFER = 1_000  # rows; drawn from up to ten shards at once, so a part of a hub set is a fair sample of it
+SHUFFLE_BUFFER = 1_000  # rows, drawn from up to ten shards at once: the first rows are a fair sample of the data set
 
 
 @dataclass(frozen=True)
 class Source:
-    """`identity` changes whenever the rows may have; `held_out(row, instruction)` decides the side of a row.
-
-    `comparable` is False where alike instructions are different problems, so that none is a near duplicate.
-    """
+    """A stream of rows with a name."""
 
     name: str
-    identity: str
-    held_out: Callable[[Row, str], bool]
+    fingerprint: str  # changes when the rows may have changed
+    held_out: Callable[[Row, str], bool]  # whether a row with this instruction is held out
     rows: Callable[[], Iterator[Row]]
-    comparable: bool = True
+    comparable: bool = True  # False if similar instructions are different problems: then no row is a near duplicate
     endless: bool = False
 
 
-@dataclass
-class MixedSource:
-    """One of several sources; what is null is as it is for data."""
+def open_source(name: str, revision: str | None, split: str, heldout_ratio: float, seed: int) -> Source:
+    """Return the source `builtin` or `builtin-plain`, of a path or glob, or of a hub id.
 
-    name: str
-    """As data.source."""
-    weight: float | None = None
-    """Its share of the rows kept, against the weights of the others; where all are null, each gives all it has."""
-    revision: str | None = None
-    """Commit of the hub data set."""
-    split: str = "train"
-    """Split of the hub data set."""
-    columns: Columns | None = None
-    """Names of its columns."""
-    tags: Tags | None = None
-    """What opens and closes its thoughts."""
-    untidy: MalformedPolicy | None = None
-    """What is done about its untidy responses."""
-    where: dict[str, Any] | None = None
-    """Which of its rows are wanted."""
+    `split` is a split of the hub data set, or of a folder that `DatasetDict.save_to_disk` wrote. If the revision is a
+    full commit, the hub is asked only when rows are read.
 
-
-def check_sources(given: Sequence[MixedSource], rows: Mapping[str, int | None]) -> None:
-    """Raises UserError for a mix that cannot be, and for numbers of rows, by split, that its sources cannot give."""
-    if not given:
-        raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
-    for one in given:
-        if one.weight is not None and not 0 < one.weight < float("inf"):
-            raise UserError("data.mix", f"weight {one.weight}", "is not above 0", "give a share like 0.25")
-    if len({one.weight is None for one in given}) > 1:
-        raise UserError("data.mix", None, "some sources have a weight and some none", "give all one, or none")
-    for split, count in rows.items():
-        if count is not None and count < 1:
-            fix = "give the number of rows, or null for all"
-            raise UserError(f"data.{split}_rows", count, "is below 1", fix)
-        if count is None and any(one.name in BUILT_IN for one in given):
-            fix = "give the number of rows"
-            raise UserError(f"data.{split}_rows", "null", "asks for all of an endless source", fix)
-
-
-def open_source(name: str, revision: str | None, split: str, held_out: float, seed: int) -> Source:
-    """The source of this name: `builtin`, `builtin-plain`, a path or glob, else a hub id.
-
-    `split` is that of a hub set, or of a folder that `DatasetDict.save_to_disk` wrote. A hub id with a full commit as
-    its revision asks the hub nothing until rows are read.
-
-    Raises UserError for a path that does not exist or is of no known format, an empty file, an id, revision or split
-    that is not there, and a hub that does not answer; its `rows` raise it for what cannot be read to its end.
+    Raises UserError for a path that does not exist or has no known format, an empty file, an unknown id, revision or
+    split, and a hub that does not answer. `rows` raises UserError for a source that cannot be read to its end.
     """
     if name in BUILT_IN:
-        # The base model was pretrained on the same problems, so which are held out is fixed and knows no seed. They
-        # share their wording by design.
+        # The base model was pretrained on the same problems, so the held-out problems are fixed, whatever the seed.
+        # Different problems share their wording by design.
         style = BUILT_IN[name]
         return Source(
             name,
@@ -99,11 +54,11 @@ def open_source(name: str, revision: str | None, split: str, held_out: float, se
             comparable=False,
             endless=True,
         )
-    side = HeldOut(held_out, seed)
+    side = HeldOut(heldout_ratio, seed)
     if paths := files.local_files(name, split):
-        return Source(name, f"{files.identity(paths)} {side}", side, lambda: files.rows(paths))
-    if not hub.HUB_ID.fullmatch(name) or files.kind_of(Path(name)):
-        fix = f"give a {files.KINDS} file, a folder or glob of them, a hub id, or builtin"
+        return Source(name, f"{files.fingerprint(paths)} {side}", side, lambda: files.rows(paths))
+    if not hub.HUB_ID.fullmatch(name) or files.format_of(Path(name)):
+        fix = f"give a {files.FORMATS_IN_WORDS} file, a folder or glob of them, a hub id, or builtin"
         raise UserError("data.source", name, "does not exist", fix)
     if not COMMIT.fullmatch(revision or ""):
         revision = _require(name, revision).sha
@@ -116,7 +71,7 @@ def open_source(name: str, revision: str | None, split: str, held_out: float, se
 
 
 def _require(name: str, revision: str | None) -> Any:
-    """The hub's `DatasetInfo`; raises UserError where the hub does not have the set or does not answer."""
+    """The `DatasetInfo` of the hub. Raises UserError if the hub lacks the data set or does not answer."""
     info = hub.probe("dataset", "data.source", name, revision)
     if info is None:
         raise hub.unreachable("dataset", "data.source", name, None)
@@ -125,29 +80,29 @@ def _require(name: str, revision: str | None) -> Any:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Holds out a share of the instructions by their hash: however often one occurs, it is on one side only."""
+    """Holds out a ratio of the instructions by their hash, so that equal instructions are on one side."""
 
-    share: float
+    ratio: float
     seed: int
 
     def __call__(self, row: Row, instruction: str) -> bool:
         text = f"{self.seed} {' '.join(instruction.lower().split())}"
         digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < self.share * 2**64
+        return int.from_bytes(digest, "big") < self.ratio * 2**64
 
 
 def _stream(name: str, revision: str | None, split: str, seed: int) -> Iterator[Row]:
-    """Rows of a hub set through `datasets`, whose many exceptions become one line that names the set."""
+    """Rows of a hub data set, read by `datasets`. Raises UserError for each of its exceptions."""
     import datasets
 
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints tracebacks of what is said below in a line
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # and this each of its tries
-    # huggingface_hub tries every request again for 23 seconds. By default `datasets` goes through that twenty times.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints tracebacks of the errors below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints each of its tries
+    # huggingface_hub repeats a request for 23 seconds. By default `datasets` repeats that twenty times.
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     try:
         stream = datasets.load_dataset(name, revision=revision, split=split, streaming=True)
         yield from stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-    except Exception as error:  # OSError, ValueError, those of datasets, pyarrow, fsspec and the hub
+    except Exception as error:  # OSError, ValueError, or an exception of datasets, pyarrow, fsspec or the hub
         cause = error.__cause__ or error
         problem = f"cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
         fix = (

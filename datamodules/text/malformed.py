@@ -1,75 +1,132 @@
-"""The shapes in which real responses are not whole blocks followed by an answer, and what is done about each."""
+"""The malformed shapes of a response, and what is done with each: one dial, and overrides by shape.
 
-from dataclasses import dataclass, fields
-from typing import Literal
+A well-formed response is one or more closed think blocks and then an answer. Every other shape has a name here, and the
+dial `data.malformed` chooses an action for each:
+
+| shape           | strict | repair | keep   | other actions |
+|-----------------|--------|--------|--------|---------------|
+| `missing_open`  | drop   | repair | repair |               |
+| `unclosed`      | drop   | drop   | repair |               |
+| `no_thought`    | drop   | drop   | keep   |               |
+| `empty_thought` | drop   | drop   | keep   | repair        |
+| `no_answer`     | drop   | drop   | keep   |               |
+| `text_before`   | drop   | keep   | keep   | repair        |
+| `lone_close`    | drop   | drop   | keep   | repair        |
+| `nested`        | drop   | drop   | keep   | repair        |
+| `tags_in_code`  | drop   | keep   | keep   |               |
+| `windows_lines` | keep   | keep   | keep   | repair, drop  |
+| `odd_lines`     | keep   | keep   | keep   | repair, drop  |
+| `damaged`       | drop   | drop   | keep   |               |
+| `repetition`    | drop   | drop   | keep   |               |
+
+`strict` keeps well-formed responses only; line ends say nothing about the blocks, so they are no reason to drop.
+`repair` mends a response only if its meaning is certain, and drops it if the repair has to guess. `keep` drops nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+from errors import UserError, did_you_mean
+
+Dial = Literal["strict", "repair", "keep"]
+Action = Literal["drop", "repair", "keep"]
 
 
 class MalformedResponse(ValueError):
-    """A row that cannot be learned from. Its text is the reason under which it is counted."""
+    """Raised for a row that training cannot use. Its text is the reason under which the row is counted."""
 
 
-@dataclass
-class MalformedPolicy:
-    """What is done about responses that are not whole blocks followed by an answer. All are counted and shown."""
+class MalformedShape(NamedTuple):
+    """The words for a shape, its action for each setting of the dial, and further actions that an override may name."""
 
-    missing_open: Literal["repair", "drop"] = "repair"
-    """A closing tag comes first, since the template of the model that wrote it had supplied the opening one. repair
-    puts that in front."""
-    unclosed: Literal["repair", "drop"] = "drop"
-    """The last block never ends: the writer was cut off. repair closes it at the end of the text; what is left to
-    no_answer then."""
-    no_thought: Literal["keep", "drop"] = "drop"
-    """There is no block at all. keep teaches to answer such instructions at once."""
-    empty_thought: Literal["keep", "repair", "drop"] = "drop"
-    """A block holds nothing but white space. repair takes it out."""
-    no_answer: Literal["keep", "drop"] = "drop"
-    """Nothing comes after the last block."""
-    text_before: Literal["keep", "repair", "drop"] = "keep"
-    """Text comes before the first block. repair moves it into that block."""
-    lone_close: Literal["keep", "repair", "drop"] = "drop"
-    """A closing tag comes after the block was closed. keep takes it for plain text, repair takes it out."""
-    nested: Literal["keep", "repair", "drop"] = "drop"
-    """Blocks stand in a block. keep takes the inner tags for plain text of the thought, repair takes them out."""
-    tags_in_code: Literal["keep", "drop"] = "keep"
-    """Tags stand in a code fence or between backticks. keep takes those for plain text."""
-    windows_lines: Literal["keep", "repair", "drop"] = "keep"
-    """Lines end in CR LF. repair leaves the LF."""
-    odd_lines: Literal["keep", "repair", "drop"] = "keep"
-    """Lines end in U+2028, U+2029 or U+0085. repair makes them LF."""
-    damaged: Literal["keep", "drop"] = "drop"
-    """A U+FFFD stands where characters were lost."""
-    repetition: Literal["keep", "drop"] = "drop"
-    """A stretch of 8,192 bytes (of UTF-8) says the same over and over."""
+    description: str
+    strict: Action
+    repair: Action
+    keep: Action
+    others: tuple[Action, ...] = ()
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Every action that this shape can have."""
+        return tuple(a for a in get_args(Action) if a in (self.strict, self.repair, self.keep, *self.others))
 
 
 SHAPES = {
-    "missing_open": "no opening tag",
-    "unclosed": "think block never closed",
-    "no_thought": "no think block",
-    "empty_thought": "empty think block",
-    "no_answer": "no answer after the thoughts",
-    "text_before": "text before the first think block",
-    "lone_close": "closing tag without an opening one",
-    "nested": "think block inside a think block",
-    "tags_in_code": "think tags in code",
-    "windows_lines": "Windows line ends",
-    "odd_lines": "U+2028, U+2029 or U+0085 as line ends",
-    "damaged": "U+FFFD, a character that was lost",
-    "repetition": "endless repetition",
+    # A closing tag comes first: the template had written the opening one. repair puts an opening tag in front.
+    "missing_open": MalformedShape("no opening tag", "drop", "repair", "repair"),
+    # The last block never ends: generation was cut off. repair closes the block at the end of the text.
+    "unclosed": MalformedShape("think block never closed", "drop", "drop", "repair"),
+    # The response has no block. A kept one teaches the model to answer at once.
+    "no_thought": MalformedShape("no think block", "drop", "drop", "keep"),
+    # A block holds only white space. repair deletes the block.
+    "empty_thought": MalformedShape("empty think block", "drop", "drop", "keep", ("repair",)),
+    "no_answer": MalformedShape("no answer after the thoughts", "drop", "drop", "keep"),
+    # repair moves the text into the first block.
+    "text_before": MalformedShape("text before the first think block", "drop", "keep", "keep", ("repair",)),
+    # A closing tag follows a closed block. keep reads the tag as text, repair deletes it.
+    "lone_close": MalformedShape("closing tag without an opening one", "drop", "drop", "keep", ("repair",)),
+    # keep reads the inner tags as text of the outer thought, repair deletes the inner tags.
+    "nested": MalformedShape("think block inside a think block", "drop", "drop", "keep", ("repair",)),
+    # Tags in a code fence or between backticks. keep reads them as text.
+    "tags_in_code": MalformedShape("think tags in code", "drop", "keep", "keep"),
+    # repair writes LF.
+    "windows_lines": MalformedShape("Windows line ends", "keep", "keep", "keep", ("repair", "drop")),
+    "odd_lines": MalformedShape("U+2028, U+2029 or U+0085 as line ends", "keep", "keep", "keep", ("repair", "drop")),
+    "damaged": MalformedShape("U+FFFD in place of a lost character", "drop", "drop", "keep"),
+    # A stretch of 8,192 bytes (UTF-8) repeats one text.
+    "repetition": MalformedShape("endless repetition", "drop", "drop", "keep"),
 }
-assert list(SHAPES) == [field.name for field in fields(MalformedPolicy)]
 
 
-class Shapes:
-    """Decides by the policies, and remembers what was met."""
+def _actions(dial: Dial) -> dict[str, Action]:
+    return {name: getattr(shape, dial) for name, shape in SHAPES.items()}
 
-    def __init__(self, untidy: MalformedPolicy) -> None:
-        self.untidy, self.notes = untidy, dict[str, None]()
 
-    def met(self, shape: str) -> str:
-        """The policy for a shape that the response has. Raises MalformedResponse where it is to be dropped."""
-        policy: str = getattr(self.untidy, shape)
-        if policy == "drop":
-            raise MalformedResponse(f"{SHAPES[shape]} (data.untidy.{shape})")
-        self.notes[f"{SHAPES[shape]} ({'repaired' if policy == 'repair' else 'kept'})"] = None
-        return policy
+@dataclass(frozen=True)
+class MalformedPolicy:
+    """One action for each shape."""
+
+    actions: dict[str, Action] = field(default_factory=lambda: _actions("repair"))
+
+    @classmethod
+    def of(cls, dial: Dial = "repair", overrides: Mapping[str, str] | None = None) -> "MalformedPolicy":
+        """The policy of a dial setting with the overrides {shape: action}.
+
+        Raises UserError for an unknown shape and for an action that the shape cannot have.
+        """
+        actions = _actions(dial)
+        for name, action in (overrides or {}).items():
+            if name not in SHAPES:
+                near = did_you_mean(str(name), SHAPES)
+                fix = f"did you mean {near}?" if near else f"choose among {', '.join(SHAPES)}"
+                raise UserError("data.malformed_overrides", name, "is no malformed shape", fix)
+            allowed = SHAPES[name].actions
+            chosen = next((one for one in allowed if one == action), None)
+            if chosen is None:
+                key, fix = f"data.malformed_overrides.{name}", f"choose {' or '.join(allowed)}"
+                raise UserError(key, action, "is no action for this shape", fix)
+            actions[name] = chosen
+        return cls(actions)
+
+
+class ShapesFound:
+    """Applies a policy to the shapes of one response and collects a note for each."""
+
+    def __init__(self, policy: MalformedPolicy) -> None:
+        self._actions = policy.actions
+        self._notes: dict[str, None] = {}
+
+    def handle(self, shape: str) -> Action:
+        """Note the shape and return its action, keep or repair. Raises MalformedResponse if the action is drop."""
+        action = self._actions[shape]
+        description = SHAPES[shape].description
+        if action == "drop":
+            raise MalformedResponse(f"{description} (data.malformed_overrides.{shape})")
+        self._notes[f"{description} ({'repaired' if action == 'repair' else 'kept'})"] = None
+        return action
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Each shape once, like "no opening tag (repaired)", in the order of their discovery."""
+        return tuple(self._notes)

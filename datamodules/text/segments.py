@@ -1,21 +1,21 @@
-"""Example -> Segments: the text of one training row in pieces, each with its role.
+"""Example -> Segments: the text of one training row in segments, each with a role.
 
     PROMPT "### Instruction: Solve 2x = 4\\n### Response: "   TAG_OPEN   THOUGHT "x = 2."   TAG_CLOSE   ANSWER "2"   END
 
-Pieces are tokenized one by one and tags are inserted as ids, so what is supervised is exact by construction, the prompt
-has the same ids when the model is trained and when it is asked, and a tag typed by a user stays plain text.
+Each segment is tokenized by itself and tags are inserted as ids. So the supervised tokens are exact by construction,
+the prompt has the same ids in training and in generation, and a tag in the user's text stays text.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from datamodules.text.response import Example
+from datamodules.text.example import Example
 from datamodules.text.steps import StepSettings, split_steps
 
 
 class Role(IntEnum):
-    """What a token is. Every role but PROMPT is supervised."""
+    """The role of a token. Every role except PROMPT is supervised."""
 
     PROMPT = 0
     TAG_OPEN = 1
@@ -26,9 +26,11 @@ class Role(IntEnum):
 
 
 class Segment(NamedTuple):  # cheaper than a dataclass: there are millions
+    """A text with one role."""
+
     role: Role
-    text: str = ""  # empty for the roles that are one id: the tags and the end
-    control: bool = False  # the text is the name of one token of the template, as <|im_start|> is
+    text: str = ""  # empty for a role that is one id: the tags and the end
+    control: bool = False  # the text is the name of one token of the template, such as <|im_start|>
 
 
 TAG_OPEN, TAG_CLOSE, END = Segment(Role.TAG_OPEN), Segment(Role.TAG_CLOSE), Segment(Role.END)
@@ -36,12 +38,15 @@ TAG_OPEN, TAG_CLOSE, END = Segment(Role.TAG_OPEN), Segment(Role.TAG_CLOSE), Segm
 
 @dataclass(frozen=True)
 class Template:
-    """What stands around an instruction; `datamodules.tokens.template` makes it from the settings.
+    """The text around an instruction. `datamodules.tokens.template` makes it from the settings.
 
-    `parts` are the PROMPT segments of the template with None where the instruction goes. `strips`: white space around
-    an instruction is left out. `chat`: the parts are those of the model's own chat template, with `system` as its
-    system prompt. `opening`: what was taken from the end of the model's template because it opens the think block,
-    which the model learns to do itself.
+    Attributes:
+        parts: The PROMPT segments of the template, with None in place of the instruction.
+        strips: Whether the template strips white space around an instruction.
+        chat: Whether this is the model's own chat template.
+        system: The system prompt of a chat template.
+        opening: The opening tag at the end of the model's own template, which `parts` omits: the model learns to
+            write it.
     """
 
     parts: tuple[Segment | None, ...]
@@ -51,8 +56,8 @@ class Template:
     opening: str = ""
 
     def prompt(self, instruction: str) -> list[Segment]:
-        """All that the model is given; what comes after it is the model's. Text that touches is one segment, as it is
-        one text for whoever renders the template and tokenizes it then."""
+        """Return the segments that the model is given. Neighbouring texts are one segment, because a client that
+        renders the template tokenizes them as one text."""
         instruction = instruction.strip() if self.strips else instruction
         segments: list[Segment] = []
         for part in self.parts:
@@ -64,10 +69,10 @@ class Template:
 
 
 def render(example: Example, template: Template, steps: StepSettings) -> list[Segment]:
-    """The segments of one row, in order; the first are the prompt's, the last is the end. Each step of a thought gets
-    tags of its own; the text around the thoughts stays as it is."""
+    """Return the segments of one row: the prompt, a tagged segment for each step of a thought, the texts around the
+    thoughts, and the end."""
     segments = template.prompt(example.instruction)
-    for text, thought in example.spans:
+    for text, thought in example.passages:
         if thought:
             for step in split_steps(text, steps):
                 segments += (TAG_OPEN, Segment(Role.THOUGHT, step), TAG_CLOSE)

@@ -1,0 +1,7 @@
+"""In: RawExamples. Out: ProcessedExamples, with token ids and roles or a reason to drop them.
+
+- tokenizer: the model's tokenizer with the tags; Segments to ids and roles
+- template: data.template to a Template
+- truncation: steps dropped from the middle of an overlong row
+- process: all of it, for a chunk of rows
+"""

@@ -1,8 +1,8 @@
 """The model's tokenizer with the think tags, and Segments -> token ids and roles.
 
-Two tokenizers from one file: `full` knows the tags and the control tokens, for decoding, export and the ids; the
-encoder's knows neither, so no text, whoever typed it, can ever turn into a tag or into `<|im_end|>`. Further tokens
-that the user lists are words, not marks: both know them, wherever they stand.
+Two tokenizers come from one file. `full` knows the tags and the control tokens: it decodes, exports and gives the ids.
+The encoder's tokenizer knows neither, so no text of a row can become a tag or `<|im_end|>`. Both know the tokens of
+`data.new_tokens`, which are words and may occur in any text.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datamodules.text.response import Tags
 from datamodules.text.segments import Role, Segment
+from datamodules.text.tags import Tags
 from errors import UserError
 from hub import model_folder
 
@@ -23,83 +23,76 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-# Cut differently by other pre-tokenizers
+# Other pre-tokenizers split this text differently
 PROBE = "Wait, 12.5% of 1,000 isn't 120:\n\n\t- x² = \\frac{1}{2}…  ¿Qué? 好。"
-
-
-# Ends each text of a row, which goes through the tokenizer as a list of words does: that costs less than one by one,
-# and no text touches another. A special token, which nothing else turns into; the last private-use character.
+# Follows each text of a row. The texts of a row are tokenized as one list of words. That is faster than one by one,
+# and no text merges with another. It is a special token of one character, the last of the private-use area.
 SEPARATOR = "\U0010fffd"
-TEXT = -1  # for a segment that is text, where the others have their id
+TEXT = -1  # stands for the ids of a text segment; other segments have one id each
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Segments -> token ids and roles. Small and without transformers, so that other processes start with it quickly.
+    """Segments -> token ids and roles. It needs no transformers, so worker processes start quickly."""
 
-    `plain` takes all text for text, SEPARATOR and the user's further tokens aside, and calls those by ids of its own, which
-    `renumbered` turns into the model's; `fixed` has the ids of the roles that are one token; `control_ids` those of the
-    tokens that a template may name.
-    """
-
-    plain: "Tokenizer"
-    fixed: dict[Role, int]
-    control_ids: dict[str, int]
-    renumbered: dict[int, int]
+    text_tokenizer: "Tokenizer"  # reads everything as text, except for SEPARATOR and the tokens of data.new_tokens
+    fixed: dict[Role, int]  # the ids of the roles that are one token
+    control_ids: dict[str, int]  # the ids of the tokens that a template may name
+    renumbered: dict[int, int]  # ids of data.new_tokens in `text_tokenizer` -> ids of the model
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, tags and control tokens in it taken as plain text."""
+        """Return the ids of each text. Tags and control tokens in a text are read as text."""
         encoded = self._encode(texts)
         return [[self.renumbered.get(i, i) for i in ids] for ids in encoded] if self.renumbered else encoded
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        self.plain.encode_special_tokens = True  # as text; said at each use, as pickle forgets it
-        return [encoding.ids for encoding in self.plain.encode_batch_fast(texts, add_special_tokens=False)]
+        self.text_tokenizer.encode_special_tokens = True  # as text; set at each use because pickle loses it
+        return [encoding.ids for encoding in self.text_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_rows(self, rows: Sequence[Sequence[Segment]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(ids int32 (T,), roles int8 (T,)) of each row. All go through the tokenizer in one batch."""
+        """Return (ids (T,) int32, roles (T,) int8) of each row. All rows are tokenized in one batch."""
         controls = self.control_ids
-        fixed = [self.fixed.get(role, TEXT) for role in Role]  # by role: looking up an Enum in a dict is slow
-        ones = [[controls[text] if control else fixed[role] for role, text, control in row] for row in rows]
+        fixed = [self.fixed.get(role, TEXT) for role in Role]  # a list, because a dict lookup of an Enum is slow
+        known = [[controls[text] if control else fixed[role] for role, text, control in row] for row in rows]
         texts = [
-            [segment[1] for segment, one in zip(row, known, strict=True) if one == TEXT]
-            for row, known in zip(rows, ones, strict=True)
+            [segment[1] for segment, one in zip(row, ids, strict=True) if one == TEXT]
+            for row, ids in zip(rows, known, strict=True)
         ]
-        seam_id: int = self.plain.token_to_id(SEPARATOR)  # type: ignore[assignment]
-        if any(SEPARATOR in text for pieces in texts for text in pieces):  # somebody wrote that very character
+        separator_id: int = self.text_tokenizer.token_to_id(SEPARATOR)  # type: ignore[assignment]
+        if any(SEPARATOR in text for row_texts in texts for text in row_texts):  # a row contains that character
             encoded: list[list[int]] = [
-                [i for ids in self._encode(pieces) for i in (*ids, seam_id)] for pieces in texts
+                [i for ids in self._encode(row_texts) for i in (*ids, separator_id)] for row_texts in texts
             ]
         else:
-            self.plain.encode_special_tokens = False
-            words = [[word for text in pieces for word in (text, SEPARATOR)] for pieces in texts]
-            batch = self.plain.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+            self.text_tokenizer.encode_special_tokens = False
+            words = [[word for text in row_texts for word in (text, SEPARATOR)] for row_texts in texts]
+            batch = self.text_tokenizer.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
             encoded = [encoding.ids for encoding in batch]
-        return [_put_together(*row, seam_id, self.renumbered) for row in zip(rows, ones, encoded, strict=True)]
+        return [_join(*row, separator_id, self.renumbered) for row in zip(rows, known, encoded, strict=True)]
 
 
-def _put_together(
-    row: Sequence[Segment], ones: list[int], encoded: list[int], seam_id: int, renumbered: dict[int, int]
+def _join(
+    row: Sequence[Segment], known: list[int], encoded: list[int], separator_id: int, renumbered: dict[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and roles from `ones`, the id of each segment or TEXT, and the ids of all texts, a seam after each."""
-    found, known = np.array(encoded, np.int32), np.array(ones, np.int32)
-    counts = np.ones(len(ones), np.int64)
-    counts[known == TEXT] = np.diff(np.flatnonzero(found == seam_id), prepend=-1) - 1
-    ids = np.repeat(known, counts)
-    written = found[found != seam_id]
+    """The ids and roles of a row, from `known` (one id or TEXT for each segment) and `encoded` (the ids of all texts,
+    with a separator after each)."""
+    text_ids, segment_ids = np.array(encoded, np.int32), np.array(known, np.int32)
+    counts = np.ones(len(known), np.int64)
+    counts[segment_ids == TEXT] = np.diff(np.flatnonzero(text_ids == separator_id), prepend=-1) - 1
+    ids = np.repeat(segment_ids, counts)
+    text_ids = text_ids[text_ids != separator_id]
     if renumbered:
-        written = np.array([renumbered.get(i, i) for i in written.tolist()], np.int32)
-    ids[ids == TEXT] = written
+        text_ids = np.array([renumbered.get(i, i) for i in text_ids.tolist()], np.int32)
+    ids[ids == TEXT] = text_ids
     return ids, np.repeat(np.frombuffer(bytes([segment[0] for segment in row]), np.int8), counts)
 
 
 class ThinkTokenizer:
-    """Attributes: `full` (transformers), `encoder`, `tags`, `open_id`, `close_id`, `end_id`, `control_ids`, `new_ids`,
-    `pieces`.
+    """The tokenizer of transformers (`full`) with the tags and the new tokens, and the `encoder` of rows.
 
-    `new_ids` are the ids that tags and further tokens were given here; empty where the model already had them all
-    (Qwen3, R1 distils). `pieces` are the ids that each of their texts had before. They are added as ordinary tokens:
-    special ones would vanish from decoded text and push out `<|im_start|>`.
+    `new_ids` are the ids of the added tags and tokens, empty if the model already has all of them (Qwen3, R1 distils).
+    `subtoken_ids` are the ids that spelled each of them before. They are added as ordinary tokens: special tokens would
+    vanish from decoded text and replace `<|im_start|>` among the special tokens.
     """
 
     def __init__(
@@ -119,30 +112,32 @@ class ThinkTokenizer:
 
         _check_new_tokens(full, tags, new_tokens)
         self.base_size = len(full)
-        plain = _plain(full)
+        text_tokenizer = _text_tokenizer(full)
         names = [tags.open, tags.close, *new_tokens]
-        before = [encoding.ids for encoding in plain.encode_batch_fast(names, add_special_tokens=False)]
+        before = [encoding.ids for encoding in text_tokenizer.encode_batch_fast(names, add_special_tokens=False)]
         full.add_tokens([tags.open, tags.close, *(AddedToken(name, normalized=False) for name in new_tokens)])
-        plain.add_tokens([AddedToken(name, normalized=False) for name in new_tokens])
+        text_tokenizer.add_tokens([AddedToken(name, normalized=False) for name in new_tokens])
         self.full, self.tags = full, tags
         ids: list[int] = full.convert_tokens_to_ids(names)
         self.open_id, self.close_id, *own_ids = ids
         self.end_id: int = full.eos_token_id
-        new = {i: pieces for i, pieces in zip(ids, before, strict=True) if i >= self.base_size}
-        self.new_ids, self.pieces = list(new), list(new.values())
+        new = {i: subtokens for i, subtokens in zip(ids, before, strict=True) if i >= self.base_size}
+        self.new_ids, self.subtoken_ids = list(new), list(new.values())
         self.control_ids: dict[str, int] = {
             token.content: i for i, token in full.added_tokens_decoder.items() if not token.content.isspace()
         }
         fixed = {Role.TAG_OPEN: self.open_id, Role.TAG_CLOSE: self.close_id, Role.END: self.end_id}
-        renumbered = {int(plain.token_to_id(name) or 0): i for name, i in zip(new_tokens, own_ids, strict=True)}
-        self.encoder = Encoder(plain, fixed, self.control_ids, renumbered)
-        # What the tokenizer itself puts before every text: nothing for Qwen, <|begin_of_text|> for Llama
+        renumbered = {
+            int(text_tokenizer.token_to_id(name) or 0): i for name, i in zip(new_tokens, own_ids, strict=True)
+        }
+        self.encoder = Encoder(text_tokenizer, fixed, self.control_ids, renumbered)
+        # The tokenizer puts these before every text: none for Qwen, <|begin_of_text|> for Llama
         self.prefix_ids: list[int] = full("").input_ids
         if self.new_ids != sorted(self.new_ids) or self.decode(self.encode([PROBE])[0]) != PROBE:
             raise UserError(
                 "model.name",
                 full.name_or_path,
-                "has a tokenizer that cannot take text in pieces",
+                "has a tokenizer that cannot tokenize a text in parts",
                 "choose a byte-level BPE model (Qwen, Llama 3, SmolLM)",
             )
 
@@ -155,7 +150,7 @@ class ThinkTokenizer:
         tags: Tags = Tags(),  # noqa: B008
         new_tokens: tuple[str, ...] = (),
     ) -> "ThinkTokenizer":
-        """From a model's folder or hub id. Raises UserError as `hub.model_folder` does, and for a broken tokenizer."""
+        """Load from a model's folder or hub id. Raises UserError as `hub.model_folder`, and for a broken tokenizer."""
         from transformers import AutoTokenizer
 
         folder = model_folder(name, revision)
@@ -163,74 +158,75 @@ class ThinkTokenizer:
             return cls(AutoTokenizer.from_pretrained(folder), tags, new_tokens)
         except UserError:
             raise
-        except Exception as error:  # OSError, ValueError, KeyError or one of the hub's own: by what is broken
+        except Exception as error:  # OSError, ValueError, KeyError or one of the hub's
             raise UserError(
                 "model.name", name, f"has no readable tokenizer ({error})"[:300], "give a folder with tokenizer.json"
             ) from error
 
     def __len__(self) -> int:
-        """Number of ids that mean something; the model's matrix may have more rows."""
+        """Return the number of tokens. The embedding matrix of the model may be larger."""
         return len(self.full)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for tokenizers that give equal ids."""
+        """A hash that is equal for tokenizers that give equal ids."""
         vocabulary = self.full.get_vocab()
         by_id = sorted(vocabulary, key=vocabulary.__getitem__)
         known = [*by_id, *map(str, [*self.encode([PROBE])[0], *self.prefix_ids, *self.encoder.fixed.values()])]
         return hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """As the encoder does."""
+        """Return the ids of each text, by the encoder."""
         return self.encoder.encode(texts)
 
     def encode_prompts(self, prompts: Sequence[Sequence[Segment]]) -> list[list[int]]:
-        """Ids of what the model is given, as they are in a row."""
+        """Return the ids of each prompt, equal to the ids of the prompt in a training row."""
         return [ids.tolist() for ids, _ in self.encoder.encode_rows(prompts)]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of these ids, special tokens included."""
         text: str = self.full.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
 
 def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: Sequence[str]) -> None:
-    """Raises UserError for a token that could not be told from others, or that the model reads already."""
+    """Raise UserError for a token that is ambiguous beside the others, or that the model already has."""
     known, added = full.get_vocab(), {token.content for token in full.added_tokens_decoder.values()}
     for k, name in enumerate(new_tokens):
         others = [tags.open, tags.close, *new_tokens[:k]]
         if not name.strip() or SEPARATOR in name:
             problem, fix = "is no token", "give texts like <step>"
         elif name in full.all_special_tokens:
-            problem, fix = "is a control token of the model", "leave it out: templates name those"
+            problem, fix = "is a control token of the model", "delete it: a template may name it"
         elif name in known and name not in added:
-            problem, fix = "is a token of the model already", "leave it out"
+            problem, fix = "is already a token of the model", "delete it"
         elif clash := next((other for other in others if name in other or other in name), None):
-            problem, fix = f"is part of {clash} or the other way round", "give tokens that can be told apart"
+            problem, fix = f"is part of {clash}, or contains it", "give tokens of which none is part of another"
         else:
             continue
         raise UserError("data.new_tokens", name, problem, fix)
 
 
-def _plain(full: "PreTrainedTokenizerFast") -> "Tokenizer":
-    """The same tokenizer with SEPARATOR and without its added tokens, runs of white space aside (some models add those for
-    efficiency)."""
+def _text_tokenizer(full: "PreTrainedTokenizerFast") -> "Tokenizer":
+    """The same tokenizer with SEPARATOR and without its added tokens, except runs of white space, which some models add
+    for efficiency."""
     from tokenizers import AddedToken, Tokenizer
 
     backend = full.backend_tokenizer
     if any(token.content.isspace() for token in backend.get_added_tokens_decoder().values()):
         state = json.loads(backend.to_str())
         for token in state["added_tokens"]:
-            if not token["content"].isspace():  # no text has this one, and the ids of those after it stay what they are
+            if not token["content"].isspace():  # no text contains the new content, and later tokens keep their ids
                 token |= {"content": f"{SEPARATOR}{token['content']}", "special": True, "normalized": False}
         state["added_tokens"] = [
             token for token in state["added_tokens"] if token["content"][1:] not in state["model"]["vocab"]
         ]
         state["post_processor"] = state["truncation"] = state["padding"] = None
-        plain = Tokenizer.from_str(json.dumps(state))
+        tokenizer = Tokenizer.from_str(json.dumps(state))
     else:
-        plain = Tokenizer(backend.model)  # shared, which spares a second of copying
+        tokenizer = Tokenizer(backend.model)  # shared: a copy would take a second
         for part in ("normalizer", "pre_tokenizer"):
             if getattr(backend, part) is not None:
-                setattr(plain, part, getattr(backend, part))
-    plain.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
-    return plain
+                setattr(tokenizer, part, getattr(backend, part))
+    tokenizer.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
+    return tokenizer

@@ -1,6 +1,6 @@
-"""What a device holds while it trains, from shapes alone: nothing is loaded.
+"""The memory of a device at the peak of a training step, from shapes: no weight is loaded.
 
-Weights, gradients and moments are counted here, what a step needs beside them in rehearsal.py.
+Weights, gradients and the optimizer's moments are counted here; the rest by the dry run of fake_step.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,21 +16,21 @@ from lightning_modules.net.activation_checkpointing import checkpoint_activation
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
 
-MOMENTS = 2  # AdamW's running means of the gradient and of its square, as large as the tensor
-# Of NormalFloat4 with double quantization: 4 bits a weight, 8 bits for the scale of each 64, 32 bits for that of each
-# 256 of those (arXiv 2305.14314, section 3)
+MOMENTS = 2  # AdamW keeps running means of the gradient and of its square, each of the size of the weights
+# Bytes per weight of NormalFloat4 with double quantization: 4 bits, an 8-bit scale for 64 weights, and a 32-bit scale
+# for 256 of these scales (arXiv 2305.14314, section 3)
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
 class HeldMemory:
-    """Bytes on the device that holds the most."""
+    """Bytes that the device with the most memory in use holds through a step."""
 
-    frozen: float  # weights of the base
-    trained: float
+    frozen: float  # weights without gradients
+    trained: float  # weights with gradients
     gradients: float
     moments: float  # of the optimizer
-    gathered: float  # FSDP: what is put together while it computes, beyond the device's own shards
+    gathered: float  # FSDP2: weights gathered for computing, beyond the device's own shard
 
     @property
     def total(self) -> float:
@@ -39,15 +39,15 @@ class HeldMemory:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device that holds the most, for batches as large as they can be."""
+    """Bytes on the device with the most memory in use, for the largest batch."""
 
     held: HeldMemory
     working: WorkingMemory
-    scratch: float  # of the optimizer's step
-    unpacked: float  # of the largest weight that is held in 4 bits
+    scratch: float  # temporary tensors of the optimizer
+    dequantized: float  # the largest 4-bit weight, while it is multiplied
 
     def parts(self) -> dict[str, float]:
-        """What a table shows. Of the last three only one is there at a time."""
+        """Return label -> bytes. The last three are never held together."""
         held, working = self.held, self.working
         return {
             "frozen base": held.frozen,
@@ -57,61 +57,65 @@ class MemoryEstimate:
             "gathered by FSDP": held.gathered,
             "activations": working.activations,
             "optimizer's step": self.scratch,
-            "logits chunk": working.loss + self.unpacked,
-            "backward pass of a layer": working.backward + self.unpacked,
+            "logits chunk": working.loss + self.dequantized,
+            "backward pass of a layer": working.backward + self.dequantized,
         }
 
     @property
     def total(self) -> float:
-        """At the peak: in the forward or backward pass, or while the optimizer steps and no activations are left."""
+        """The peak: in the forward or backward pass, or in the optimizer's step, when no activations are left."""
         held = self.held
-        computing = self.working.peak + self.unpacked
-        stepping = held.gradients + self.scratch
-        return held.frozen + held.trained + held.moments + held.gathered + max(computing, stepping)
+        passes = self.working.peak + self.dequantized
+        optimizer_step = held.gradients + self.scratch
+        return held.frozen + held.trained + held.moments + held.gathered + max(passes, optimizer_step)
 
 
 @dataclass(frozen=True)
-class Steps:
-    """How a fit steps, as far as memory goes."""
+class StepShape:
+    """The shape of an optimizer step, and where it is computed."""
 
-    rows: int  # of a batch
-    length: int  # of each row, in tokens; the most there can be
+    batch_size: int  # examples of a micro-batch
+    max_length: int  # tokens of each example
     on_gpu: bool = False
     autocast: torch.dtype | None = None
-    accumulate: int = 1  # batches of an optimizer step
+    accumulate: int = 1  # micro-batches of an optimizer step
 
 
 def estimate_memory(
-    net: ThinkNet, steps: Steps, counts: Sequence[int] = (1,), sharded: bool = False, nf4: bool = False
+    net: ThinkNet, step: StepShape, counts: Sequence[int] = (1,), sharded: bool = False, nf4: bool = False
 ) -> dict[int, MemoryEstimate]:
-    """For each number of devices; `net` is on `meta`, and no more after. All tokens count as supervised."""
+    """Return the estimate for each number of devices in `counts`, with all tokens supervised.
+
+    net: on `meta`; its tensors are fake ones afterwards. sharded: by FSDP2. nf4: the base is quantized to 4 bits.
+    """
     on_cpu_scratch = 2 * max(4.0 * p.numel() for p in net.parameters() if p.requires_grad)
-    # A matrix that is held in 4 bits is whole while it is multiplied
-    unpacked = max(map(_size, _linear_weights(net.causal_lm.base_model.layers))) if nf4 else 0.0
-    # On a GPU one kernel takes the attention of all rows at once
-    lengths = [steps.rows * steps.length] if steps.on_gpu else [steps.length] * steps.rows
-    parts = {devices: held(net, devices, sharded, nf4) for devices in counts}
-    working = dry_run(net, lengths, steps.autocast, steps.accumulate, steps.on_gpu)
-    fused = steps.on_gpu and steps.autocast != torch.float16 and not sharded  # as think_tuner.py builds the optimizer
+    # A 4-bit weight is dequantized as a whole for its product
+    dequantized = max(map(_size, _linear_weights(net.causal_lm.base_model.layers))) if nf4 else 0.0
+    # On a GPU one kernel computes the attention of all examples together
+    lengths = [step.batch_size * step.max_length] if step.on_gpu else [step.max_length] * step.batch_size
+    held = {devices: held_memory(net, devices, sharded, nf4) for devices in counts}
+    working = dry_run(net, lengths, step.autocast, step.accumulate, step.on_gpu)
+    # AdamW is fused under the same conditions as in think_tuner.py
+    fused_optimizer = step.on_gpu and step.autocast != torch.float16 and not sharded
 
     def scratch(part: HeldMemory) -> float:
-        """AdamW's square root, and that divided: of one tensor at a time on a CPU, of all at once on a GPU."""
-        return 0.0 if fused else part.trained if steps.on_gpu else on_cpu_scratch
+        """AdamW's temporary tensors: of one weight at a time on a CPU, of all weights on a GPU, none if fused."""
+        return 0.0 if fused_optimizer else part.trained if step.on_gpu else on_cpu_scratch
 
-    return {devices: MemoryEstimate(part, working, scratch(part), unpacked) for devices, part in parts.items()}
+    return {devices: MemoryEstimate(part, working, scratch(part), dequantized) for devices, part in held.items()}
 
 
 def _size(tensor: torch.Tensor) -> float:
     return float(tensor.numel() * tensor.element_size())
 
 
-def shapes_of(tuner: ThinkTuner) -> ThinkNet:
-    """The net that a tuner would build, on `meta`: without memory for its weights."""
+def net_on_meta(tuner: ThinkTuner) -> ThinkNet:
+    """Return the net that a tuner would build, on `meta`: shapes without memory."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens)
     config = AutoConfig.from_pretrained(model_folder(tuner.name, tuner.revision))
-    fused = tuner.quantize is None  # layers in 4 bits, which these are not here, compute otherwise
+    fused = tuner.quantize is None  # a quantized base has no fused layers, but this net is never quantized
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, tuner.dtype_name))
         checkpoint_activations(base, tuner.gradient_checkpointing)
@@ -119,14 +123,17 @@ def shapes_of(tuner: ThinkTuner) -> ThinkNet:
         return ThinkNet(base, tokenizer, lora, role_weights=tuner.role_weights, fused=fused)
 
 
-def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> HeldMemory:
-    """For a net on any device, `meta` too. With DDP each of the devices holds all, with `sharded` its part."""
+def held_memory(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> HeldMemory:
+    """Return what a device holds for a net on any device, `meta` included.
+
+    With DDP each device holds everything; with `sharded` its part.
+    """
     layers = [set(layer.parameters()) for layer in net.causal_lm.base_model.layers]
     quantized = set(_linear_weights(net.causal_lm.base_model.layers)) if nf4 else set()
     parts = devices if sharded else 1
 
     def size(parameters: Iterable[nn.Parameter], parts: int = parts) -> float:
-        """Each tensor is cut along its first dimension; the first device has no smaller part than the others."""
+        """Bytes on the first device. FSDP2 splits each tensor along its first dimension, and no device holds more."""
         widths = {p: NF4_BYTES if p in quantized else p.element_size() for p in parameters}
         return float(sum(-(-len(p) // parts) * (p.numel() / len(p)) * width for p, width in widths.items()))
 
@@ -134,7 +141,7 @@ def held(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = Fal
     trained = {p for p in everything if p.requires_grad}
     gathered = 0.0
     if parts > 1:
-        # All that is in no layer stays together through a step; of the layers one computes and the next is fetched
+        # Tensors outside the layers stay gathered for the whole step; one layer computes while the next is fetched
         computing = [everything - set().union(*layers), *sorted(layers, key=size)[-2:]]
         gathered = sum(size(group, 1) - size(group) for group in computing)
     return HeldMemory(size(everything - trained), size(trained), size(trained), MOMENTS * size(trained), gathered)
@@ -144,8 +151,8 @@ def _linear_weights(layers: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in layers.named_parameters() if not p.requires_grad and p.ndim == 2]
 
 
-def on_this_device(net: nn.Module, optimizer: torch.optim.Optimizer) -> HeldMemory:
-    """The same as it is: of tensors that are there, a sharded one counting what this rank has of it."""
+def measured_held_memory(net: nn.Module, optimizer: torch.optim.Optimizer) -> HeldMemory:
+    """Return the same for existing tensors. Of a sharded tensor the part of this rank counts."""
 
     def size(tensors: Iterable[torch.Tensor]) -> float:
         local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]

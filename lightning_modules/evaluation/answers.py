@@ -49,7 +49,7 @@ def answer_rows(
     responses = generate(net, tokenizer, prompts, config, cancelled, **more)
     return [
         AnsweredRow(
-            batch.rows[k],
+            batch.indices[k],
             batch.groups[k],
             tokenizer.decode(prompt),
             response,

@@ -1,6 +1,7 @@
-"""Private APIs of torch: an attention kernel, operators that write in place, and autocast's dtype."""
+"""Private APIs of torch: an attention kernel, operators that write in place, autocast's dtype, fake tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -65,3 +66,37 @@ def is_sharded(module: Any) -> bool:
     Why here: FSDP2 adds a class with the public method `unshard` to the module; importing that class takes a second.
     """
     return hasattr(module, "unshard")
+
+
+def fake_tensors() -> AbstractContextManager[Any]:
+    """Return a mode in which new tensors are fake: they have a shape and a dtype, but no memory. Constants of model
+    code, such as masks, may be real.
+
+    Why private: torch documents FakeTensorMode, but has no public module for it.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def observe_results(observe: Callable[[Tensor], None]) -> AbstractContextManager[Any]:
+    """Return a mode that calls `observe` with every tensor that an operation returns, below autograd.
+
+    Why private: torch documents TorchDispatchMode, but has no public module for it.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    def visit(result: Any) -> None:
+        if isinstance(result, Tensor):
+            observe(result)
+        elif isinstance(result, (list, tuple)):
+            for item in result:
+                visit(item)
+
+    class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            visit(result)
+            return result
+
+    return Observer()  # type: ignore[no-untyped-call]

@@ -154,7 +154,7 @@ def _add_new_tokens(base: Any, tokenizer: ThinkTokenizer, init: NewTokenInit, tr
     tied = head.weight is embedding.weight
 
     def initial(matrix: Tensor) -> Tensor:
-        return initial_embeddings(matrix, tokenizer.pieces, tokenizer.base_size, init)
+        return initial_embeddings(matrix, tokenizer.subtoken_ids, tokenizer.base_size, init)
 
     if trained_base:
         with torch.no_grad():

@@ -46,7 +46,7 @@ class RunStart(Callback):
         data: FitData = trainer.datamodule  # type: ignore[attr-defined]
         assert data.epochs is not None
         facts = {"identity": data.identity(), "epochs": data.epochs.figures()}
-        self.run.update_summary(data=asdict(data.report) | facts)
+        self.run.update_summary(data=asdict(data.stats) | facts)
 
 
 class SampleTable(Callback):

@@ -1,4 +1,4 @@
-"""A command of the learning benchmark that takes a second to save once it is asked to stop: python -m … LOG."""
+"""A command of the learning benchmark that needs a second to save after a signal: python -m … LOG."""
 
 import os
 import signal

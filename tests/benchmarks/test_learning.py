@@ -1,4 +1,4 @@
-"""benchmarks/learning: what is compared, on which rows, and what is said of it. Nothing is trained here."""
+"""benchmarks/learning: the recipes, their rows, the runs and the report. One test trains a tiny model."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from benchmarks.learning import __main__ as command
 from benchmarks.learning import recipes, runs
 from benchmarks.learning.curves import over_seeds, plainly, verdict
-from benchmarks.learning.recipes import COMMON, EMBEDDED, KNOBS, LITERAL, STRONG, ProcessingConfig, default_scale, flat
+from benchmarks.learning.recipes import COMMON, EMBEDDED, KNOBS, LITERAL, STRONG, Recipe, default_scale, flat
 from benchmarks.learning.report import conclusions, curve_table, knob_table, write
 from benchmarks.learning.rows import split_rows
 from datamodules.rows import builtin
@@ -26,7 +26,7 @@ SCALE = default_scale(EMBEDDED)
 
 
 def run_of(losses: dict[int, float], match: float = 0.0) -> dict[str, Any]:
-    """What runs.read_run finds."""
+    """A result of runs.read_run."""
     machine = {"gpus": [], "cpus": 2}
     return {
         "curve": {step: {"loss": loss, "answer_match": match} for step, loss in losses.items()},
@@ -42,21 +42,23 @@ def test_the_knobs_together_are_the_strong_recipe() -> None:
     assert [recipe.name for recipe in found] == ["literal", *(f"+ {name}" for name in KNOBS), "strong"]
     together = {key: value for recipe in found[1:-1] for key, value in recipe.settings.items()}
     strong = {key: value for key, value in flat(STRONG).items() if key not in COMMON}
-    assert together | {"data.max_length": 4096} == strong  # the length is in the rows
+    assert together | {"data.max_length": 4096} == strong  # the rows are chosen by their length instead
     assert [recipe.name for recipe in found if recipe.long] == ["+ length", "strong"]
     literal = flat(LITERAL)
-    assert all(literal.get(key) != value for key, value in together.items()), "a knob that turns nothing"
+    assert all(literal.get(key) != value for key, value in together.items()), "a knob that changes nothing"
 
 
-def test_a_new_setting_of_the_strong_recipe_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_setting_of_the_strong_recipe_must_belong_to_a_knob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "strong.yaml"
     other.write_text(STRONG.read_text() + "trainer: {gradient_clip_val: 0.5}\n")
     monkeypatch.setattr(recipes, "STRONG", other)
-    with pytest.raises(UserError, match=r"trainer\.gradient_clip_val' is no knob"):
+    with pytest.raises(UserError, match=r"trainer\.gradient_clip_val' belongs to no knob"):
         recipes.recipes(rate_factor=1)
 
 
-def test_other_rates_are_the_recipes_times_a_factor() -> None:
+def test_other_rates_are_those_of_the_recipes_times_a_factor() -> None:
     *_, literal, strong = recipes.recipes(rate_factor=30)
     assert (literal.name, literal.settings) == ("literal x30", {"model.optim.lr": 6e-4})
     assert (strong.name, strong.settings) == ("strong x30", {"model.optim.lr": 3e-3})
@@ -89,10 +91,10 @@ def test_recipes_share_the_validation_rows_and_differ_in_training_rows(tmp_path:
     assert (tmp_path / "long-1.jsonl").read_text().splitlines() == [lines[k] for k in (0, 1, 2, 4)]
 
 
-def test_no_rows_is_one_line(
+def test_missing_rows_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "REAL", tmp_path / "absent")
+    monkeypatch.delenv("THINKWRIGHT_REAL_ROWS", raising=False)
     assert command.main(["--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --rows") and "--rows FILE.jsonl" in line
@@ -101,8 +103,10 @@ def test_no_rows_is_one_line(
 # Runs
 
 
-def test_finished_runs_are_not_repeated_and_stopped_ones_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, begun = [ProcessingConfig("literal"), ProcessingConfig("+ rate"), ProcessingConfig("strong")], []
+def test_finished_runs_are_not_repeated_and_stopped_runs_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, begun = [Recipe("literal"), Recipe("+ rate"), Recipe("strong")], []
 
     def folder(name: str) -> Path:
         (made := tmp_path / "runs" / name / "2026" / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -127,13 +131,13 @@ def test_finished_runs_are_not_repeated_and_stopped_ones_go_on(tmp_path: Path, m
     assert command.train_all(tmp_path, chosen, [1], EMBEDDED, SCALE) == 0
 
 
-def test_what_a_command_failed_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failed_command_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "HEAVY", [])
     with pytest.raises(UserError, match="ended with 2: error: command: 'fitt' does not exist"):
         runs.run_cli(["fitt"], tmp_path / "fit.log")
 
 
-def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
+def test_after_a_signal_to_the_group_the_command_can_save(tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = [sys.executable, "-m", "tests.benchmarks.slow_to_save", str(log)]
     waiting = subprocess.Popen(started, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -142,11 +146,11 @@ def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
         time.sleep(0.05)
     os.killpg(waiting.pid, signal.SIGTERM)
     _, said = waiting.communicate(timeout=60)
-    assert waiting.returncode == 143 and "stopped; the same command goes on" in said
+    assert waiting.returncode == 143 and "stopped; the same command continues" in said
     assert log.read_text() == "begun\nsaved\n"
 
 
-def test_one_command_trains_tabulates_and_does_not_train_again(
+def test_a_second_run_of_the_command_reports_without_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "rows.jsonl"
@@ -163,7 +167,7 @@ def test_one_command_trains_tabulates_and_does_not_train_again(
     assert [list(known["runs"][name]["1"]["curve"]) for name in ("literal", "+ length")] == [["0", "2"]] * 2
     assert known["rows"]["1"]["short"] < known["rows"]["1"]["long"]
     losses = [known["runs"][name]["1"]["curve"]["0"]["loss"] for name in ("literal", "+ length")]
-    assert losses[0] == losses[1], "the same validation rows, before anything is trained"
+    assert losses[0] == losses[1], "the validation rows differ"
 
 
 def test_a_folder_belongs_to_one_scale(tmp_path: Path) -> None:
@@ -173,11 +177,11 @@ def test_a_folder_belongs_to_one_scale(tmp_path: Path) -> None:
     assert command.prepare_folder(tmp_path / "out", [rows], EMBEDDED, SCALE) == first
     with pytest.raises(UserError, match="was made with base assets/tiny-qwen, not other"):
         command.prepare_folder(tmp_path / "out", [rows], "other", SCALE)
-    with pytest.raises(UserError, match="not of this benchmark"):
+    with pytest.raises(UserError, match="does not belong to this benchmark"):
         command.prepare_folder(tmp_path, [rows], EMBEDDED, SCALE)
 
 
-def test_curves_are_the_validations_the_last_of_two(tmp_path: Path) -> None:
+def test_a_curve_has_the_last_validation_of_each_step(tmp_path: Path) -> None:
     (path := tmp_path / "metrics.csv").write_text(
         "step,lr,val/loss,val/answer_match\n0,,5.0,0.0\n1,0.1,,\n2,,4.0,\n2,,3.0,0.5\n"
     )
@@ -187,7 +191,7 @@ def test_curves_are_the_validations_the_last_of_two(tmp_path: Path) -> None:
     }
 
 
-# What is said
+# Report
 
 
 def test_mean_and_spread_over_seeds() -> None:
@@ -211,21 +215,21 @@ def test_mean_and_spread_over_seeds() -> None:
         ([0.0, 0.2], "think_format", "unclear"),
     ],
 )
-def test_better_is_better_with_every_seed(differences: list[float], figure: str, expected: str) -> None:
+def test_a_verdict_needs_every_seed(differences: list[float], figure: str, expected: str) -> None:
     assert verdict(differences, figure) == expected
 
 
-def test_where_strong_is_not_better_it_says_so() -> None:
+def test_the_report_says_if_strong_is_not_better() -> None:
     base = {1: {5: {"loss": 3.0, "answer_match": 0.0}}, 2: {5: {"loss": 2.0, "answer_match": 0.0}}}
     strong = {1: {5: {"loss": 2.0, "answer_match": 0.0}}, 2: {5: {"loss": 1.5, "answer_match": 0.0}}}
     assert plainly(strong, base, 5, ("strong", "literal")) == [
         "strong is better than literal with every seed in: loss (-0.750 ± 0.354).",
-        "strong is NOT better than literal, with no seed, but equal, in: answer match (+0.0 ± 0.0 %).",
+        "strong is NOT better than literal but equal with every seed in: answer match (+0.0 ± 0.0 %).",
     ]
     assert plainly(base, strong, 5, ("strong", "literal"))[0].startswith("strong is WORSE than literal")
 
 
-def test_tables_and_results_that_never_overwrite(tmp_path: Path) -> None:
+def test_results_are_never_overwritten(tmp_path: Path) -> None:
     results = {
         "literal": {1: run_of({0: 9.0, 4: 8.0}), 2: run_of({0: 9.2, 4: 8.4})},
         "strong": {1: run_of({0: 9.0, 4: 5.0}, 0.5), 2: run_of({0: 9.2, 4: 5.2}, 0.5)},

@@ -1,4 +1,4 @@
-"""What the speed benchmark's figures rest on: the count of FLOPs, the plan of steps, the rows' file."""
+"""The basis of the speed benchmark's figures: FLOPs, the plan of steps, the file of rows, equal losses."""
 
 import time
 from pathlib import Path
@@ -34,18 +34,20 @@ def test_flops_are_those_that_torch_counts() -> None:
     model = Qwen2ForCausalLM(config).train()
     targets, length = ["q_proj", "v_proj"], 24
     lm = get_peft_model(model, LoraConfig(r=3, target_modules=targets, task_type="CAUSAL_LM"))
-    model.enable_input_require_grads()  # as trained rows of the embedding do
+    model.enable_input_require_grads()  # as trained embeddings do
     ids = torch.arange(length)[None]
     with FlopCounterMode(display=False) as counter:
         lm(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     expected = needed(config.to_dict(), [length], length, 3, targets)
-    pairs = length * length  # eager attention computes above the diagonal, too
+    pairs = length * length  # eager attention also computes pairs above the diagonal
     expected["attention"] *= pairs / (length * (length + 1) / 2)
-    assert counter.get_total_flops() == pytest.approx(sum(expected.values()), rel=1e-3)  # rotary tables, besides
+    assert counter.get_total_flops() == pytest.approx(
+        sum(expected.values()), rel=1e-3
+    )  # torch also counts the rotary tables
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_hold_whole_rows_and_none_twice(kind: Kind) -> None:
+def test_steps_have_whole_rows_and_no_row_twice(kind: Kind) -> None:
     steps = plan(LENGTHS, kind, 2, 150, 20)
     taken = [row for step in steps for row in step]
     assert len(steps) == 20 and len(set(taken)) == len(taken)
@@ -59,19 +61,19 @@ def test_steps_hold_whole_rows_and_none_twice(kind: Kind) -> None:
         assert max(np.ptp(LENGTHS[step]) for step in steps) < 10
 
 
-def test_rows_come_back_from_their_file_and_prompts_have_no_label(tmp_path: Path) -> None:
+def test_rows_are_the_same_after_saving_and_prompts_have_no_label(tmp_path: Path) -> None:
     rows().save(tmp_path / "rows.npz")
     loaded = Rows.load(tmp_path / "rows.npz")
     for k in range(3):
         assert [part.tolist() for part in loaded.row(k)] == [part.tolist() for part in rows().row(k)]
     assert loaded.labels(2).tolist() == [IGNORED] * 3 + [16, 17, 18, 19]
     assert [loaded.supervised(k) for k in range(3)] == [7, 3, 4]
-    assert loaded.tokenizer == {"tokenizer.json": b"{}"} and loaded.tag_pieces == [[1, 2], [1, 3]]
+    assert loaded.tokenizer == {"tokenizer.json": b"{}"} and loaded.tag_subtokens == [[1, 2], [1, 3]]
     assert loaded.of_length(50, 2).lengths.tolist() == [50, 50]
 
 
-def test_our_side_and_the_plain_one_train_to_the_same_losses(tmp_path: Path) -> None:
-    """Each in its own process, as the benchmark has it, on the embedded model."""
+def test_ours_and_plain_have_the_same_losses(tmp_path: Path) -> None:
+    """Each in its own process, as in the benchmark, on the embedded model."""
     made, path = rows(), tmp_path / "rows.npz"
     made.ids[:] = np.arange(20) + 40
     made.save(path)
@@ -79,7 +81,7 @@ def test_our_side_and_the_plain_one_train_to_the_same_losses(tmp_path: Path) -> 
     task = {
         "device": "cpu", "dtype": "float32", "model": str(ROOT / "assets" / "tiny-qwen"), "rows": str(path),
         "threads": 1, "rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"], "lr": 1e-3, "workers": 0,
-        "train_rows": False, "flat": False, "warm": 1, "options": {}, "steps": steps,
+        "train_new_tokens": False, "flat": False, "warm": 1, "options": {}, "steps": steps,
         "supervised": [sum(map(made.supervised, step)) for step in steps],
         "lengths": [[int(made.lengths[row]) for row in step] for step in steps],
     }  # fmt: skip

@@ -59,13 +59,12 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.system", "Be brief."), ["data.system", "has no place"]),
         (("--data.tags.open", "</think>"), ["data.tags", "is not two different tags"]),
         (("--data.overlong", "cut"), ["data.overlong", "'cut'", "truncate"]),
-        (("--data.untidy.nested", "mend"), ["data.untidy.nested", "'mend'", "repair"]),
+        (("--data.malformed_overrides.nested", "mend"), ["data.malformed_overrides.nested", "'mend'", "repair"]),
         (("--data.near_duplicate_threshold", "2"), ["data.near_duplicate_threshold", "'2.0'"]),
-        (("--data.steps.max_steps", "0"), ["data.steps.max_steps", "'0'"]),
         (("--data.packing", "pack"), ["data.packing", "'pack'", "packed", "grouped"]),
         (("--data.packing", "none", "--data.tokens_per_step", "9"), ["data.tokens_per_step", "data.packing is none"]),
         (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
-        (("--data.where", "{tokens: []}"), ["data.where.tokens", "would keep nothing"]),
+        (("--data.filters", "{tokens: []}"), ["data.filters.tokens", "would keep nothing"]),
         (("--data.mix", "[{name: builtin, weight: 0}]"), ["data.mix", "is not above 0"]),
         (("--data.mix", "[{name: builtin, wieght: 1}]"), ["data.mix.wieght", "data.mix.weight?"]),
         (("--model.optim.lr", "0"), ["model.optim.lr", "'0.0'"]),
@@ -107,12 +106,12 @@ def test_wrong_settings(args: tuple[str, ...], words: list[str], refused: Callab
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("{dificulty: [hard]}", ["data.where", "dificulty", "Did you mean difficulty?"]),
-        ("{difficulty: [gigantic]}", ["data.where", "leaves no row for train", "where: difficulty"]),
+        ("{dificulty: [hard]}", ["data.filters", "dificulty", "Did you mean difficulty?"]),
+        ("{difficulty: [gigantic]}", ["data.filters", "leaves no row for train", "data.filters.difficulty is not met"]),
     ],
 )
 def test_conditions_that_no_row_meets(where: str, words: list[str], refused: Callable[..., str]) -> None:
-    line = refused("fit", "--config", DEMO, "--data.where", where)
+    line = refused("fit", "--config", DEMO, "--data.filters", where)
     assert all(word in line for word in words), line
 
 
@@ -120,7 +119,7 @@ def test_steps_that_packed_rows_do_not_suit(refused: Callable[..., str], cache: 
     """Though the model is measured before the first of them."""
     few = ("--data.train_rows", "64", "--data.val_rows", "16", "--data.cache_dir", str(cache))
     line = refused("fit", "--config", DEMO, *few, "--data.packing", "packed", "--data.tokens_per_step", "20")
-    assert "data.tokens_per_step: '20' is less than one packed row of 256 tokens has" in line
+    assert "data.tokens_per_step: '20' is less than one pack of 256 tokens" in line
 
 
 def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None:

@@ -107,7 +107,7 @@ def test_every_row_is_written_with_its_split_or_the_reason_why_it_is_dropped(
     assert len(good["roles"]) == len(good["input_ids"]) and set(good["roles"]) == set(map(int, Role))
     assert late["notes"] == ["no opening tag (repaired)"]
     assert (cut["reason"], cut["split"], cut["input_ids"]) == (
-        "think block never closed (data.untidy.unclosed)",
+        "think block never closed (data.malformed_overrides.unclosed)",
         None,
         [],
     )
@@ -117,10 +117,10 @@ def test_every_row_is_written_with_its_split_or_the_reason_why_it_is_dropped(
 
 def test_the_later_setting_wins(rows: Path, preview: Callable[..., str]) -> None:
     (rows / "more.yaml").write_text("data:\n  max_length: 512\n")
-    assert "5 rows read" in (text := preview("--config", "rows.yaml")) and "3 left out" in text
-    assert "2 left out" in preview("--config", "rows.yaml", "--config=more.yaml")
-    assert "3 left out" in preview("--config=more.yaml", "-c", "rows.yaml")
-    assert "2 left out" in preview("--config", "rows.yaml", "--data.max_length", "512")
+    assert "5 rows read" in (text := preview("--config", "rows.yaml")) and "3 dropped" in text
+    assert "2 dropped" in preview("--config", "rows.yaml", "--config=more.yaml")
+    assert "3 dropped" in preview("--config=more.yaml", "-c", "rows.yaml")
+    assert "2 dropped" in preview("--config", "rows.yaml", "--data.max_length", "512")
     assert "2 rows read" in preview("--config", "rows.yaml", "--limit", "2")
 
 
@@ -130,7 +130,7 @@ def test_a_row_is_found_by_its_position_and_by_its_id(rows: Path, preview: Calla
         assert "row 2 · late · rows.jsonl" in text and "So it is.</think>Yes." in text
         assert "no opening tag (repaired)" in text and "step 1 of 1" in text
         assert re.search(r"\d+ +\d+ +opening tag +yes +<think>", text)
-    assert "left out: think block never closed" in preview("--config", "rows.yaml", "--row", "cut")
+    assert "dropped: think block never closed" in preview("--config", "rows.yaml", "--row", "cut")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_without_a_config_it_uses_that_of_the_newest_run(rows: Path, preview: Ca
         (rows / "runs" / "mine" / name).mkdir(parents=True)
         text = (rows / "rows.yaml").read_text().replace("max_length: 128", f"max_length: {length}")
         (rows / "runs" / "mine" / name / "config.yaml").write_text(text)
-    assert "2 left out" in preview()
+    assert "2 dropped" in preview()
 
 
 # In a browser

@@ -264,8 +264,8 @@ def test_two_processes_train_what_one_trains(
     more = ["--trainer.max_epochs", "3", "--ckpt_path", "last", "--checkpoint.every_n_train_steps", "1"]
     code, said, _ = run(fit(*FEW_ANSWERS, *settings, *more, "--data.cache_dir", str(cache)), in_tmp)
     assert code == 0, said
-    cut = ", packed into rows of 256 tokens" if settings == PACKED else ""
-    assert f"not exact: the checkpoint was written with 16 rows x 1 accumulated x 2 devices{cut}, now 16 rows" in said
+    size = "16 packs of 256 tokens" if settings == PACKED else "16 rows"
+    assert f"not exact: the checkpoint was written with {size} x 1 accumulated x 2 devices, now {size}" in said
     assert "up to rounding" in said
     last = read_checkpoint(mine / "checkpoints" / "last.ckpt")
     steps = 6 if settings == PACKED else 9  # of 3 epochs: 70 rows are 2.2 steps of 32

@@ -6,9 +6,9 @@ import pytest
 
 from cli import main
 from commands.estimate import depth, duration
-from lightning_modules.run.flops import Shape, training_flops
+from lightning_modules.run.flops import ModelShape, training_flops
 
-SHAPE = Shape(frozen=10**6, trained=10**4, head=10**5, head_trained=False, layers=2, attention=64)
+SHAPE = ModelShape(frozen=10**6, trained=10**4, head=10**5, head_trained=False, layers=2, attention=64)
 
 
 def peak(text: str) -> float:

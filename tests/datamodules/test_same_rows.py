@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from datamodules.same_rows import check_same_rows, identity
+from datamodules.magpie import MagpieDataModule
 from datamodules.text.steps import StepSettings
 from errors import UserError
 from tests.datamodules.test_magpie import data
@@ -16,18 +16,18 @@ def rows_file(folder: Path, answer: str = "b") -> Path:
     return path
 
 
-def of(tmp_path: Path, **settings: Any) -> dict[str, Any]:
+def prepared(tmp_path: Path, **settings: Any) -> MagpieDataModule:
     few: dict[str, Any] = {"train_rows": 20, "val_rows": 5, "heldout_ratio": 0.3, "steps": StepSettings(split="none")}
-    return identity(data(tmp_path / "cache", **few | settings))
+    return data(tmp_path / "cache", **few | settings)
 
 
-def test_the_same_rows_are_the_same_wherever_they_come_from(tmp_path: Path) -> None:
-    saved = of(tmp_path, source=str(rows_file(tmp_path)))
+def test_equal_rows_are_accepted_from_a_source_that_moved(tmp_path: Path) -> None:
+    saved = prepared(tmp_path, source=str(rows_file(tmp_path))).identity()
     moved = tmp_path / "moved.jsonl"
     moved.write_text(rows_file(tmp_path).read_text())
-    now = of(tmp_path, source=str(moved))
-    assert now["data.source"] != saved["data.source"]
-    check_same_rows(saved, now)
+    now = prepared(tmp_path, source=str(moved))
+    assert now.identity()["data.source"] != saved["data.source"]
+    now.check_same_rows(saved)
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,19 @@ def test_the_same_rows_are_the_same_wherever_they_come_from(tmp_path: Path) -> N
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
-def test_other_rows_are_refused_with_the_setting_that_made_them(
+def test_other_rows_are_refused_with_the_setting_that_changed(
     change: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     source = str(rows_file(tmp_path))
-    saved = of(tmp_path, source=source)
+    saved = prepared(tmp_path, source=source).identity()
     with pytest.raises(UserError) as refused:
-        check_same_rows(saved, of(tmp_path, source=source, **change))
+        prepared(tmp_path, source=source, **change).check_same_rows(saved)
     assert words in str(refused.value)
 
 
-def test_a_file_that_changed_is_refused_though_no_setting_did(tmp_path: Path) -> None:
+def test_a_changed_file_is_refused_under_unchanged_settings(tmp_path: Path) -> None:
     source = rows_file(tmp_path)
-    saved = of(tmp_path, source=str(source))
+    saved = prepared(tmp_path, source=str(source)).identity()
     source.write_text(rows_file(tmp_path, "c").read_text())
     with pytest.raises(UserError, match=r"data\.source: .* holds other rows than when the checkpoint was written"):
-        check_same_rows(saved, of(tmp_path, source=str(source)))
+        prepared(tmp_path, source=str(source)).check_same_rows(saved)

@@ -8,15 +8,15 @@ from datamodules.text.segments import Role
 PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END = (int(role) for role in Role)
 
 
-def row(ids: list[int], roles: list[int], index: int = 0) -> TokenExample:
+def example(ids: list[int], roles: list[int], index: int = 0) -> TokenExample:
     return TokenExample(index, str(index), "easy", np.array(ids, np.int32), np.array(roles, np.int8))
 
 
-def test_targets_are_the_supervised_tokens_and_stand_one_after_where_they_are_predicted() -> None:
+def test_targets_are_the_supervised_tokens_and_each_follows_the_position_that_predicts_it() -> None:
     batch = collate(
         [
-            row([5, 6, 1, 7, 2, 8, 9], [PROMPT, PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END], 3),
-            row([5, 6, 8, 9], [PROMPT, PROMPT, ANSWER, END], 4),
+            example([5, 6, 1, 7, 2, 8, 9], [PROMPT, PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END], 3),
+            example([5, 6, 8, 9], [PROMPT, PROMPT, ANSWER, END], 4),
         ],
         7,
         pad_id=0,
@@ -29,10 +29,15 @@ def test_targets_are_the_supervised_tokens_and_stand_one_after_where_they_are_pr
     assert batch.target_roles.tolist() == [OPEN, THOUGHT, CLOSE, ANSWER, END, ANSWER, END]
     flat = batch.input_ids.flatten()
     assert torch.equal(flat[batch.predict_from + 1], batch.targets)
-    assert (batch.prompt_lengths, batch.rows, batch.groups, batch.step_tokens) == ([2, 2], [3, 4], ["easy", "easy"], 7)
+    assert (batch.prompt_lengths, batch.indices, batch.groups, batch.step_tokens) == (
+        [2, 2],
+        [3, 4],
+        ["easy", "easy"],
+        7,
+    )
 
 
-def test_a_batch_without_rows_has_shape_and_no_targets() -> None:
+def test_a_batch_without_examples_has_one_token_and_no_targets() -> None:
     batch = collate([], 9, pad_id=3)
     assert batch.input_ids.tolist() == [[3]]
     assert (batch.position_ids.tolist(), batch.starts.tolist(), batch.lengths) == ([[0]], [0, 1], [1])
@@ -40,13 +45,13 @@ def test_a_batch_without_rows_has_shape_and_no_targets() -> None:
     assert batch.targets.dtype == torch.int64
 
 
-def test_a_first_token_has_nothing_to_be_predicted_from() -> None:
-    batch = collate([row([8, 9], [ANSWER, END])], 1, pad_id=0)
+def test_the_first_token_of_an_example_is_never_a_target() -> None:
+    batch = collate([example([8, 9], [ANSWER, END])], 1, pad_id=0)
     assert batch.targets.tolist() == [9]
 
 
 def test_moving_a_batch_moves_its_tensors_and_keeps_the_rest() -> None:
-    batch = collate([row([5, 8, 9], [PROMPT, ANSWER, END], 3)], 2, pad_id=0)
+    batch = collate([example([5, 8, 9], [PROMPT, ANSWER, END], 3)], 2, pad_id=0)
     moved = batch.to("meta")
     assert moved.input_ids.device.type == moved.targets.device.type == "meta"
-    assert (moved.rows, moved.step_tokens) == ([3], 2)
+    assert (moved.indices, moved.step_tokens) == ([3], 2)

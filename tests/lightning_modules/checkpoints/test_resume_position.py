@@ -67,7 +67,7 @@ def test_other_steps_start_the_epoch_again_or_the_next_one() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [FOUR, StepSize(4, 4, 4, "packed", 512, 60), StepSize(4, 4, 4, "packed", 1024, 50), StepSize(4, 4, 4, "grouped")],
+    [FOUR, StepSize(4, 4, 4, "packed", 512, 60), StepSize(4, 4, 4, "packed", 1024, 50)],
 )
 def test_other_packing_starts_the_epoch_again_and_is_named(other: StepSize) -> None:
     """Even if limit_train_batches gives it the same number of steps."""

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from datamodules.text.response import Tags
+from datamodules.text.tags import Tags
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.net import loss as loss_module
@@ -144,7 +144,7 @@ def test_new_embeddings_start_as_the_setting_says(tiny_tokenizer: ThinkTokenizer
         net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, LORA, init)
         starts[init] = next(p.detach() for name, p in net.named_parameters() if name.endswith(".embeddings"))
     matrix = random_lm("qwen2").get_input_embeddings().weight.detach()
-    pieces = torch.stack([matrix[list(ids)].mean(0) for ids in tiny_tokenizer.pieces])
+    pieces = torch.stack([matrix[list(ids)].mean(0) for ids in tiny_tokenizer.subtoken_ids])
     torch.testing.assert_close(starts["subtokens"], pieces)
     known = matrix[: tiny_tokenizer.base_size]
     assert (starts["mean"] - known.mean(0)).abs().max() < 0.1 * known.std()

@@ -21,8 +21,8 @@ def test_magpie_offers_all_that_a_fit_needs(tmp_path: Path) -> None:
 
 def test_its_step_sizes_and_epochs_do_too() -> None:
     from datamodules.batches.plan import StepSize
-    from datamodules.batches.step_size import Epochs
+    from datamodules.batches.step_size import EpochLayout
 
     sizes: StepSizes = StepSize(4)
     assert not [name for name in members(StepSizes) if not hasattr(sizes, name)]
-    assert not [name for name in members(EpochFigures) if not hasattr(Epochs, name)]
+    assert not [name for name in members(EpochFigures) if not hasattr(EpochLayout, name)]

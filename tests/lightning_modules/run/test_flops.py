@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_modules.net.base_model import load_base
 from lightning_modules.net.lora import LoraSettings
-from lightning_modules.run.flops import Shape, peak_flops, training_flops
+from lightning_modules.net.think_net import ThinkNet
+from lightning_modules.run.flops import ModelShape, peak_flops, training_flops
 from lightning_modules.think_tuner import ThinkTuner
 
 
@@ -16,35 +18,38 @@ def net_of(**settings: Any) -> Any:
     return tuner.net
 
 
-@pytest.mark.parametrize("lora", [LoraSettings(target_modules="all-linear", dropout=0.1), None], ids=["lora", "full"])
-def test_products_are_those_that_torch_counts(lora: LoraSettings | None, make_batch: Callable[..., Any]) -> None:
-    """torch counts attention over whole squares, so it is compared apart."""
-    net, batch = net_of(lora=lora), make_batch(0)  # layers with dropout are transformers' own, which torch can count
+@pytest.mark.parametrize("lora", [LoraSettings(target_modules="all-linear"), None], ids=["lora", "full"])
+def test_flops_of_products_are_those_that_torch_counts(
+    lora: LoraSettings | None, make_batch: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    """torch counts attention over all pairs of a square, so attention has a test of its own."""
+    base = load_base("assets/tiny-qwen", None, "float32")
+    net, batch = ThinkNet(base, tiny_tokenizer, lora, fused=False), make_batch(0)
     with FlopCounterMode(display=False) as counter:
         net(batch).total.backward()
     counts: dict[Any, int] = counter.get_flop_counts()["Global"]
     products = sum(count for name, count in counts.items() if "attention" not in str(name))
-    shape = Shape.of(net)
-    without_attention = Shape(shape.frozen, shape.trained, shape.head, shape.head_trained, 0, 0)
+    shape = ModelShape.of(net)
+    without_attention = ModelShape(shape.frozen, shape.trained, shape.head, shape.head_trained, 0, 0)
     ours = training_flops(without_attention, batch.lengths, len(batch.predict_from))
-    assert ours == pytest.approx(products, rel=0.02)  # torch also counts the products of the tags' rows
+    assert ours == pytest.approx(products, rel=0.02)  # torch also counts the products of new-token embeddings
 
 
-def test_attention_counts_pairs_within_rows() -> None:
-    shape = Shape(0, 0, 0, False, layers=2, attention=64)
+def test_attention_counts_pairs_within_an_example() -> None:
+    shape = ModelShape(0, 0, 0, False, layers=2, attention=64)
     assert training_flops(shape, [3], 0) == 12 * 2 * 64 * (1 + 2 + 3)
     assert training_flops(shape, [3, 1], 0) == 12 * 2 * 64 * (1 + 2 + 3 + 1)
 
 
-def test_a_frozen_weight_costs_two_thirds_and_the_head_only_where_a_loss_is_due() -> None:
-    frozen, trained = Shape(10, 0, 7, False, 0, 0), Shape(0, 10, 7, True, 0, 0)
+def test_a_frozen_weight_costs_two_thirds_and_the_head_counts_supervised_tokens_only() -> None:
+    frozen, trained = ModelShape(10, 0, 7, False, 0, 0), ModelShape(0, 10, 7, True, 0, 0)
     assert training_flops(frozen, [5], 2) == 4 * 10 * 5 + 4 * 7 * 2
     assert training_flops(trained, [5], 2) == 6 * 10 * 5 + 6 * 7 * 2
 
 
-def test_shape_of_the_embedded_model() -> None:
+def test_shape_of_the_embedded_model_follows_from_its_config() -> None:
     net = net_of(lora=LoraSettings(rank=4))
-    config, shape = net.causal_lm.config, Shape.of(net)
+    config, shape = net.causal_lm.config, ModelShape.of(net)
     width, kv = config.hidden_size, config.num_key_value_heads * config.hidden_size // config.num_attention_heads
     layer = 2 * width * width + 2 * width * kv + 3 * width * config.intermediate_size
     adapters = 4 * (2 * (width + width) + 2 * (width + kv))
@@ -64,5 +69,5 @@ def test_shape_of_the_embedded_model() -> None:
         ("Some other GPU", torch.float16, None),
     ],
 )  # fmt: skip
-def test_the_peak_of_a_gpu_is_known_or_not_claimed(gpu: str, dtype: torch.dtype, peak: float | None) -> None:
+def test_the_peak_is_none_for_an_unknown_gpu_or_dtype(gpu: str, dtype: torch.dtype, peak: float | None) -> None:
     assert peak_flops(gpu, dtype) == peak

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from datamodules.magpie import MagpieDataModule
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
-from lightning_modules.estimate.memory import held, on_this_device, shapes_of
+from lightning_modules.estimate.memory import held_memory, measured_held_memory, net_on_meta
 from lightning_modules.evaluation.answers import EvalSettings
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
@@ -34,7 +34,7 @@ class Course(Callback):
 
     def on_train_end(self, trainer: Any, tuner: Any) -> None:
         trainer.save_checkpoint(self.saved)
-        self.held = asdict(on_this_device(tuner.net, trainer.optimizers[0]))
+        self.held = asdict(measured_held_memory(tuner.net, trainer.optimizers[0]))
 
     def on_train_batch_end(self, trainer: Any, tuner: Any, *_: Any) -> None:
         attempt = tuner.gradients.attempts[-1]
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
     _, _, more = train(folder, 2, folder / "more.ckpt", saved)
     facts = {
         "held": course.held,
-        "estimated": asdict(held(shapes_of(tuner), 2, sharded=True)),
+        "estimated": asdict(held_memory(net_on_meta(tuner), 2, sharded=True)),
         "course": course.seen,
         "more": more.seen,
         "trained": sorted({str(p.dtype) for p in tuner.parameters() if p.requires_grad}),

@@ -1,0 +1,94 @@
+"""The mix of sources: the settings of each source, and a source together with how its rows are processed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datamodules.rows.filters import Filters
+from datamodules.rows.sources import BUILT_IN, Source
+from datamodules.text.example import Columns
+from datamodules.text.malformed import Dial, MalformedPolicy
+from datamodules.text.segments import Template
+from datamodules.text.steps import StepSettings
+from datamodules.text.tags import Tags
+from datamodules.tokens.process import Overlong, ProcessingConfig
+from errors import UserError
+
+
+@dataclass
+class MixedSource:
+    """One source of `data.mix`. A field that is null takes the value of the same setting in `data`."""
+
+    name: str
+    """A source, as in data.source."""
+    weight: float | None = None
+    """Number of kept rows relative to the other sources: weight 4 keeps four rows for each row of weight 1. If every
+    weight is null, each source gives all its rows."""
+    revision: str | None = None
+    """Commit of the hub data set; null takes the newest."""
+    split: str = "train"
+    """Split of the hub data set."""
+    columns: Columns | None = None
+    """Names of its columns."""
+    tags: Tags | None = None
+    """Tags around its thoughts."""
+    malformed: Dial | None = None
+    """What to do with its malformed responses: strict, repair or keep."""
+    malformed_overrides: dict[str, str] | None = None
+    """Actions for single shapes of its malformed responses."""
+    filters: dict[str, Any] | None = None
+    """Conditions that its rows have to meet."""
+
+    def with_defaults(
+        self,
+        columns: Columns,
+        tags: Tags,
+        malformed: Dial,
+        malformed_overrides: dict[str, str] | None,
+        filters: dict[str, Any] | None,
+    ) -> "MixedSource":
+        """Return this source with the settings of `data` in place of null."""
+        return replace(
+            self,
+            columns=self.columns or columns,
+            tags=self.tags or tags,
+            malformed=self.malformed or malformed,
+            malformed_overrides=malformed_overrides if self.malformed_overrides is None else self.malformed_overrides,
+            filters=filters if self.filters is None else self.filters,
+        )
+
+    def config(self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong) -> ProcessingConfig:
+        """Return how its rows are processed. Raises UserError for wrong overrides of malformed shapes."""
+        policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
+        columns, tags = self.columns or Columns(), self.tags or Tags()
+        return ProcessingConfig(template, steps, max_length, overlong, columns, tags, policy, self.filters or {})
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of a mix with its processing and its weight. Without weights, each source gives all its rows."""
+
+    source: Source
+    config: ProcessingConfig
+    weight: float | None = None
+
+
+def check_mix(mix: Sequence[MixedSource], wanted: Mapping[str, int | None]) -> None:
+    """Raise UserError for impossible settings of a source, and for numbers of rows by split that cannot be given."""
+    if not mix:
+        raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
+    for one in mix:
+        if one.weight is not None and not 0 < one.weight < float("inf"):
+            raise UserError("data.mix", f"weight {one.weight}", "is not above 0", "give a number like 4 or 0.25")
+    if len({one.weight is None for one in mix}) > 1:
+        raise UserError("data.mix", None, "some sources have a weight and some have none", "give all a weight, or none")
+    for split, count in wanted.items():
+        if count is not None and count < 1:
+            raise UserError(f"data.{split}_rows", count, "is below 1", "give the number of rows, or null for all")
+        if count is None and any(one.name in BUILT_IN for one in mix):
+            fix = "give the number of rows"
+            raise UserError(f"data.{split}_rows", "null", "asks for all rows of an endless source", fix)
+    for one in mix:
+        (one.tags or Tags()).check("data.source_tags")
+        Filters(one.filters)
+        MalformedPolicy.of(one.malformed or "repair", one.malformed_overrides)
