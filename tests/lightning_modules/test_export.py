@@ -150,9 +150,7 @@ R1 = (
     "setting", ["instruction", "chat", "r1", "<|im_start|>Ask: {{ instruction }}<|im_end|>\nSay: "]
 )
 @pytest.mark.parametrize("system", [None, 'Be brief. Don\'t say "no".'])
-def test_the_exported_tokenizer_gives_the_ids_of_training(
-    setting: str, system: str | None, tmp_path: Path
-) -> None:
+def test_the_exported_tokenizer_gives_the_ids_of_training(setting: str, system: str | None, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     full = AutoTokenizer.from_pretrained(TINY)
