@@ -3,7 +3,7 @@
 preflight: configs and hardware, before anything is loaded
 settings, parsing: the settings of a class, and the parser over them
 fit_settings: the settings of fit, which validate, test, predict, preview and estimate take as well
-fit, callbacks_and_loggers: fit, validate, test, predict
+fit: fit, validate, test, predict
 preview, estimate: look at the data; estimate memory and time
 load, generate, export, replay: a run's model, and what is done with it
 """

@@ -12,16 +12,16 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from commands.callbacks_and_loggers import trainer_arguments
 from commands.fit_settings import GROUPS, build_data, build_model, built, fit_parser
 from commands.preflight import check_hardware, check_launch, config_files, options
 from errors import UserError
 from hub import model_folder
-from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
-from lightning_modules.checkpoints.checkpoint_file import read_and_keep
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
+from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO, read_and_keep
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
@@ -30,9 +30,11 @@ from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, W
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.loggers import MetricsCsv, TensorBoard
+from lightning_modules.run.progress import Progress
 from lightning_modules.run.signals import Signals, Stopped
 from lightning_modules.run.throughput import Throughput
-from lightning_modules.update.precision import WIDE, advice_for_cpu, bfloat16_gain
+from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advice_for_cpu, bfloat16_gain
 
 log = logging.getLogger("thinkwright")
 RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts which folder the first one made
@@ -128,13 +130,7 @@ class Job:
         self.model.gradients.replay = ReplayFiles(self.run)
         self.model.cancelled = lambda: bool(self.signals.received)
         self.throughput = Throughput()
-        own = [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
-        if self.fits:
-            checkpoints = CheckpointCallback(self.run, chosen.checkpoint, self.signals, self.saved)
-            own += [SampleTable(self.run), self.throughput, ResumeHint(self.run), checkpoints]
-        elif self.command == "predict":
-            own.append(WritePredictions(self.run))
-        self.trainer = Trainer(**trainer_arguments(self.command, chosen.trainer, self.run, own))
+        self.trainer = self.make_trainer(chosen.trainer, chosen.checkpoint)
         disable_signal_handlers(self.trainer)
         checkpoint = str(self.checkpoint) if self.checkpoint else None
         if self.fits:
@@ -169,6 +165,30 @@ class Job:
             log.info(f"run {found.folder}")
         os.environ[RUN_FOLDER] = str(found.folder)
         return found
+
+    def make_trainer(self, chosen: Any, checkpoint: CheckpointSettings) -> Trainer:
+        """A Trainer with the config's callbacks, loggers and plugins, followed by those of the command."""
+        loggers: list[Any] = []
+        more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
+        plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
+        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+        callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
+        if self.fits:
+            saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
+            callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
+            if chosen.logger is not False:
+                loggers = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
+                loggers += as_list(chosen.logger) if chosen.logger is not True else []
+        elif self.command == "predict":
+            callbacks.append(WritePredictions(self.run))
+        if chosen.enable_progress_bar is not False and not bars:
+            callbacks.append(Progress())
+        if "ModelParallel" in type(chosen.strategy).__name__:
+            more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
+            if chosen.precision == "16-mixed":
+                plugins.append(ShardedHalfPrecision())
+                more["precision"] = None
+        return Trainer(**{**vars(chosen), "callbacks": callbacks, "logger": loggers, "plugins": plugins, **more})
 
     @rank_zero_only
     def write_start(self) -> None:
@@ -215,6 +235,10 @@ class Job:
     @rank_zero_only
     def record(self, **figures: Any) -> None:
         self.run.update_summary(**figures)
+
+
+def as_list(given: Any) -> list[Any]:
+    return [] if given is None else given if isinstance(given, list) else [given]
 
 
 def _rank() -> int:

@@ -5,6 +5,7 @@ import re
 import textwrap
 from argparse import ArgumentError
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class Parser:
         given = [one for key, text in options(args) for one in self._leaves(key, text, True)]
         for name in config_files(args):
             given += [one for key, value in _read_yaml(name).items() for one in self._leaves(str(key), value, False)]
-        for key, _, _ in given:
-            self._check_key(key)
+        for one in given:
+            self._check_key(*one)
         try:
             return self.inner.parse_args(list(args))
         except ArgumentError as error:
@@ -84,7 +85,8 @@ class Parser:
         one = self.settings.get(key)
         grouped = one is not None and one.fields is not None
         if grouped and text and value[:1] in ("{", "["):
-            value, text = yaml.safe_load(value), False
+            with suppress(yaml.YAMLError):
+                value, text = yaml.safe_load(value), False
         if grouped and isinstance(value, dict):
             for name, child in value.items():
                 yield from self._leaves(f"{key}.{name}", child, text)
@@ -94,8 +96,10 @@ class Parser:
         else:
             yield key, value, text
 
-    def _check_key(self, key: str) -> None:
-        """Raises UserError for a key that does not exist."""
+    def _check_key(self, key: str, value: Any, text: bool) -> None:
+        """Raises UserError for a key that does not exist, and for a value in a file in the place of a group."""
+        if key in self.settings and self.settings[key].heading and value is not None and not text:
+            raise UserError(key, value, "is not valid", "give {key: value, ...}")
         parents = (key[: match.start()] for match in re.finditer(r"\.", key))
         if key in (*self.settings, "c") or any(self.settings[one].open for one in parents if one in self.settings):
             return

@@ -4,6 +4,7 @@ and processes that were not started as the trainer is set.
 No heavy imports: cli.py asks here first.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -24,7 +25,7 @@ INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning 
 def options(args: Sequence[str]) -> list[tuple[str, str]]:
     """(option, text) of each option; the text of one without a value is what follows it."""
     pairs = [arg.split("=", 1) if "=" in arg else (arg, after) for arg, after in pairwise([*args, ""])]
-    return [(name.lstrip("-"), text) for name, text in pairs if name.startswith("-")]
+    return [(name.lstrip("-"), text) for name, text in pairs if name.startswith("--") or name == "-c"]
 
 
 def config_files(args: Sequence[str]) -> list[str]:
@@ -47,7 +48,8 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
             near = did_you_mean(name, shipped)
             fix = f"did you mean {near}?" if near else f"there are {', '.join(shipped)}"
             raise UserError("--config", name, "does not exist", fix)
-        print(f"config {ours}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"config {ours}", file=sys.stderr)
         found = [arg.replace(name, str(ours)) if arg in (name, f"--config={name}") else arg for arg in found]
     return found
 

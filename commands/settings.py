@@ -98,10 +98,8 @@ def type_text(hint: Any) -> str:
         return "|".join(map(str, args))
     if origin in (typing.Union, types.UnionType):
         return "|".join(dict.fromkeys(map(type_text, args)))
-    if origin is list:
-        return f"[{type_text(args[0])}, ...]"
-    if origin is tuple:
-        return f"[{', '.join(map(type_text, args))}]"
+    if origin in (list, tuple):
+        return f"[{', '.join(map(type_text, args))}{', ...' if origin is list else ''}]"
     if dict in (origin, hint) or dataclasses.is_dataclass(hint):
         return "{key: value, ...}"
     known = {types.NoneType: "null", str: "text", bool: "true|false"}

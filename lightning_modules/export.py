@@ -1,4 +1,4 @@
-"""The trained model as a folder that transformers opens: merged weights, or a peft adapter beside the named base."""
+"""Export: the trained model as a folder for transformers, with merged weights or as a PEFT adapter for its base."""
 
 import json
 import os
@@ -24,20 +24,20 @@ from lightning_modules.think_tuner import ThinkTuner
 
 @dataclass(frozen=True)
 class Card:
-    """What the model card says."""
+    """The facts in the model card."""
 
     base: str
     revision: str | None
     figures: Mapping[str, float]
     checkpoint: Path
-    quantize: str | None = None  # what the base was held in while it was trained
+    quantize: str | None = None  # quantization of the base in training
 
 
 def chat_template(template: Template, own: str | None) -> str:
-    """A Jinja chat template that renders a user's message as the prompt was in training.
+    """Return a Jinja chat template that renders a user's message as in training.
 
-    For `data.template: chat` that is the model's `own`, with the system prompt of the training where a conversation
-    has none, and without the opening tag that the model has learned to write itself.
+    For `data.template: chat` it is the model's `own` template with two changes: a conversation without a system prompt
+    gets that of the training, and the opening tag is removed, because the model has learned to write it.
     """
     if template.chat:
         text = str(own)
@@ -49,7 +49,7 @@ def chat_template(template: Template, own: str | None) -> str:
             )
         if template.opening:
             end = _literal(template.opening)
-            # A block that is set takes the line break after its tag for its own, as trim_blocks has it
+            # With trim_blocks, which transformers sets, a set block drops the line break after its tag
             text = f"{{% set rendered %}}{text}{{% endset %}}{{{{- rendered.removesuffix({end}) -}}}}"
         return text
     content = "message['content'] | trim" if template.strips else "message['content']"
@@ -64,17 +64,17 @@ def chat_template(template: Template, own: str | None) -> str:
 
 
 def _literal(text: str) -> str:
-    """The text as Jinja writes it."""
+    """Return the text as a string literal of Jinja."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def merge(net: ThinkNet) -> Any:
-    """The transformers model with adapters and rows in its own matrices. The net is of no use afterwards."""
+    """Return the transformers model with adapters and new-token embeddings in its own matrices. It changes the net."""
     model: Any = net.causal_lm
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, NewTokenEmbedding) and isinstance(head, NewTokenHead):
         with torch.no_grad():
-            for module in (embedding, head):  # tied: the same rows into the same matrix, twice
+            for module in (embedding, head):  # if tied, both write the same values to one matrix
                 module.base.weight[list(module.ids)] = module.embeddings.to(module.base.weight.dtype)
         model.set_input_embeddings(embedding.base)
         model.set_output_embeddings(head.base)
@@ -82,7 +82,7 @@ def merge(net: ThinkNet) -> Any:
 
 
 def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Card, dtype: torch.dtype) -> None:
-    """Writes weights in `dtype`, config, generation config, tokenizer with chat template, and a model card."""
+    """Write weights in `dtype`, config, generation config, tokenizer with chat template, and a model card."""
     assert tuner.net is not None
     model = merge(tuner.net).to(dtype)
     model.generation_config = tuner.generation_config
@@ -92,12 +92,14 @@ def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Car
         _write_tokenizer(tuner, template, to)
         (to / "README.md").write_text(_card(card, "merged"), encoding="utf-8")
 
-    _whole(folder, write)
+    _write_atomically(folder, write)
 
 
 def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Card) -> None:
-    """Writes a peft adapter for the base as it is: LoRA matrices, and the think rows under peft's
-    `trainable_token_indices`."""
+    """Write a PEFT adapter for the base: LoRA matrices, and new-token embeddings as `trainable_token_indices`.
+
+    Raise UserError if the run trained all weights.
+    """
     assert tuner.net is not None
     if tuner.lora is None:
         raise UserError("--adapter", None, "the run trained all weights and has no adapter", "export without --adapter")
@@ -128,7 +130,7 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
         grown = net.vocabulary if net.vocabulary > base.get("vocab_size", net.vocabulary) else None
         (to / "README.md").write_text(_card(card, "adapter", grown), encoding="utf-8")
 
-    _whole(folder, write)
+    _write_atomically(folder, write)
 
 
 def _write_tokenizer(tuner: ThinkTuner, template: Template, folder: Path) -> None:
@@ -139,8 +141,8 @@ def _write_tokenizer(tuner: ThinkTuner, template: Template, folder: Path) -> Non
     full.chat_template = own
 
 
-def _whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Writes beside the folder and renames, so that a broken-off export is not taken for one."""
+def _write_atomically(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the folder and rename, so that an interrupted export leaves no folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -152,21 +154,22 @@ def _whole(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _card(card: Card, kind: str, grown: int | None = None) -> str:
-    """The model card; `grown` is the number of rows that an adapter's base needs, where it has too few."""
-    rows = "\n".join(
+    """Return the model card; `grown` is the vocabulary size that an adapter needs, if its base has a smaller one."""
+    lines = "\n".join(
         f"| {label(name, card.figures).strip()} | {shown(name, card.figures[name])} |"
         for name in ordered(set(card.figures))
     )
     revision = f" at {card.revision}" if card.revision else ""
     notes = ""
     if card.quantize:
+        there = "It was merged into" if kind == "merged" else "This folder names"
         notes = f"""
-The adapter was trained against the base in 4 bits a weight ({card.quantize}). On the base as it is, which is what
-{"it was merged into" if kind == "merged" else "this folder names"}, it says nearly the same, not exactly.
+The adapter was trained against the base in 4 bits a weight ({card.quantize}). {there} the base in full precision.
+There the answers are nearly the same, not exactly.
 """
     if grown is not None:
         notes += f"""
-The base has no rows for the tags, so pipeline cannot open this folder. Load the base, call
+The base has no embeddings for the tags, so pipeline cannot open this folder. Load the base, call
 `base.resize_token_embeddings({grown}, mean_resizing=False)`, then `PeftModel.from_pretrained(base, "THIS FOLDER")`.
 """
     return f"""---
@@ -185,12 +188,12 @@ ask = pipeline("text-generation", model="THIS FOLDER")
 print(ask([{{"role": "user", "content": "Solve x + 5 = 12"}}])[0]["generated_text"][-1]["content"])
 ```
 
-The chat template renders a message as the prompts were in training. Ids beyond the tokenizer were never trained and are
-suppressed in `generation_config.json`; an engine that does not read it must mask them itself.
+The chat template renders a message as in training. Token ids beyond the tokenizer were never trained, and
+`generation_config.json` suppresses them; an engine that does not read this file must mask them itself.
 
-On held-out rows after training:
+Results on held-out rows after training:
 
 | | |
 |---|---|
-{rows}
+{lines}
 """

@@ -29,7 +29,7 @@ class EpochFigures(Protocol):
 class FitData(Protocol):
     """The data module of a fit."""
 
-    report: Any  # a dataclass: counts of the prepared examples, for summary.json
+    stats: Any  # a dataclass: counts of the prepared examples, for summary.json
     batch_size: int
     max_length: int
     batches_done: Callable[[], int] | None  # set before a fit: batches that this rank has processed, of all epochs

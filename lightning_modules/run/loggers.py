@@ -14,12 +14,14 @@ class MetricsCsv(CSVLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+        self._opened = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        if self._experiment is not None:
-            return self._experiment
+        if self._opened:
+            return super().experiment
+        self._opened = True
         path, aside = (Path(self.log_dir) / name for name in ("metrics.csv", "metrics.csv.kept"))
         if path.exists():
             os.replace(path, aside)  # Lightning deletes an existing file

@@ -44,8 +44,8 @@ def advice_for_cpu(precision: str, gain: float) -> str | None:
 class ShardedHalfPrecision(MixedPrecision):
     """Autocast to float16 with a gradient scaler, for parameters that are sharded as DTensors.
 
-    Lightning has no gradient scaler for its ModelParallelStrategy. Each rank finds overflows in its own shards, and torch
-    combines the result, so all ranks skip a step or none. Trained parameters are float32, so gradients are, too.
+    Lightning has no gradient scaler for its ModelParallelStrategy. Each rank finds overflows in its own shards, and
+    torch combines the result, so all ranks skip a step or none. Trained parameters and their gradients are float32.
     """
 
     def __init__(self, device: str = "cuda", init_scale: float = 2.0**16) -> None:

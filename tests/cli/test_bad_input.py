@@ -129,7 +129,7 @@ def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None
     )
     (in_tmp / "mine.yaml").write_text("modle:\n  name: x\n")
     assert "Did you mean model?" in refused("fit", "--config", "mine.yaml")
-    (in_tmp / "mine.yaml").write_text("data:\n  mix: [{name: builtin, split: 3}]\nmodel:\n  optim: {lr: fast}\n")
+    (in_tmp / "mine.yaml").write_text("data:\n  mix: [{name: builtin, split: x}]\nmodel:\n  optim: {lr: fast}\n")
     assert "model.optim.lr: 'fast' is not valid. Give float." in refused("fit", "--config", "mine.yaml")
     (in_tmp / "mine.yaml").write_text("model: [1\n")
     assert "mine.yaml" in refused("fit", "--config", "mine.yaml")
@@ -194,7 +194,7 @@ def test_checkpoints_that_do_not_fit(trained: Path, refused: Callable[..., str],
     for command in (fit, ("validate", "--ckpt_path", last), ("generate", "--prompt", "a", "--ckpt_path", last)):
         line = refused(*command)
         assert "last.ckpt' is damaged" in line
-        other = Path(line.partition("last good one is --ckpt_path ")[2].removesuffix("."))
+        other = Path(line.partition("newest whole one is --ckpt_path ")[2].removesuffix("."))
         assert other.parent == copy / "checkpoints" and other.is_file()
 
 

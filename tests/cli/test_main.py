@@ -35,7 +35,7 @@ def test_help_and_version_and_mistakes_need_no_library() -> None:
 
 
 def test_without_the_packages_it_says_how_to_get_them() -> None:
-    bare = [sys.executable, "-S", "-I", str(ROOT / "cli.py")]  # a Python without site-packages
+    bare = [sys.executable, "-S", "-E", str(ROOT / "cli.py")]  # a Python without site-packages
     for args in (["fit", "--config", str(ROOT / "configs" / "demo.yaml")], ["generate", "--prompt", "Hi"]):
         done = subprocess.run([*bare, *args], capture_output=True, text=True, check=False)
         assert done.returncode == 2
@@ -77,7 +77,7 @@ SAME_LINE = ("--config", "configs/multi_think.yaml", "--trainer.max_epochs", "2"
 
 @pytest.mark.parametrize("command", ["fit", "preview", "estimate", "validate"])
 def test_commands_take_the_same_settings(command: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ("--seed_everything", "3", "--ckpt_path", "last", "--run.name", "a", "--checkpoint.keep", "1")
+    more = ("--seed_everything", "3", "--ckpt_path", "last", "--run.name", "a", "--checkpoint.every_n_minutes", "1")
     assert main([command, *SAME_LINE, *more, "--print_config"]) == 0
     written = capsys.readouterr()
     config = yaml.safe_load(written.out)

@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed ends with the weights of an uninterrupted run, to the bit."""
+"""A resumed run ends with the same weights and losses as an uninterrupted one, to the bit."""
 
 import csv
 import shutil
@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules.checkpoints import checkpoint_file, model_identity
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY
 from tests.conftest import needs_bitsandbytes
 
 Fit = Callable[..., int]
-# 5 optimizer steps an epoch, each of 2 batches of 4 rows; dropout; the interval of logging divides no epoch
+# 5 optimizer steps an epoch, each of 2 batches; dropout; a log interval that does not divide the epoch
 QUIET = (
     "--model.evaluation.rows", "0", "--data.train_rows", "40", "--data.batch_size", "4", "--model.lora.dropout", "0.2",
     "--trainer.log_every_n_steps", "3",
@@ -28,7 +29,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def logged(run: Path, name: str = "train/loss") -> dict[int, str]:
-    """Return a figure of metrics.csv by step; the later one if a step was done twice."""
+    """A figure by step. If a step was done twice, the later figure."""
     return {int(row["step"]): row[name] for row in csv.DictReader((run / "metrics.csv").open()) if row[name]}
 
 
@@ -54,7 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, fit: Fit) -> Path:
 
 
 def broken(fit: Fit, callback: str, **arguments: Any) -> int:
-    """Run a fit that a callback of tests/cli/crash.py ends, with the whole run's schedule; return the exit code."""
+    """The exit code of a fit that a callback ends; its schedule is that of the whole run."""
     given = [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
     return fit(
         *QUIET, f"--trainer.callbacks+=tests.cli.crash.{callback}", *given, "--checkpoint.every_n_train_steps", "1"
@@ -62,16 +63,16 @@ def broken(fit: Fit, callback: str, **arguments: Any) -> int:
 
 
 @pytest.mark.parametrize(("stop_after", "workers"), [(2, 0), (5, 2), (7, 0), (7, 2)])
-def test_a_resumed_run_equals_the_uninterrupted_one(
+def test_a_resumed_run_equals_the_uninterrupted_run(
     stop_after: int, workers: int, uninterrupted: Path, in_tmp: Path, fit: Fit
 ) -> None:
-    """In the middle of the first epoch, between two, and in the second; always in the middle of accumulation."""
+    """The crash is within an epoch, between two epochs, or in the second one; always in the middle of accumulation."""
     with pytest.raises(RuntimeError, match="crashed on purpose"):
         broken(fit, "CrashAfter", step=stop_after)
     run = only_run(in_tmp)
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == stop_after
     assert fit(*QUIET, "--ckpt_path", "last", "--data.num_workers", str(workers)) == 0
-    assert only_run(in_tmp) == run  # resumed in its own folder
+    assert only_run(in_tmp) == run  # it continues in its own folder
     same_end(run, uninterrupted)
     for pattern in ("config*.yaml", "environment*.json"):
         assert len(list(run.glob(pattern))) == 2
@@ -79,10 +80,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 
 @pytest.mark.parametrize("callback", ["SignalAfter", "SignalInValidation"])
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_first_and_nothing_is_lost(
+def test_a_run_that_a_signal_stopped_resumes_exactly(
     callback: str, signum: int, code: int, uninterrupted: Path, in_tmp: Path, fit: Fit
 ) -> None:
-    """In the middle of accumulation, where the optimizer step is completed, and in a validation, which is repeated."""
+    """In the middle of accumulation the step is completed first; a validation is repeated after the resume."""
     before = signal.getsignal(signum)
     assert broken(fit, callback, step=5, signum=int(signum)) == code
     assert signal.getsignal(signum) == before
@@ -113,10 +114,8 @@ VARIANTS = {
         for name, given in VARIANTS.items()
     ],
 )
-def test_a_resumed_run_with_other_adapters_or_batches_equals_the_uninterrupted_one(
-    variant: tuple[str, ...], in_tmp: Path, fit: Fit
-) -> None:
-    """Random initial weights come from the checkpoint, not from the seed."""
+def test_runs_with_other_adapters_or_batches_resume_exactly(variant: tuple[str, ...], in_tmp: Path, fit: Fit) -> None:
+    """Random initial adapters come from the checkpoint, not from the seed."""
     less = (*QUIET, *variant, "--trainer.max_epochs", "1")
     assert fit(*less, "--run.name", "whole") == 0
     crash = "--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=3"
@@ -130,9 +129,9 @@ def test_a_resumed_run_with_other_adapters_or_batches_equals_the_uninterrupted_o
     assert all(torch.equal(mine[name], uninterrupted[name]) for name in mine)
 
 
-@pytest.mark.parametrize("steps", [4, 5], ids=["in an epoch", "at its end"])
-def test_more_steps_continue_too(steps: int, in_tmp: Path, fit: Fit) -> None:
-    """The learning rate is constant: a schedule would differ from the first step on."""
+@pytest.mark.parametrize("steps", [4, 5], ids=["within an epoch", "at its end"])
+def test_a_higher_max_steps_continues_a_finished_run(steps: int, in_tmp: Path, fit: Fit) -> None:
+    """The learning rate is constant: with a schedule, more steps would change it from the first step."""
     level = (*QUIET, "--model.optim.lr_scheduler_type", "constant", "--model.optim.warmup_ratio", "0")
     assert fit(*level, "--run.name", "whole") == 0
     assert fit(*level, "--trainer.max_steps", str(steps)) == 0
@@ -143,7 +142,7 @@ def test_more_steps_continue_too(steps: int, in_tmp: Path, fit: Fit) -> None:
     assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in weights(whole).items())
 
 
-def test_more_epochs_continue_a_finished_run(in_tmp: Path, fit: Fit) -> None:
+def test_a_higher_max_epochs_continues_a_finished_run(in_tmp: Path, fit: Fit) -> None:
     few = ("--model.evaluation.rows", "0", "--trainer.max_epochs", "1")
     assert fit(*few) == 0
     run = only_run(in_tmp)
@@ -151,11 +150,11 @@ def test_more_epochs_continue_a_finished_run(in_tmp: Path, fit: Fit) -> None:
     assert fit(*few[:2], "--trainer.max_epochs", "2", "--ckpt_path", str(run)) == 0
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 4
     after = (run / "metrics.csv").read_text().splitlines()[1:]
-    assert after[: len(before)] == before  # the earlier lines are kept
+    assert after[: len(before)] == before  # the earlier log is complete
     assert len(after) > len(before)
 
 
-def test_settings_on_the_command_line_override_the_checkpoints(in_tmp: Path, fit: Fit) -> None:
+def test_optimizer_settings_come_from_the_command_line_and_not_from_the_checkpoint(in_tmp: Path, fit: Fit) -> None:
     short = (
         "--model.evaluation.rows",
         "0",
@@ -173,7 +172,7 @@ def test_settings_on_the_command_line_override_the_checkpoints(in_tmp: Path, fit
     assert (group["initial_lr"], group["weight_decay"], tuple(group["betas"])) == (5e-4, 0.25, (0.8, 0.9))
 
 
-def test_other_batches_of_equal_optimizer_steps_resume_at_the_same_step(
+def test_other_batches_of_the_same_steps_resume_at_the_same_step(
     uninterrupted: Path, in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_dropout = ("--model.lora.dropout", "0")
@@ -195,7 +194,7 @@ def test_other_batches_of_equal_optimizer_steps_resume_at_the_same_step(
         assert float(logged(run)[step]) == pytest.approx(float(loss), rel=1e-4)
 
 
-def test_optimizer_steps_of_another_size_restart_the_epoch_with_a_warning(
+def test_steps_of_another_size_start_the_epoch_again_and_say_so(
     in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RuntimeError, match="crashed on purpose"):
@@ -207,10 +206,10 @@ def test_optimizer_steps_of_another_size_restart_the_epoch_with_a_warning(
     )
     checkpoint = read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 7 + 10
-    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 20  # the schedule is completed
+    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 20  # the schedule is complete
 
 
-def test_a_run_of_other_rows_is_refused_with_the_difference(
+def test_a_resume_with_other_rows_is_refused_with_the_difference(
     trained: Path, in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(only_run(trained), in_tmp / "runs" / "demo" / "kept"))
@@ -225,4 +224,34 @@ def test_a_run_of_other_rows_is_refused_with_the_difference(
         assert fit(*checkpoint, setting, value) == 2, setting
         assert words in capsys.readouterr().err
     assert only_run(in_tmp) == run
-    assert len(list(run.glob("config*.yaml"))) == 1  # other commands read the newest
+    assert len(list(run.glob("config*.yaml"))) == 1  # other commands read the newest config
+
+
+def test_a_resume_reads_and_hashes_the_checkpoint_once_and_compares_the_model_once(
+    trained: Path, in_tmp: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the command line checks it before the model is loaded, and Lightning loads it afterwards."""
+    run = Path(shutil.copytree(only_run(trained), in_tmp / "runs" / "demo" / "kept"))
+    hashed, compared, opened = [], [], []
+    has_right_checksum, check_settings = checkpoint_file._has_right_checksum, model_identity.check_settings
+    path_open = Path.open
+
+    def note_hash(file: Any) -> bool:
+        hashed.append(Path(file.name).name)
+        return has_right_checksum(file)
+
+    def note_comparison(*args: Any) -> None:
+        compared.append(args)
+        check_settings(*args)
+
+    def note_open(path: Path, *args: Any, **kwargs: Any) -> Any:
+        opened.extend([path.name] if path.suffix == ".ckpt" else [])
+        return path_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_file, "_has_right_checksum", note_hash)
+    monkeypatch.setattr(model_identity, "check_settings", note_comparison)
+    monkeypatch.setattr(Path, "open", note_open)
+    last = str(run / "checkpoints" / "last.ckpt")
+    assert fit("--ckpt_path", last, "--trainer.max_epochs", "3") == 0
+    assert hashed == opened == ["last.ckpt", "best.ckpt"]  # the second for the table at the end
+    assert len(compared) == 1

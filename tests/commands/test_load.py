@@ -1,4 +1,4 @@
-"""Saved, reloaded, merged and exported: whatever is trained, the model says the same."""
+"""A model gives the same logits after saving and loading, after merging, and after export."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ VARIANTS: dict[str, LoraSettings | None] = {
     "full": None,
     "plain": LoraSettings(rank=4),
     "dora": LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}),
-    # Drawn at random, so that another start would show
+    # Its initial adapters are random, so that other ones would show
     "pissa": LoraSettings(rank=4, target_modules="all-linear", peft={"init_lora_weights": "pissa_niter_2"}),
 }
 PATTERNS = {"rank_pattern": {"q_proj": 6, r"layers\.1\..*k_proj": 2}, "alpha_pattern": {"o_proj": 3.5}}
@@ -39,10 +39,10 @@ RARER: dict[str, LoraSettings | None] = {
     ),
     "parameters": LoraSettings(rank=4, peft={"target_parameters": ["mlp.gate_proj.weight"]}),
 }
-# Rows of the matrix: more than the 547 ids, none for the two tags, and what that becomes
+# Vocabulary sizes: more than the 547 ids; without room for the two tags; the latter after resizing
 ROOM, NONE, GROWN = 640, 545, 576
 
-Saved = tuple[Path, torch.Tensor]  # a run's folder, and what the model said when it was saved
+Saved = tuple[Path, torch.Tensor]  # a run folder, and the logits of the model when it was saved
 IDS = torch.tensor([[5, 300, 545, 7, 12, 546, 9, 545]])
 
 
@@ -55,7 +55,7 @@ def logits(model: Any) -> torch.Tensor:
 
 @pytest.fixture
 def saved(tmp_path: Path, make_batch: Callable[..., Any]) -> Callable[..., Saved]:
-    """Trains a model for a few steps and leaves the folder of a run, as `fit` does."""
+    """Train a model for a few steps and write a run folder, as `fit` does."""
 
     def make(kind: str, lora: LoraSettings | None, vocabulary: int = ROOM, **more: Any) -> Saved:
         base = tmp_path / "base"
@@ -89,7 +89,7 @@ def saved(tmp_path: Path, make_batch: Callable[..., Any]) -> Callable[..., Saved
 @pytest.mark.parametrize("vocabulary", [ROOM, NONE], ids=["room", "no room"])
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
 @pytest.mark.parametrize("lora", VARIANTS.values(), ids=VARIANTS)
-def test_the_reloaded_and_the_merged_model_say_the_same(
+def test_the_loaded_and_the_merged_model_give_the_same_logits(
     lora: LoraSettings | None, kind: str, vocabulary: int, saved: Callable[..., Saved], tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -111,7 +111,7 @@ ADAPTERS = {**{name: lora for name, lora in VARIANTS.items() if lora}, **RARER}
 
 
 @pytest.mark.parametrize("lora", ADAPTERS.values(), ids=ADAPTERS)
-def test_the_adapter_on_the_base_as_it_is_says_the_same(
+def test_the_exported_adapter_on_its_base_gives_the_same_logits(
     lora: LoraSettings, saved: Callable[..., Saved], tmp_path: Path
 ) -> None:
     from peft import PeftModel
@@ -127,7 +127,7 @@ def test_the_adapter_on_the_base_as_it_is_says_the_same(
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied"])
-def test_an_adapter_for_a_base_without_room_says_how_to_make_it(
+def test_the_card_of_an_adapter_says_how_to_resize_a_base_that_is_too_small(
     kind: str, saved: Callable[..., Saved], tmp_path: Path
 ) -> None:
     from peft import PeftModel
@@ -143,10 +143,10 @@ def test_an_adapter_for_a_base_without_room_says_how_to_make_it(
 
 
 @needs_bitsandbytes
-def test_what_was_trained_against_four_bits_goes_into_whole_weights(
+def test_adapters_of_a_4_bit_base_are_merged_into_the_full_base(
     saved: Callable[..., Saved], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where bitsandbytes is not installed; what is exported says what the adapters say on the whole base."""
+    """Also without bitsandbytes. The export gives the logits of the adapters on the full base."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -171,7 +171,7 @@ def test_what_was_trained_against_four_bits_goes_into_whole_weights(
         load_run(str(run), None, "runs")
 
 
-def test_a_half_precision_base_gives_the_same_residual_again(saved: Callable[..., Saved]) -> None:
+def test_a_half_precision_base_gives_the_same_logits_after_loading(saved: Callable[..., Saved]) -> None:
     run, said = saved("qwen2", VARIANTS["pissa"], dtype="bfloat16")
     net = load_run(str(run), None, "runs").tuner.net
     assert net is not None

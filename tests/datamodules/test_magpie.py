@@ -6,14 +6,14 @@ import pytest
 from datamodules.batches.loader import PlanLoader
 from datamodules.magpie import MagpieDataModule
 from datamodules.rows.sources import MixedSource
-from datamodules.text.malformed import MalformedPolicy
-from datamodules.text.response import Columns, Tags
+from datamodules.text.example import Columns
 from datamodules.text.steps import StepSettings
+from datamodules.text.tags import Tags
 from errors import UserError
 
 
 def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **settings: Any) -> MagpieDataModule:
-    """A data module with a trainer that stands after `done` batches."""
+    """A data module with a trainer after `done` batches."""
     few: dict[str, Any] = {"train_rows": 40, "val_rows": 10, "num_workers": 0, "cache_dir": str(tmp_path)}
     module = MagpieDataModule(**few | settings)
     module.batches_done = lambda: done
@@ -38,7 +38,7 @@ def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("packing", ["none", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, packing: str) -> None:
+def test_the_loader_continues_at_the_position_of_training(tmp_path: Any, workers: int, packing: str) -> None:
     settings: dict[str, Any] = {"packing": packing}
     first, second = (rows(data(tmp_path, done=done, **settings).train_dataloader()) for done in (0, 10))
     assert len(first) == len(second) == 10
@@ -47,17 +47,17 @@ def test_the_loader_goes_on_where_training_stands(tmp_path: Any, workers: int, p
         assert rows(data(tmp_path, done=done, num_workers=workers, **settings).train_dataloader()) == rest
 
 
-def test_what_a_fit_cannot_train_on_is_said_in_the_validation_that_it_begins_with(tmp_path: Any) -> None:
+def test_the_first_validation_of_a_fit_refuses_an_impossible_plan_of_the_epochs(tmp_path: Any) -> None:
     module = data(tmp_path, packing="packed")
-    module.tokens_per_step, module.epochs, module._cut_for = 10, None, None
-    module.setup("validate")  # a command of its own has nothing to train
+    module.tokens_per_step, module.epochs, module._planned_for = 10, None, None
+    module.setup("validate")  # the validate command trains nothing
     assert module.epochs is None
     module.trains = True
     with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one pack"):
         module.setup("validate")
 
 
-def test_how_epochs_are_cut_is_said_once(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_plan_of_the_epochs_is_printed_once(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="thinkwright"):
         module = data(tmp_path, packing="packed")
         module.setup("fit")
@@ -65,44 +65,44 @@ def test_how_epochs_are_cut_is_said_once(tmp_path: Any, caplog: pytest.LogCaptur
     assert module.epochs is not None and module.epochs.line() in caplog.text
 
 
-def test_evaluation_takes_rows_in_order_with_or_without_workers(tmp_path: Any) -> None:
+def test_evaluation_takes_rows_in_order_with_and_without_workers(tmp_path: Any) -> None:
     for workers in (0, 2):
         loader = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()
         assert [batch.indices for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_fewer_rows_than_asked_for_are_used_and_said(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shortage_of_rows_is_printed_and_the_rows_are_used(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     row = '{{"instruction": "Ask {}", "response": "<think>a</think>b"}}\n'
     (tmp_path / "few.jsonl").write_text("".join(map(row.format, range(50))))
     with caplog.at_level("INFO", logger="thinkwright"):
         module = data(tmp_path, source=str(tmp_path / "few.jsonl"), train_rows=100, val_rows=None, heldout_ratio=0.3)
     assert 20 < len(module.splits["train"]) < 50
-    assert "data.train_rows: 100 asked for" in caplog.text
-    assert "left out 0" in caplog.text
+    assert "data.train_rows: 100 requested" in caplog.text
+    assert "dropped 0" in caplog.text
 
 
-def test_sources_are_mixed_each_with_settings_of_its_own(tmp_path: Any) -> None:
+def test_each_source_of_a_mix_has_its_own_settings(tmp_path: Any) -> None:
     (tmp_path / "long.jsonl").write_text(
         "".join(f'{{"instruction": "Ask {i}", "response": "<think>a</think>b"}}\n' for i in range(90))
     )
     (tmp_path / "short.jsonl").write_text("".join(f'{{"q": "Say {i}", "a": "c"}}\n' for i in range(400)))
     long = MixedSource(str(tmp_path / "long.jsonl"), weight=1)
-    columns, untidy = Columns(instruction="q", response="a"), MalformedPolicy(no_thought="keep")
-    short = MixedSource(str(tmp_path / "short.jsonl"), weight=4, columns=columns, untidy=untidy)
+    columns, overrides = Columns(instruction="q", response="a"), {"no_thought": "keep"}
+    short = MixedSource(str(tmp_path / "short.jsonl"), weight=4, columns=columns, malformed_overrides=overrides)
     module = data(tmp_path, mix=[long, short], train_rows=100, val_rows=20)
-    assert module.report.by_source == {str(tmp_path / "long.jsonl"): 24, str(tmp_path / "short.jsonl"): 96}
+    assert module.stats.by_source == {str(tmp_path / "long.jsonl"): 24, str(tmp_path / "short.jsonl"): 96}
 
 
-def test_outcomes_have_their_texts_and_touch_no_cache(tmp_path: Any) -> None:
+def test_processed_examples_have_their_texts_and_write_no_cache(tmp_path: Any) -> None:
     module = MagpieDataModule(train_rows=40, val_rows=10, cache_dir=str(tmp_path / "cache"))
-    seen = list(module.outcomes(limit=7))
-    assert len(seen) == module.report.read == 7
-    assert all(outcome.thoughts and outcome.answer and outcome.raw for outcome, _, _ in seen)
+    seen = list(module.processed_examples(limit=7))
+    assert len(seen) == module.stats.read == 7
+    assert all(example.thoughts and example.answer and example.raw for example, _, _ in seen)
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("policy", ["truncate", "truncate_thoughts"])
-def test_cutting_rows_is_warned_of(policy: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncation_prints_a_warning(policy: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="thinkwright"):
         data(tmp_path, max_length=100, overlong=policy)
     assert f"warning: data.overlong {policy}" in caplog.text
@@ -114,9 +114,11 @@ def test_cutting_rows_is_warned_of(policy: Any, tmp_path: Any, caplog: pytest.Lo
         ({"mix": []}, "names no source"),
         ({"mix": [MixedSource("builtin", 1.0), MixedSource("builtin-plain")]}, "some sources have a weight"),
         ({"source_tags": Tags("<a>", "<a>")}, "data.source_tags"),
-        ({"steps": StepSettings(min_chars=-1)}, "data.steps.min_chars"),
+        ({"steps": StepSettings(markers=[" "])}, "data.steps.markers"),
+        ({"malformed_overrides": {"no_thougt": "keep"}}, r"data\.malformed_overrides: .*Did you mean no_thought\?"),
+        ({"mix": [MixedSource("builtin", malformed_overrides={"nested": "mend"})]}, "data.malformed_overrides.nested"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused_at_construction(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         MagpieDataModule(**settings)

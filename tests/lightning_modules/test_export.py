@@ -20,7 +20,7 @@ CARD = Card("assets/tiny-qwen", None, {"loss": 0.5, "answer_match": 0.9, "answer
 
 @pytest.fixture
 def trained(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> Callable[..., ThinkTuner]:
-    """A tuner on a base of some kind, with adapters and rows that are not as they started."""
+    """A tuner on a base of some kind, with random adapters and new-token embeddings."""
 
     def make(kind: str, lora: LoraSettings | None = None) -> ThinkTuner:
         base = tmp_path / f"base-{kind}"
@@ -45,7 +45,7 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_merged_model_says_what_the_trained_one_says(
+def test_the_merged_model_gives_the_logits_of_the_trained_one(
     kind: str, trained: Callable[..., ThinkTuner], tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -68,7 +68,7 @@ def test_the_merged_model_says_what_the_trained_one_says(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_peft_opens_the_adapter_and_says_the_same(
+def test_peft_opens_the_adapter_and_gives_the_same_logits(
     kind: str, trained: Callable[..., ThinkTuner], tmp_path: Path
 ) -> None:
     from peft import PeftModel
@@ -87,7 +87,7 @@ def test_peft_opens_the_adapter_and_says_the_same(
     torch.testing.assert_close(logits(again.merge_and_unload(), ids), before, rtol=1e-4, atol=1e-4)
 
 
-def test_full_fine_tuning_exports_too_and_has_no_adapter(tmp_path: Path) -> None:
+def test_a_fully_trained_model_is_exported_and_has_no_adapter(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     tuner = ThinkTuner(lora=None)
@@ -101,7 +101,7 @@ def test_full_fine_tuning_exports_too_and_has_no_adapter(tmp_path: Path) -> None
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids), before)
 
 
-def test_an_export_that_breaks_off_leaves_no_folder(
+def test_an_interrupted_export_leaves_no_folder(
     trained: Callable[..., ThinkTuner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuner = trained("qwen2")
@@ -150,9 +150,7 @@ R1 = (
     "setting", ["instruction", "chat", "r1", "<|im_start|>Ask: {{ instruction }}<|im_end|>\nSay: "]
 )
 @pytest.mark.parametrize("system", [None, 'Be brief. Don\'t say "no".'])
-def test_the_exported_tokenizer_gives_the_ids_that_were_trained_on(
-    setting: str, system: str | None, tmp_path: Path
-) -> None:
+def test_the_exported_tokenizer_gives_the_ids_of_training(setting: str, system: str | None, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     full = AutoTokenizer.from_pretrained(TINY)
@@ -174,7 +172,7 @@ def test_the_exported_tokenizer_gives_the_ids_that_were_trained_on(
         assert tokenizer.open_id not in ours
 
 
-def test_the_card_names_base_and_figures(trained: Callable[..., ThinkTuner], tmp_path: Path) -> None:
+def test_the_model_card_has_base_and_figures(trained: Callable[..., ThinkTuner], tmp_path: Path) -> None:
     export_merged(trained("qwen2"), TEMPLATE, tmp_path / "out", CARD, torch.float32)
     card = (tmp_path / "out" / "README.md").read_text()
     for words in ("base_model: assets/tiny-qwen", "| right answers | 90.0 % |", "| easy | 100.0 % |", "`best.ckpt`"):

@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 
 from datamodules.prepare import cache as module
 from datamodules.prepare.cache import prepare, shortfall
-from datamodules.prepare.pass_over_sources import Part, Quotas
-from datamodules.prepare.stats import Report
+from datamodules.prepare.mix import Part
+from datamodules.prepare.pass_over_sources import Quotas
+from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.sources import open_source
 from datamodules.text.segments import Role
@@ -35,29 +37,29 @@ def rows(count: int, **more: object) -> list[dict[str, object]]:
     ]
 
 
-def part(path: Path, data: list[dict[str, object]], **recipe: Any) -> Part:
+def part(path: Path, data: list[dict[str, object]], **config: Any) -> Part:
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
-    return Part(open_source(str(path), None, "train", 0.25, 0), ProcessingConfig(TEMPLATE, **recipe))
+    return Part(open_source(str(path), None, "train", 0.25, 0), ProcessingConfig(TEMPLATE, **config))
 
 
 @pytest.fixture
-def made(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> Callable[..., tuple[Path, Report]]:
+def made(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> Callable[..., tuple[Path, DataStats]]:
     """Prepares one part into a cache of the test's own."""
 
-    def run(one: Part, quotas: Quotas = ALL, num_proc: int = 1, near: float | None = 0.8) -> tuple[Path, Report]:
+    def run(one: Part, quotas: Quotas = ALL, num_proc: int = 1, near: float | None = 0.8) -> tuple[Path, DataStats]:
         return prepare([one], tiny_tokenizer, quotas, near, tmp_path / "cache", num_proc)
 
     return run
 
 
-def test_prepared_rows_are_what_the_tokenizer_gives(
-    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, made: Callable[..., tuple[Path, Report]]
+def test_prepared_rows_have_the_ids_of_the_tokenizer(
+    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, made: Callable[..., tuple[Path, DataStats]]
 ) -> None:
-    folder, report = made(part(tmp_path / "a.jsonl", rows(700)))
+    folder, stats = made(part(tmp_path / "a.jsonl", rows(700)))
     train, val = TokenDataset(folder / "train.arrow"), TokenDataset(folder / "val.arrow")
-    assert len(train) == report.kept["train"] > 512  # more than one record batch
-    assert len(train) + len(val) == report.read == 700
-    assert train.lengths.sum() == report.tokens["train"]
+    assert len(train) == stats.kept["train"] > 512  # more than one record batch
+    assert len(train) + len(val) == stats.read == 700
+    assert train.lengths.sum() == stats.tokens["train"]
     last = train[len(train) - 1]
     assert tiny_tokenizer.decode(last.ids.tolist()).endswith(f"c {last.row_id[1:]}<|im_end|>")
     assert last.ids.dtype == np.int32
@@ -66,21 +68,21 @@ def test_prepared_rows_are_what_the_tokenizer_gives(
     assert last.index == len(train) - 1
 
 
-def test_a_second_time_costs_nothing_and_any_change_counts(
-    tmp_path: Path, made: Callable[..., tuple[Path, Report]], monkeypatch: pytest.MonkeyPatch
+def test_equal_rows_are_prepared_once_and_any_change_prepares_anew(
+    tmp_path: Path, made: Callable[..., tuple[Path, DataStats]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = part(tmp_path / "a.jsonl", rows(40))
-    first, report = made(one)
+    first, stats = made(one)
     monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("prepared again"))
-    assert made(one) == (first, report)
+    assert made(one) == (first, stats)
     assert made(one, num_proc=2)[0] == first
     monkeypatch.undo()
     others = [
-        made(replace(one, recipe=ProcessingConfig(TEMPLATE, **change)))[0]
+        made(replace(one, config=ProcessingConfig(TEMPLATE, **change)))[0]
         for change in (
             {"max_length": 256},
             {"steps": StepSettings(split="none")},
-            {"steps": StepSettings(min_chars=5)},
+            {"steps": StepSettings(split="paragraph")},
             {"where": {"tokens": {"min": 1}}},
             {"overlong": "truncate"},
         )
@@ -91,8 +93,37 @@ def test_a_second_time_costs_nothing_and_any_change_counts(
     assert len({first, *others}) == 9
 
 
-def test_a_preparation_that_breaks_off_leaves_nothing(
-    tmp_path: Path, made: Callable[..., tuple[Path, Report]], monkeypatch: pytest.MonkeyPatch
+CODE = [path for room in module.ROOMS for path in sorted((module.PACKAGE / room).glob("*.py"))]
+
+
+def test_a_change_in_any_file_of_the_preparing_rooms_prepares_anew(
+    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(module.PACKAGE, tmp_path / "datamodules", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "datamodules")
+    one = part(tmp_path / "a.jsonl", rows(1))
+
+    def name() -> str:
+        return module.fingerprint([one], tiny_tokenizer, ALL, None)
+
+    before = name()
+    assert len(CODE) > 20
+    for path in (tmp_path / "datamodules" / path.relative_to(Path(module.__file__).parent.parent) for path in CODE):
+        text = path.read_text()
+        path.write_text(text + "# changed\n")
+        assert name() != before, path
+        path.write_text(text)
+    assert name() == before
+
+
+def test_every_module_that_preparing_imports_is_in_these_rooms() -> None:
+    script = "import sys, datamodules.prepare.cache; print(*(m for m in sys.modules if m.startswith('datamodules.')))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {name.split(".")[1] for name in found.split()} == set(module.ROOMS)
+
+
+def test_an_interrupted_preparation_leaves_nothing(
+    tmp_path: Path, made: Callable[..., tuple[Path, DataStats]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = part(tmp_path / "a.jsonl", rows(2_000))
 
@@ -115,8 +146,8 @@ from datamodules.magpie import MagpieDataModule
 from errors import UserError
 try:
     data = MagpieDataModule(source=sys.argv[1], cache_dir=sys.argv[2], train_rows=None, val_rows=None, num_proc=1)
-    folder, report = data._prepare("fit")
-    print(folder.name, report.read)
+    folder, stats = data._prepare("fit")
+    print(folder.name, stats.read)
 except UserError as error:
     sys.exit(f"error: {{error}}")
 """
@@ -128,7 +159,7 @@ def preparing(source: Path, cache: Path, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
-def test_one_that_was_killed_is_not_taken_for_whole_and_is_cleared_away(tmp_path: Path) -> None:
+def test_a_killed_preparation_never_looks_complete_and_is_deleted(tmp_path: Path) -> None:
     one = part(tmp_path / "a.jsonl", rows(60_000))
     assert one.source.name
     killed = preparing(tmp_path / "a.jsonl", tmp_path / "cache")
@@ -136,14 +167,14 @@ def test_one_that_was_killed_is_not_taken_for_whole_and_is_cleared_away(tmp_path
         assert killed.poll() is None
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert not list((tmp_path / "cache").glob("*/report.json"))
+    assert not list((tmp_path / "cache").glob("*/stats.json"))
     again = preparing(tmp_path / "a.jsonl", tmp_path / "cache")
     out, err = again.communicate()
     assert out.endswith(" 60000\n"), err
     assert not list((tmp_path / "cache").glob(".preparing-*"))
 
 
-def test_runs_that_start_at_once_prepare_once(
+def test_runs_that_start_together_prepare_once(
     tmp_path: Path, tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = part(tmp_path / "a.jsonl", rows(300))
@@ -155,7 +186,7 @@ def test_runs_that_start_at_once_prepare_once(
         write(*args)
 
     monkeypatch.setattr(module, "_write", counted)
-    found: list[tuple[Path, Report]] = []
+    found: list[tuple[Path, DataStats]] = []
     threads = [
         threading.Thread(target=lambda: found.append(prepare([one], tiny_tokenizer, ALL, None, tmp_path / "cache")))
         for _ in range(4)
@@ -166,10 +197,10 @@ def test_runs_that_start_at_once_prepare_once(
         thread.join()
     assert len(found) == 4
     assert len(writes) == 1
-    assert all(asdict(report) == asdict(found[0][1]) for _, report in found)
+    assert all(asdict(stats) == asdict(found[0][1]) for _, stats in found)
 
 
-def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_cache(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_incomplete_folder(tmp_path: Path) -> None:
     part(tmp_path / "a.jsonl", rows(20_000))
 
     def small_files() -> None:
@@ -195,28 +226,31 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_cache(tmp_path: Pat
         ([], "is empty"),
     ],
 )
-def test_data_that_leaves_nothing_is_refused(
-    tmp_path: Path, made: Callable[..., tuple[Path, Report]], data: list[dict[str, object]], message: str
+def test_data_without_a_kept_row_is_refused(
+    tmp_path: Path, made: Callable[..., tuple[Path, DataStats]], data: list[dict[str, object]], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         made(part(tmp_path / "a.jsonl", data))
 
 
-def test_a_where_that_keeps_nothing_is_named(tmp_path: Path, made: Callable[..., tuple[Path, Report]]) -> None:
-    with pytest.raises(UserError, match=r"data\.where: .*leaves no row for train of 9 read \(9 where: difficulty\)"):
-        made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), where={"difficulty": ["hard"]}))
-    with pytest.raises(UserError, match=r"data\.where: 'dificulty' is no column.*Did you mean difficulty\?"):
-        made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), where={"dificulty": ["easy"]}))
+def test_filters_that_keep_nothing_are_named(tmp_path: Path, made: Callable[..., tuple[Path, DataStats]]) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"data\.filters: .*leaves no row for train of 9 read \(9 data\.filters\.difficulty is not met\)",
+    ):
+        made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), filters={"difficulty": ["hard"]}))
+    with pytest.raises(UserError, match=r"data\.filters: 'dificulty' is no column.*Did you mean difficulty\?"):
+        made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), filters={"dificulty": ["easy"]}))
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"data.cache_dir"):
         prepare([part(tmp_path / "a.jsonl", rows(40))], tiny_tokenizer, ALL, None, tmp_path / "file" / "cache")
 
 
-def test_a_shortfall_is_said() -> None:
-    report = Report(read=50, kept={"train": 30, "val": 4})
-    assert list(shortfall(report, {"train": 40, "val": None})) == [
-        "data.train_rows: 40 asked for, 30 of 50 rows read survive; using those"
+def test_a_shortfall_is_printed() -> None:
+    stats = DataStats(read=50, kept={"train": 30, "val": 4})
+    assert list(shortfall(stats, {"train": 40, "val": None})) == [
+        "data.train_rows: 40 requested, 30 kept of 50 read; using these"
     ]

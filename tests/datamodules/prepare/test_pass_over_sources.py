@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from datamodules.prepare import pass_over_sources as module
-from datamodules.prepare.pass_over_sources import Part, PassOverSources, Quotas
+from datamodules.prepare.mix import Part
+from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
 from datamodules.rows.files import Row
 from datamodules.rows.sources import HeldOut, Source, open_source
 from datamodules.tokens.process import ProcessedExample, ProcessingConfig
@@ -26,23 +27,23 @@ def part(name: str, count: int, weight: float | None = None, **row: Any) -> Part
     return Part(Source(name, name, HeldOut(0.25, 0), rows), ProcessingConfig(TEMPLATE), weight)
 
 
-def sources(survey: PassOverSources) -> list[str]:
-    return [source for _, source, split in survey if split is not None]
+def sources(source_pass: PassOverSources) -> list[str]:
+    return [source for _, source, split in source_pass if split is not None]
 
 
-def test_it_ends_when_every_split_has_its_rows(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_the_pass_ends_when_every_split_is_full(tiny_tokenizer: ThinkTokenizer) -> None:
     endless = Part(open_source("builtin", None, "train", 0.1, 0), ProcessingConfig(TEMPLATE))
-    survey = PassOverSources([endless], tiny_tokenizer.encoder, {"train": 300, "val": 20}, 0.8)
-    assert len(list(survey)) == 320
-    assert survey.report.kept == {"train": 300, "val": 20}
-    assert survey.report.read < 1_600
+    source_pass = PassOverSources([endless], tiny_tokenizer.encoder, {"train": 300, "val": 20}, 0.8)
+    assert len(list(source_pass)) == 320
+    assert source_pass.stats.kept == {"train": 300, "val": 20}
+    assert source_pass.stats.read < 1_600
 
 
-def test_test_rows_come_after_those_of_validation(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_test_rows_follow_the_validation_rows(tiny_tokenizer: ThinkTokenizer) -> None:
     def ids(quotas: Quotas) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for outcome, _, split in PassOverSources([part("a", 400)], tiny_tokenizer.encoder, quotas):
-            found.setdefault(str(split), []).append(outcome.row_id)
+        for example, _, split in PassOverSources([part("a", 400)], tiny_tokenizer.encoder, quotas):
+            found.setdefault(str(split), []).append(example.row_id)
         return found
 
     one, two = ids({"train": 10, "val": 10}), ids({"val": 10, "test": 10})
@@ -50,46 +51,72 @@ def test_test_rows_come_after_those_of_validation(tiny_tokenizer: ThinkTokenizer
     assert not set(two["test"]) & (set(two["val"]) | set(one["train"]))
 
 
-def test_rows_of_a_side_that_is_full_are_neither_kept_nor_left_out(tiny_tokenizer: ThinkTokenizer) -> None:
-    survey = PassOverSources([part("a", 600)], tiny_tokenizer.encoder, {"train": None, "val": 3})
-    outcomes = list(survey)
-    assert survey.report.read == 600
-    assert len(outcomes) == sum(survey.report.kept.values()) < 600
-    assert not survey.report.dropped
+class CountedRow(dict[str, Any]):
+    """A row that counts how often each column is read."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.reads: Counter[str] = Counter()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.reads[key] += 1
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.reads[key] += 1
+        return super().__getitem__(key)
 
 
-def test_any_number_of_processes_gives_the_same(
+@pytest.mark.parametrize("texts", [False, True])
+def test_the_columns_of_a_row_are_read_once(tiny_tokenizer: ThinkTokenizer, texts: bool) -> None:
+    given = part("a", 40)
+    rows = [CountedRow(row) for row in given.source.rows()]
+    counted = replace(given, source=replace(given.source, rows=lambda: iter(rows)))
+    assert len(list(PassOverSources([counted], tiny_tokenizer.encoder, ALL, 0.8, texts=texts))) == 40
+    assert {count for row in rows for count in row.reads.values()} == {1}
+    assert all({"instruction", "response", "id"} <= row.reads.keys() for row in rows)
+
+
+def test_rows_of_a_full_side_are_neither_kept_nor_dropped(tiny_tokenizer: ThinkTokenizer) -> None:
+    source_pass = PassOverSources([part("a", 600)], tiny_tokenizer.encoder, {"train": None, "val": 3})
+    examples = list(source_pass)
+    assert source_pass.stats.read == 600
+    assert len(examples) == sum(source_pass.stats.kept.values()) < 600
+    assert not source_pass.stats.dropped
+
+
+def test_the_number_of_processes_does_not_change_the_result(
     tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 16)
-    monkeypatch.setattr(module, "ALONE", 1)
+    monkeypatch.setattr(module, "CHUNK", 16)
+    monkeypatch.setattr(module, "CHUNKS_HERE", 1)
     parts = [part("a", 300, 1.0), part("b", 300, 2.0)]
 
     def run(num_proc: int) -> tuple[list[tuple[str, str, str | None, list[int]]], dict[str, Any]]:
-        survey = PassOverSources(parts, tiny_tokenizer.encoder, {"train": 150, "val": 40}, 0.8, num_proc)
-        return [(o.row_id, s, split, o.ids.tolist()) for o, s, split in survey], asdict(survey.report)
+        source_pass = PassOverSources(parts, tiny_tokenizer.encoder, {"train": 150, "val": 40}, 0.8, num_proc)
+        return [(o.row_id, s, split, o.ids.tolist()) for o, s, split in source_pass], asdict(source_pass.stats)
 
     assert run(1) == run(2)
 
 
-def test_weights_are_those_of_the_rows_kept(tiny_tokenizer: ThinkTokenizer) -> None:
-    """However many of one source are left out, and only while every source has rows."""
+def test_weights_apply_to_the_kept_rows(tiny_tokenizer: ThinkTokenizer) -> None:
+    """Dropped rows of a source do not count, and the pass ends when one source is exhausted."""
     short = part("short", 2_000, 4.0)
     long = part("long", 2_000, 1.0)
-    half = replace(long, recipe=replace(long.recipe, where={"id": list(range(0, 2_000, 2))}))
+    half = replace(long, config=replace(long.config, filters={"id": list(range(0, 2_000, 2))}))
     found = sources(PassOverSources([half, short], tiny_tokenizer.encoder, {"train": 500, "val": 100}))
     assert Counter(found) == {"long": 120, "short": 480}
     assert Counter(found[:50]) == {"long": 10, "short": 40}
-    survey = PassOverSources([part("few", 30, 1.0), part("many", 2_000, 3.0)], tiny_tokenizer.encoder, ALL)
-    assert Counter(sources(survey)) == {"few": 30, "many": 90}
+    source_pass = PassOverSources([part("few", 30, 1.0), part("many", 2_000, 3.0)], tiny_tokenizer.encoder, ALL)
+    assert Counter(sources(source_pass)) == {"few": 30, "many": 90}
 
 
-def test_without_weights_each_source_gives_all(tiny_tokenizer: ThinkTokenizer) -> None:
-    survey = PassOverSources([part("few", 3), part("many", 70)], tiny_tokenizer.encoder, ALL)
-    assert Counter(sources(survey)) == {"few": 3, "many": 70} == survey.report.by_source
+def test_without_weights_each_source_gives_all_rows(tiny_tokenizer: ThinkTokenizer) -> None:
+    source_pass = PassOverSources([part("few", 3), part("many", 70)], tiny_tokenizer.encoder, ALL)
+    assert Counter(sources(source_pass)) == {"few": 3, "many": 70} == source_pass.stats.by_source
 
 
-def test_near_duplicates_do_not_cross_the_border_and_are_counted(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_near_duplicates_on_the_other_side_are_dropped_and_counted(tiny_tokenizer: ThinkTokenizer) -> None:
     text = " ".join(WORDS * 3)
 
     def rows() -> Iterator[Row]:
@@ -99,24 +126,24 @@ def test_near_duplicates_do_not_cross_the_border_and_are_counted(tiny_tokenizer:
 
     def kept(near: float | None, comparable: bool = True) -> tuple[dict[str, int], dict[str, int]]:
         source = Source("x", "x", lambda row, _: row["id"] % 4 == 0, rows, comparable)
-        survey = PassOverSources([Part(source, ProcessingConfig(TEMPLATE))], tiny_tokenizer.encoder, ALL, near)
-        list(survey)
-        return survey.report.kept, survey.report.dropped
+        source_pass = PassOverSources([Part(source, ProcessingConfig(TEMPLATE))], tiny_tokenizer.encoder, ALL, near)
+        list(source_pass)
+        return source_pass.stats.kept, source_pass.stats.dropped
 
     assert kept(None) == kept(0.8, comparable=False) == ({"train": 30, "val": 10}, {})
     assert kept(0.8) == ({"train": 0, "val": 10}, {"near duplicate of a held-out instruction": 30})
 
 
 def test_rows_without_an_instruction_are_counted(tiny_tokenizer: ThinkTokenizer) -> None:
-    survey = PassOverSources([part("a", 3, instruction=None)], tiny_tokenizer.encoder, ALL)
+    source_pass = PassOverSources([part("a", 3, instruction=None)], tiny_tokenizer.encoder, ALL)
     reason = "instruction or response is not a text"
-    assert [(outcome.reason, split) for outcome, _, split in survey] == [(reason, None)] * 3
-    assert survey.report.dropped_ids == {reason: ["0", "1", "2"]}
+    assert [(example.reason, split) for example, _, split in source_pass] == [(reason, None)] * 3
+    assert source_pass.stats.dropped_ids == {reason: ["0", "1", "2"]}
 
 
-def test_a_process_that_dies_is_said(tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ALONE", 0)
-    monkeypatch.setattr(module, "_examine", _die)
+def test_a_killed_process_is_reported(tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNKS_HERE", 0)
+    monkeypatch.setattr(module, "_process_in_worker", _die)
     with pytest.raises(UserError, match=r"data\.num_proc: '2' .*lack of memory.*Give a smaller number"):
         list(PassOverSources([part("a", 300)], tiny_tokenizer.encoder, ALL, num_proc=2))
 
@@ -127,8 +154,8 @@ def _die(*_: object) -> list[ProcessedExample]:
     os._exit(9)
 
 
-def test_an_endless_source_of_which_nothing_is_kept_comes_to_an_end(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_an_endless_source_without_a_kept_row_is_given_up(tiny_tokenizer: ThinkTokenizer) -> None:
     source = open_source("builtin", None, "train", 0.1, 0)
-    part = Part(source, ProcessingConfig(TEMPLATE, where={"difficulty": ["gigantic"]}))
-    with pytest.raises(UserError, match=r"data\.where: .*where: difficulty"):
+    part = Part(source, ProcessingConfig(TEMPLATE, filters={"difficulty": ["gigantic"]}))
+    with pytest.raises(UserError, match=r"data\.filters: .*data\.filters\.difficulty is not met"):
         list(PassOverSources([part], tiny_tokenizer.encoder, {"train": 3, "val": 3}))

@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.prepare.stats import ENOUGH, LENGTHS, NAMED, STEP_EDGES, TOKEN_EDGES, Report
+from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, LENGTHS, STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.text.segments import Role
-from datamodules.tokens.process import CUT, OVERLONG, SHORTENED, UNSUPERVISED, ProcessedExample
+from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, UNSUPERVISED, ProcessedExample
 
 
-def outcome(length: int = 100, closes_at: int = 60, steps: int = 2, notes: tuple[str, ...] = ()) -> ProcessedExample:
-    """A row of which only the sizes count."""
+def sized(length: int = 100, closes_at: int = 60, steps: int = 2, notes: tuple[str, ...] = ()) -> ProcessedExample:
+    """An example with only its sizes."""
     return ProcessedExample("a", length=length, closes_at=closes_at, steps=steps, notes=notes)
 
 
-def measured(*outcomes: ProcessedExample) -> Report:
-    report = Report(read=len(outcomes))
-    for one in outcomes:
-        report.measure(one)
-    return report
+def measured(*examples: ProcessedExample) -> DataStats:
+    stats = DataStats(read=len(examples))
+    for one in examples:
+        stats.measure(one)
+    return stats
 
 
 def tokens(*roles: Role) -> ProcessedExample:
@@ -34,12 +34,10 @@ def tokens(*roles: Role) -> ProcessedExample:
 ROW = (Role.PROMPT, Role.PROMPT, Role.TAG_OPEN, Role.THOUGHT, Role.TAG_CLOSE, Role.ANSWER, Role.ANSWER, Role.END)
 
 
-def test_the_table_has_shares_of_rows_whole_and_of_thinking_rows_closed() -> None:
-    report = measured(
-        outcome(512, 512), outcome(513, 100), outcome(9_000, 8_193), outcome(9_000, 8_192), outcome(40, 0, steps=0)
-    )
-    assert (report.tokenized, report.thinking) == (5, 4)
-    assert list(report.length_table()) == [
+def test_the_table_has_ratios_of_rows_that_fit_and_of_rows_whose_thoughts_fit() -> None:
+    stats = measured(sized(512, 512), sized(513, 100), sized(9_000, 8_193), sized(9_000, 8_192), sized(40, 0, steps=0))
+    assert (stats.tokenized, stats.thinking) == (5, 4)
+    assert list(stats.length_table()) == [
         (512, 2 / 5, 2 / 4),
         (1024, 3 / 5, 2 / 4),
         (2048, 3 / 5, 2 / 4),
@@ -48,10 +46,10 @@ def test_the_table_has_shares_of_rows_whole_and_of_thinking_rows_closed() -> Non
     ]
 
 
-def test_a_table_of_no_rows_has_no_shares_and_suggests_nothing() -> None:
-    assert list(Report().length_table()) == [(length, 0.0, 0.0) for length in LENGTHS]
-    assert Report().suggested_length() is None
-    no_thoughts = measured(outcome(10, 0, steps=0))
+def test_a_table_of_no_rows_has_ratios_of_zero_and_no_suggestion() -> None:
+    assert list(DataStats().length_table()) == [(length, 0.0, 0.0) for length in LENGTHS]
+    assert DataStats().suggested_length() is None
+    no_thoughts = measured(sized(10, 0, steps=0))
     assert next(iter(no_thoughts.length_table())) == (512, 1.0, 0.0)
 
 
@@ -66,8 +64,8 @@ def test_a_table_of_no_rows_has_no_shares_and_suggests_nothing() -> None:
         ([513], 1024),
     ],
 )
-def test_the_suggested_length_keeps_nine_rows_in_ten_whole(lengths: list[int], suggested: int) -> None:
-    assert measured(*map(outcome, lengths)).suggested_length() == suggested
+def test_the_suggested_length_fits_nine_rows_in_ten(lengths: list[int], suggested: int) -> None:
+    assert measured(*map(sized, lengths)).suggested_length() == suggested
 
 
 sizes = st.lists(st.tuples(st.integers(1, 20_000), st.floats(0, 1), st.integers(0, 600)), min_size=1, max_size=40)
@@ -76,135 +74,135 @@ sizes = st.lists(st.tuples(st.integers(1, 20_000), st.floats(0, 1), st.integers(
 @settings(deadline=None)
 @given(sizes)
 def test_the_counts_are_those_of_the_rows(rows: list[tuple[int, float, int]]) -> None:
-    outcomes = [outcome(length, int(share * length) if steps else 0, steps) for length, share, steps in rows]
-    report = measured(*outcomes)
-    thinking = [one for one in outcomes if one.closes_at]
-    for length, whole, closed in report.length_table():
-        assert whole == sum(one.length <= length for one in outcomes) / len(outcomes)
+    examples = [sized(length, int(ratio * length) if steps else 0, steps) for length, ratio, steps in rows]
+    stats = measured(*examples)
+    thinking = [one for one in examples if one.closes_at]
+    for length, whole, closed in stats.length_table():
+        assert whole == sum(one.length <= length for one in examples) / len(examples)
         assert closed == sum(one.closes_at <= length for one in thinking) / max(len(thinking), 1)
     for edges, bars, values in (
-        (TOKEN_EDGES, report.lengths, [one.length for one in outcomes]),
-        (STEP_EDGES, report.steps, [one.steps for one in outcomes]),
+        (TOKEN_EDGES, stats.lengths, [one.length for one in examples]),
+        (STEP_EDGES, stats.steps, [one.steps for one in examples]),
     ):
         lows = (-1, *edges)
         highs = (*edges, 10**9)
         assert bars == [sum(low < value <= high for value in values) for low, high in zip(lows, highs, strict=True)]
-    suggested = report.suggested_length()
-    shares = {length: whole for length, whole, _ in report.length_table()}
+    suggested = stats.suggested_length()
+    ratios = {length: whole for length, whole, _ in stats.length_table()}
     assert suggested is not None
-    assert shares[suggested] >= ENOUGH or suggested == LENGTHS[-1]
-    assert all(share < ENOUGH for length, share in shares.items() if length < suggested)
+    assert ratios[suggested] >= ENOUGH or suggested == LENGTHS[-1]
+    assert all(ratio < ENOUGH for length, ratio in ratios.items() if length < suggested)
 
 
-def test_rows_left_out_are_counted_by_reason_and_the_first_few_named() -> None:
-    report = Report()
-    for i in range(NAMED + 2):
-        report.drop("bad", f"row-{i}")
-    report.drop(UNSUPERVISED, "the one")
-    assert report.dropped == {"bad": NAMED + 2, UNSUPERVISED: 1}
-    assert report.dropped_ids == {"bad": [f"row-{i}" for i in range(NAMED)], UNSUPERVISED: ["the one"]}
-    lines = report.lines(512)
-    assert f"  left out {NAMED + 2}: bad (row-0, row-1, row-2, row-3, row-4, …)" in lines
-    assert f"  left out 1: {UNSUPERVISED} (the one)" in lines
-    assert lines[0].endswith(f"left out {NAMED + 3}")
+def test_dropped_rows_are_counted_by_reason_and_the_first_few_are_named() -> None:
+    stats = DataStats()
+    for i in range(IDS_PER_REASON + 2):
+        stats.drop("bad", f"row-{i}")
+    stats.drop(UNSUPERVISED, "the one")
+    assert stats.dropped == {"bad": IDS_PER_REASON + 2, UNSUPERVISED: 1}
+    assert stats.dropped_ids == {"bad": [f"row-{i}" for i in range(IDS_PER_REASON)], UNSUPERVISED: ["the one"]}
+    lines = stats.lines(512)
+    assert f"  dropped {IDS_PER_REASON + 2}: bad (row-0, row-1, row-2, row-3, row-4, …)" in lines
+    assert f"  dropped 1: {UNSUPERVISED} (the one)" in lines
+    assert lines[0].endswith(f"dropped {IDS_PER_REASON + 3}")
 
 
-def test_as_many_as_are_named_are_all_of_them() -> None:
-    report = Report()
-    for i in range(NAMED):
-        report.drop("bad", str(i))
-    assert f"  left out {NAMED}: bad (0, 1, 2, 3, 4)" in report.lines(512)
+def test_no_ellipsis_follows_if_all_rows_are_named() -> None:
+    stats = DataStats()
+    for i in range(IDS_PER_REASON):
+        stats.drop("bad", str(i))
+    assert f"  dropped {IDS_PER_REASON}: bad (0, 1, 2, 3, 4)" in stats.lines(512)
 
 
-def test_the_reason_of_most_rows_comes_first() -> None:
-    report = Report()
+def test_the_most_frequent_reason_comes_first() -> None:
+    stats = DataStats()
     for reason in ("rare", "often", "often"):
-        report.drop(reason, "a")
-    assert [line for line in report.lines(512) if "left out" in line][1:] == [
-        "  left out 2: often (a, a)",
-        "  left out 1: rare (a)",
+        stats.drop(reason, "a")
+    assert [line for line in stats.lines(512) if "dropped" in line][1:] == [
+        "  dropped 2: often (a, a)",
+        "  dropped 1: rare (a)",
     ]
 
 
-def test_rows_kept_are_counted_by_split_source_note_and_role() -> None:
-    report = Report(read=4)
+def test_kept_rows_are_counted_by_split_source_note_and_role() -> None:
+    stats = DataStats(read=4)
     short = tokens(Role.PROMPT, Role.ANSWER, Role.END)
     noted = tokens(*ROW)
     noted.notes = ("no opening tag (repaired)", "Windows line ends (kept)")
-    report.keep(noted, "train", "a.jsonl")
-    report.keep(noted, "train", "b.jsonl")
-    report.keep(short, "val", "a.jsonl")
-    assert report.kept == {"train": 2, "val": 1}
-    assert report.tokens == {"train": 16, "val": 3}
-    assert report.supervised_tokens == {"train": 12, "val": 2}
-    assert report.by_source == {"a.jsonl": 2, "b.jsonl": 1}
-    assert report.notes == {"no opening tag (repaired)": 2, "Windows line ends (kept)": 2}
-    assert report.role_tokens == {"prompt": 5, "tag_open": 2, "thought": 2, "tag_close": 2, "answer": 5, "end": 3}
-    lines = report.lines(512)
-    assert lines[0] == "data: 4 rows read, kept 2 train, 1 val; left out 0"
+    stats.keep(noted, "train", "a.jsonl")
+    stats.keep(noted, "train", "b.jsonl")
+    stats.keep(short, "val", "a.jsonl")
+    assert stats.kept == {"train": 2, "val": 1}
+    assert stats.tokens == {"train": 16, "val": 3}
+    assert stats.supervised_tokens == {"train": 12, "val": 2}
+    assert stats.by_source == {"a.jsonl": 2, "b.jsonl": 1}
+    assert stats.notes == {"no opening tag (repaired)": 2, "Windows line ends (kept)": 2}
+    assert stats.role_tokens == {"prompt": 5, "tag_open": 2, "thought": 2, "tag_close": 2, "answer": 5, "end": 3}
+    lines = stats.lines(512)
+    assert lines[0] == "data: 4 rows read, kept 2 train, 1 val; dropped 0"
     assert "  from a.jsonl 2, b.jsonl 1" in lines
     assert "  kept 2 with Windows line ends (kept)" in lines and "  kept 2 with no opening tag (repaired)" in lines
 
 
-def test_a_cut_row_is_measured_as_it_was_and_kept_as_it_is() -> None:
+def test_a_truncated_row_is_measured_before_and_counted_after_truncation() -> None:
     cut = tokens(*ROW[:5])
     cut.length = 700
-    report = measured(cut)
-    report.keep(cut, "train", "a")
-    assert report.tokens == {"train": 5}
-    assert next(iter(report.length_table()))[1] == 0.0
+    stats = measured(cut)
+    stats.keep(cut, "train", "a")
+    assert stats.tokens == {"train": 5}
+    assert next(iter(stats.length_table()))[1] == 0.0
 
 
-def test_one_source_needs_no_names() -> None:
-    report = Report()
-    report.keep(tokens(*ROW), "train", "a.jsonl")
-    assert not any("from" in line for line in report.lines(512))
+def test_a_single_source_is_not_named() -> None:
+    stats = DataStats()
+    stats.keep(tokens(*ROW), "train", "a.jsonl")
+    assert not any("from" in line for line in stats.lines(512))
 
 
 def test_the_lines_show_the_table() -> None:
-    lines = measured(outcome(600, 500), outcome(100, 90), outcome(10, 0, steps=0)).lines(512)
-    table = [line.split() for line in lines if line.startswith(("  tokens", "  rows", "  thinking"))]
+    lines = measured(sized(600, 500), sized(100, 90), sized(10, 0, steps=0)).lines(512)
+    table = [line.split() for line in lines if line.startswith(("  tokens", "  rows"))]
     assert table == [
         ["tokens", "512", "1,024", "2,048", "4,096", "8,192"],
-        ["rows", "whole", "67%", "100%", "100%", "100%", "100%"],
-        ["thinking", "rows", "with", "their", "end", *["100%"] * 5],
+        ["rows", "that", "fit", "67%", "100%", "100%", "100%", "100%"],
+        ["rows", "whose", "thoughts", "fit", *["100%"] * 5],
     ]
-    shown = [line for line in lines if line.startswith(("  tokens", "  rows", "  thinking"))]
+    shown = [line for line in lines if line.startswith(("  tokens", "  rows"))]
     assert len({len(line) for line in shown}) == 1
 
 
-@pytest.mark.parametrize("found", ["left out", SHORTENED, CUT])
-def test_a_longer_max_length_is_suggested_where_rows_are_too_long(found: str) -> None:
-    report = measured(*[outcome(600)] * 10)
+@pytest.mark.parametrize("found", ["dropped", THOUGHTS_TRUNCATED, END_TRUNCATED])
+def test_a_longer_max_length_is_suggested_for_overlong_rows(found: str) -> None:
+    stats = measured(*[sized(600)] * 10)
     suggestion = "  data.max_length is 256; 1,024 would suit these rows"
-    assert suggestion not in report.lines(256)
-    if found == "left out":
-        report.drop(OVERLONG, "a")
+    assert suggestion not in stats.lines(256)
+    if found == "dropped":
+        stats.drop(OVERLONG, "a")
     else:
         noted = tokens(*ROW)
         noted.notes = (found,)
-        report.keep(noted, "train", "a")
-    assert report.lines(256)[-1] == suggestion
-    assert not any("would suit" in line for line in report.lines(1024))
+        stats.keep(noted, "train", "a")
+    assert stats.lines(256)[-1] == suggestion
+    assert not any("would suit" in line for line in stats.lines(1024))
 
 
-def test_a_report_comes_back_from_json() -> None:
-    report = measured(outcome(600, 500), outcome(100, 0, steps=0))
-    report.drop(OVERLONG, "a")
-    report.drop("not valid UTF-8", "\ufffd")
+def test_stats_come_back_from_json() -> None:
+    stats = measured(sized(600, 500), sized(100, 0, steps=0))
+    stats.drop(OVERLONG, "a")
+    stats.drop("not valid UTF-8", "\ufffd")
     noted = tokens(*ROW)
     noted.notes = ("no opening tag (repaired)",)
-    report.keep(noted, "train", "a.jsonl")
-    again = Report(**json.loads(json.dumps(asdict(report))))
-    assert again == report
-    assert again.lines(64) == report.lines(64)
-    again.measure(outcome())
+    stats.keep(noted, "train", "a.jsonl")
+    again = DataStats(**json.loads(json.dumps(asdict(stats))))
+    assert again == stats
+    assert again.lines(64) == stats.lines(64)
+    again.measure(sized())
     again.drop(OVERLONG, "b")
-    assert again.lengths != report.lengths and report.dropped_ids[OVERLONG] == ["a"]
+    assert again.lengths != stats.lengths and stats.dropped_ids[OVERLONG] == ["a"]
 
 
-def test_reports_share_no_counts() -> None:
-    one = Report()
-    one.measure(outcome())
+def test_two_stats_share_no_counts() -> None:
+    one = DataStats()
+    one.measure(sized())
     one.drop("bad", "a")
-    assert Report() == Report(read=0) and Report() != one
+    assert DataStats() == DataStats(read=0) and DataStats() != one

@@ -4,7 +4,7 @@ from itertools import islice
 import pytest
 
 from datamodules.rows import builtin
-from datamodules.text.response import Columns, example
+from datamodules.text.example import Columns, parse_example
 
 MAGPIE = {
     "conversation_id",
@@ -90,7 +90,7 @@ def test_wording_does_not_make_a_problem_another_one() -> None:
 
 def test_think_rows_parse_into_one_thought_and_a_short_answer() -> None:
     for position, row in enumerate(islice(builtin.rows(0), 500)):
-        parsed = example(row, Columns(), position)
+        parsed = parse_example(Columns().read(row, position))
         assert len(parsed.thoughts) == 1
         assert len(parsed.answer.strip()) < 20
         assert not parsed.notes

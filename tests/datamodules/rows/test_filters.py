@@ -56,9 +56,9 @@ def test_conditions_on_columns(where: dict[str, Any] | None, passes: bool) -> No
 
 def test_the_reason_names_the_first_condition_not_met() -> None:
     selection = Filters({"language": "EN", "difficulty": "easy", "tokens": {"max": 10}, "steps": [1, 2]})
-    assert selection.of_row(ROW) == "where: difficulty"
-    assert selection.of_size(11, 3) == "where: tokens"
-    assert selection.of_size(10, 3) == "where: steps"
+    assert selection.of_row(ROW) == "data.filters.difficulty is not met"
+    assert selection.of_size(11, 3) == "data.filters.tokens is not met"
+    assert selection.of_size(10, 3) == "data.filters.steps is not met"
     assert selection.of_size(10, 2) is None
 
 
@@ -74,7 +74,7 @@ def test_a_range_includes_both_its_ends(low: int, high: int, value: int) -> None
 def test_a_list_keeps_exactly_its_values(values: list[Any], data: st.DataObject) -> None:
     selection = pickle.loads(pickle.dumps(Filters({"x": values})))  # as worker processes get it
     assert selection.of_row({"x": data.draw(st.sampled_from(values))}) is None
-    assert selection.of_row({"x": "".join(map(str, values)) + "!"}) == "where: x"
+    assert selection.of_row({"x": "".join(map(str, values)) + "!"}) == "data.filters.x is not met"
 
 
 def test_missing_columns_are_named_with_those_there_are() -> None:

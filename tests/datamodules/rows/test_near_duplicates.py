@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.rows.near_duplicates import DedupIndex, rows_per_band, signature
+from datamodules.rows.near_duplicates import DedupIndex, band_length, signature
 from datamodules.rows.sources import HeldOut
 from errors import UserError
 from tests.conftest import ROOT
@@ -137,7 +137,7 @@ def test_a_pair_is_found_behind_others_that_share_its_wording() -> None:
 
 @given(st.floats(0.05, 1.0))
 def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_are_as_short_as_can_be(threshold: float) -> None:
-    band = rows_per_band(threshold)
+    band = band_length(threshold)
     assert band == 1 or 1 - (1 - threshold**band) ** (128 // band) >= 0.9
 
 

@@ -43,20 +43,20 @@ def test_reading_a_part_costs_a_part(tmp_path: Path) -> None:
 
 def test_identity_changes_with_the_file_and_the_split_and_is_stable(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl")
-    before = opened(path).identity
-    assert opened(path).identity == before
-    assert opened(path, seed=1).identity != before
+    before = opened(path).fingerprint
+    assert opened(path).fingerprint == before
+    assert opened(path, seed=1).fingerprint != before
     write_jsonl(path, ROWS[:20])
-    assert opened(path).identity != before
+    assert opened(path).fingerprint != before
 
 
 def test_identity_changes_with_the_bytes_though_size_and_time_are_the_same(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl")
-    before, stat = opened(path).identity, path.stat()
+    before, stat = opened(path).fingerprint, path.stat()
     path.write_text(path.read_text().replace("Answer 29", "Answer 92"))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
-    assert opened(path).identity != before
+    assert opened(path).fingerprint != before
 
 
 def test_an_instruction_is_on_one_side_however_it_is_spaced() -> None:

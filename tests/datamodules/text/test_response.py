@@ -1,56 +1,46 @@
-"""Responses in every shape that models write, taken apart by every policy there is, and put together again."""
+"""Responses in every shape that models write, taken apart under every policy, and joined again."""
 
 import random
-from dataclasses import fields
 from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.text.example import Example
 from datamodules.text.malformed import SHAPES, MalformedPolicy, MalformedResponse
-from datamodules.text.response import Columns, Example, Span, Tags, example, parse, unparse
-from datamodules.text.segments import Role, Segment, render
+from datamodules.text.response import Passage, parse, unparse
+from datamodules.text.segments import Role, render
 from datamodules.text.steps import StepSettings
 from errors import UserError
 from tests.conftest import REAL_ROWS, TEMPLATE
 
-ROW = {
-    "instruction": "2 + 2?",
-    "response": "<think>\nEasy.\n</think>\n\n4",
-    "difficulty": "easy",
-    "conversation_id": "a1",
-}
-LENIENT = MalformedPolicy(
-    missing_open="repair", unclosed="repair", no_thought="keep", empty_thought="keep", no_answer="keep",
-    text_before="keep", lone_close="keep", nested="keep", tags_in_code="keep", windows_lines="keep",
-    odd_lines="keep", damaged="keep", repetition="keep",
-)  # fmt: skip
+LENIENT = MalformedPolicy.of("keep")
 FENCE = "```html\n<think>x</think>\n```"
 
 
-def thought(text: str) -> Span:
-    return Span(text, thought=True)
+def thought(text: str) -> Passage:
+    return Passage(text, thought=True)
 
 
-def plain(text: str) -> Span:
-    return Span(text, thought=False)
+def plain(text: str) -> Passage:
+    return Passage(text, thought=False)
 
 
-def untidy(**policies: Any) -> MalformedPolicy:
-    return MalformedPolicy(**policies)
+def policy(**overrides: str) -> MalformedPolicy:
+    return MalformedPolicy.of("repair", overrides)
 
 
-def rendered(spans: tuple[Span, ...], tags: Tags = Tags()) -> str:  # noqa: B008 (frozen)
-    """What a model is shown of a response in single-think mode, tags as they are spelled."""
+def rendered(passages: tuple[Passage, ...], tags: Tags = Tags()) -> str:  # noqa: B008 (frozen)
+    """The text of a response as the model sees it in single-think mode."""
     written = {Role.TAG_OPEN: tags.open, Role.TAG_CLOSE: tags.close, Role.END: ""}
-    segments = render(Example("0", "all", "Hi", spans), TEMPLATE, StepSettings(split="none"))
+    segments = render(Example("Hi", passages), TEMPLATE, StepSettings(split="none"))
     return "".join(written.get(piece.role, piece.text) for piece in segments if piece.role != Role.PROMPT)
 
 
 @pytest.mark.parametrize(
-    ("response", "spans"),
+    ("response", "passages"),
     [
         ("<think>\nA. B.\n</think>\n\nx = 7", (thought("\nA. B.\n"), plain("\n\nx = 7"))),
         ("<think>a</think><think>b</think>c", (thought("a"), thought("b"), plain("c"))),
@@ -64,12 +54,12 @@ def rendered(spans: tuple[Span, ...], tags: Tags = Tags()) -> str:  # noqa: B008
         ("<think>a\rb\x0bc</think>4\u3000", (thought("a\rb\x0bc"), plain("4\u3000"))),
     ],
 )
-def test_well_formed_responses_are_taken_apart_and_put_together(response: str, spans: tuple[Span, ...]) -> None:
-    assert parse(response) == (spans, ())
-    assert unparse(spans) == rendered(spans) == response
+def test_well_formed_responses_are_taken_apart_and_joined_again(response: str, passages: tuple[Passage, ...]) -> None:
+    assert parse(response) == (passages, ())
+    assert unparse(passages) == rendered(passages) == response
 
 
-# shape, policy, response, spans; the policies of other shapes that a response has are in `ALSO`
+# shape, action, response, passages; `ALSO` has the actions of further shapes in a response
 KEPT_OR_REPAIRED = [
     ("missing_open", "repair", "I add.\n</think>\n\n4", (thought("I add.\n"), plain("\n\n4"))),
     ("missing_open", "repair", "a</think>b<think>c</think>d", (thought("a"), plain("b"), thought("c"), plain("d"))),
@@ -117,38 +107,32 @@ ALSO: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("shape", "policy", "response", "spans"), KEPT_OR_REPAIRED, ids=lambda value: repr(value)[:40])
-def test_an_untidy_shape_is_kept_or_repaired_as_its_policy_says(
-    shape: str, policy: str, response: str, spans: tuple[Span, ...]
+@pytest.mark.parametrize(
+    ("shape", "action", "response", "passages"), KEPT_OR_REPAIRED, ids=lambda value: repr(value)[:40]
+)
+def test_a_malformed_shape_is_kept_or_repaired_by_its_action(
+    shape: str, action: str, response: str, passages: tuple[Passage, ...]
 ) -> None:
-    found, notes = parse(response, Tags(), untidy(**{shape: policy}, **ALSO.get(shape, {})))
-    assert found == spans
-    assert f"{SHAPES[shape]} ({'repaired' if policy == 'repair' else 'kept'})" in notes
-    if policy == "keep":
-        assert unparse(spans) in (response, f"<think>{response}")
+    found, notes = parse(response, Tags(), policy(**{shape: action}, **ALSO.get(shape, {})))
+    assert found == passages
+    assert f"{SHAPES[shape].description} ({'repaired' if policy == 'repair' else 'kept'})" in notes
+    if action == "keep":
+        assert unparse(passages) in (response, f"<think>{response}")
     assert rendered(found) == unparse(found)
 
 
 @pytest.mark.parametrize(
     ("shape", "response"), sorted({(shape, response) for shape, _, response, _ in KEPT_OR_REPAIRED}), ids=str
 )
-def test_an_untidy_shape_is_dropped_with_its_name_and_setting(shape: str, response: str) -> None:
+def test_a_malformed_shape_is_dropped_with_its_name_and_setting(shape: str, response: str) -> None:
     with pytest.raises(MalformedResponse) as refused:
-        parse(response, Tags(), untidy(**{**vars(LENIENT), shape: "drop"}))
-    assert str(refused.value) == f"{SHAPES[shape]} (data.untidy.{shape})"
+        parse(response, Tags(), MalformedPolicy.of("keep", {shape: "drop"}))
+    assert str(refused.value) == f"{SHAPES[shape].description} (data.malformed_overrides.{shape})"
 
 
-def test_every_policy_of_every_shape_is_tried_above() -> None:
-    policies = {name: set(get_args(hint)) for name, hint in get_type_hints(MalformedPolicy).items()}
-    tried = {name: {"drop"} | {policy for shape, policy, _, _ in KEPT_OR_REPAIRED if shape == name} for name in SHAPES}
-    assert tried == policies
-
-
-def test_what_is_neither_kept_nor_repaired_by_default() -> None:
-    dropped = {field.name for field in fields(MalformedPolicy) if field.default == "drop"}
-    assert dropped == {
-        "unclosed", "no_thought", "empty_thought", "no_answer", "lone_close", "nested", "damaged", "repetition"
-    }  # fmt: skip
+def test_every_action_of_every_shape_is_tried_above() -> None:
+    tried = {name: {"drop"} | {action for shape, action, _, _ in KEPT_OR_REPAIRED if shape == name} for name in SHAPES}
+    assert tried == {name: set(shape.actions) for name, shape in SHAPES.items()}
 
 
 @pytest.mark.parametrize(
@@ -158,42 +142,46 @@ def test_what_is_neither_kept_nor_repaired_by_default() -> None:
         (" \n\u2028", {}, "empty response"),
         ("<think>a\ud800</think>4", {}, "not valid UTF-8"),
         ("<think>a</think>4\udcff", {}, "not valid UTF-8"),
-        ("<think>on and on", {}, "think block never closed (data.untidy.unclosed)"),
-        ("<think>a</think>b<think>c", {}, "think block never closed (data.untidy.unclosed)"),
-        ("<think>", vars(LENIENT) | {"empty_thought": "repair"}, "nothing left to learn"),
-        ("</think>\n", vars(LENIENT) | {"empty_thought": "repair"}, "nothing left to learn"),
-        ("<think>a</think>", {}, "no answer after the thoughts (data.untidy.no_answer)"),
-        ("<think>a", {"unclosed": "repair"}, "no answer after the thoughts (data.untidy.no_answer)"),
-        ("<think> ", {"unclosed": "repair"}, "empty think block (data.untidy.empty_thought)"),
-        ("</think>4", {}, "empty think block (data.untidy.empty_thought)"),
-        ("<think>a</think>b</think>\n", {}, "closing tag without an opening one (data.untidy.lone_close)"),
-        ("<think>a<think>b</think>4", {}, "think block inside a think block (data.untidy.nested)"),
-        ("<think>a<think>b</think>4", {"nested": "keep"}, "think block never closed (data.untidy.unclosed)"),
-        ("a\r\nb", {"no_thought": "drop"}, "no think block (data.untidy.no_thought)"),
+        ("<think>on and on", {}, "think block never closed (data.malformed_overrides.unclosed)"),
+        ("<think>a</think>b<think>c", {}, "think block never closed (data.malformed_overrides.unclosed)"),
+        ("<think>", LENIENT.actions | {"empty_thought": "repair"}, "no text left after repairs"),
+        ("</think>\n", LENIENT.actions | {"empty_thought": "repair"}, "no text left after repairs"),
+        ("<think>a</think>", {}, "no answer after the thoughts (data.malformed_overrides.no_answer)"),
+        ("<think>a", {"unclosed": "repair"}, "no answer after the thoughts (data.malformed_overrides.no_answer)"),
+        ("<think> ", {"unclosed": "repair"}, "empty think block (data.malformed_overrides.empty_thought)"),
+        ("</think>4", {}, "empty think block (data.malformed_overrides.empty_thought)"),
+        ("<think>a</think>b</think>\n", {}, "closing tag without an opening one (data.malformed_overrides.lone_close)"),
+        ("<think>a<think>b</think>4", {}, "think block inside a think block (data.malformed_overrides.nested)"),
+        (
+            "<think>a<think>b</think>4",
+            {"nested": "keep"},
+            "think block never closed (data.malformed_overrides.unclosed)",
+        ),
+        ("a\r\nb", {"no_thought": "drop"}, "no think block (data.malformed_overrides.no_thought)"),
     ],
 )
-def test_responses_are_refused_with_their_reason(response: str, policies: dict[str, Any], reason: str) -> None:
+def test_responses_are_dropped_with_their_reason(response: str, policies: dict[str, Any], reason: str) -> None:
     with pytest.raises(MalformedResponse) as refused:
-        parse(response, Tags(), untidy(**policies))
+        parse(response, Tags(), policy(**policies))
     assert str(refused.value) == reason
 
 
-def test_all_that_is_untidy_is_noted_once() -> None:
-    spans, notes = parse(
-        "a\r\n</think>b</think></think>\ufffd\u2028", Tags(), untidy(lone_close="keep", damaged="keep")
+def test_every_malformed_shape_is_noted_once() -> None:
+    passages, notes = parse(
+        "a\r\n</think>b</think></think>\ufffd\u2028", Tags(), policy(lone_close="keep", damaged="keep")
     )
-    assert spans == (thought("a\r\n"), plain("b</think></think>\ufffd\u2028"))
+    assert passages == (thought("a\r\n"), plain("b</think></think>\ufffd\u2028"))
     assert notes == (
         "Windows line ends (kept)",
         "U+2028, U+2029 or U+0085 as line ends (kept)",
-        "U+FFFD, a character that was lost (kept)",
+        "U+FFFD in place of a lost character (kept)",
         "no opening tag (repaired)",
         "closing tag without an opening one (kept)",
     )
 
 
 @pytest.mark.parametrize(
-    ("response", "spans"),
+    ("response", "passages"),
     [
         # a fence that the thought leaves open would take the closing tag for code, up to a fence of the answer
         ("<think>a\n```\nb</think>\n```\nc\n```\n", (thought("a\n```\nb"), plain("\n```\nc\n```\n"))),
@@ -201,19 +189,19 @@ def test_all_that_is_untidy_is_noted_once() -> None:
         ("<think>a ` b</think>c ` d", (thought("a ` b"), plain("c ` d"))),
         ("<think>a ` b</think>\nc ` d", (thought("a ` b"), plain("\nc ` d"))),
         ("<think>a\n```\nb</think>c", (thought("a\n```\nb"), plain("c"))),
-        # not marks of the same length, hence no code
+        # marks of different length, hence no code
         ("<think>a `` b</think>c ` d", (thought("a `` b"), plain("c ` d"))),
         ("<think>a\n````\nb</think>c\n```\nd", (thought("a\n````\nb"), plain("c\n```\nd"))),
     ],
 )
-def test_a_closing_tag_counts_though_a_thought_left_code_open(response: str, spans: tuple[Span, ...]) -> None:
-    assert parse(response) == (spans, ())
+def test_a_closing_tag_counts_after_unclosed_code(response: str, passages: tuple[Passage, ...]) -> None:
+    assert parse(response) == (passages, ())
 
 
 def test_code_fences_end_at_windows_line_ends_too() -> None:
     response = "<think>a</think>\r\n```\r\n<think>\r\n```\r\nb"
-    spans, notes = parse(response)
-    assert spans == (thought("a"), plain("\r\n```\r\n<think>\r\n```\r\nb"))
+    passages, notes = parse(response)
+    assert passages == (thought("a"), plain("\r\n```\r\n<think>\r\n```\r\nb"))
     assert "think tags in code (kept)" in notes
 
 
@@ -226,31 +214,26 @@ OTHER_TAGS = [
 
 
 @pytest.mark.parametrize("tags", OTHER_TAGS, ids=lambda tags: tags.open)
-@pytest.mark.parametrize(("shape", "policy", "response", "spans"), KEPT_OR_REPAIRED, ids=lambda value: repr(value)[:40])
-def test_other_tags_are_read_as_these_are(
-    tags: Tags, shape: str, policy: str, response: str, spans: tuple[Span, ...]
+@pytest.mark.parametrize(
+    ("shape", "action", "response", "passages"), KEPT_OR_REPAIRED, ids=lambda value: repr(value)[:40]
+)
+def test_other_tags_are_read_like_think_tags(
+    tags: Tags, shape: str, action: str, response: str, passages: tuple[Passage, ...]
 ) -> None:
     def other(text: str) -> str:
         return text.replace("<think>", tags.open).replace("</think>", tags.close)
 
-    found, _ = parse(other(response), tags, untidy(**{shape: policy}, **ALSO.get(shape, {})))
-    assert found == tuple(Span(other(text), is_thought) for text, is_thought in spans)
+    found, _ = parse(other(response), tags, policy(**{shape: action}, **ALSO.get(shape, {})))
+    assert found == tuple(Passage(other(text), is_thought) for text, is_thought in passages)
 
 
-def test_only_the_tags_that_were_given_are_tags() -> None:
-    spans, _ = parse("[THINK]<think>a</think>[/THINK]<think>", Tags("[THINK]", "[/THINK]"))
-    assert spans == (thought("<think>a</think>"), plain("<think>"))
-
-
-@pytest.mark.parametrize("pair", [("<t>", "<t>"), ("", "</t>"), ("<t>", " "), ("<t>", "<t>>"), ("<<t>", "<t>")])
-def test_tags_that_cannot_be_told_apart_are_refused(pair: tuple[str, str]) -> None:
-    with pytest.raises(UserError, match=r"data\.tags"):
-        Tags(*pair).check("data.tags")
-    Tags(*reversed(("</t>", "<t>"))).check("data.tags")
+def test_only_the_given_tags_are_tags() -> None:
+    passages, _ = parse("[THINK]<think>a</think>[/THINK]<think>", Tags("[THINK]", "[/THINK]"))
+    assert passages == (thought("<think>a</think>"), plain("<think>"))
 
 
 def words(count: int, seed: int = 0) -> str:
-    """Text that says little but never the same: what a long honest thought packs like, at the worst."""
+    """Text with few words and no repetition, which compresses at least as well as a long honest thought."""
     chosen = random.Random(seed).choices("so then we add two to x and get y if it holds but wait no".split(), k=count)
     return " ".join(chosen)
 
@@ -271,16 +254,16 @@ def words(count: int, seed: int = 0) -> str:
     ids=["words", "open fences", "longer backticks", "open backticks", "code", "opens", "closes", "one", "space"],
 )
 def test_answers_of_300_000_characters_come_back(body: str) -> None:
-    """Patterns that are tried from everywhere to the end would take minutes here."""
+    """A pattern with quadratic time would take minutes here."""
     for response in (f"<think>{body}</think>{body}", f"<think>a</think>{body}", body):
-        spans, notes = parse(response, Tags(), LENIENT)
-        came_back = unparse(spans)
+        passages, notes = parse(response, Tags(), LENIENT)
+        came_back = unparse(passages)
         if "no opening tag (repaired)" in notes:
             came_back = came_back.removeprefix("<think>")
         if "think block never closed (repaired)" in notes:
             came_back = came_back.removesuffix("</think>")
         assert came_back == response
-        assert max(len(span.text) for span in spans) > 0
+        assert max(len(passage.text) for passage in passages) > 0
 
 
 def repeated(response: str) -> bool:
@@ -289,17 +272,17 @@ def repeated(response: str) -> bool:
 
 
 @pytest.mark.parametrize("period", [1, 7, 60, 300, 800])
-@pytest.mark.parametrize("where", ["thought", "answer", "between long texts"])
-def test_a_passage_over_and_over_is_found(period: int, where: str) -> None:
+@pytest.mark.parametrize("place", ["thought", "answer", "between long texts"])
+def test_a_repeated_text_is_found(period: int, place: str) -> None:
     passage = words(period)[:period]
     loop = passage * (16_384 // period)
-    before = words(5_000) if where == "between long texts" else "I add."
-    assert repeated(f"<think>{before}{loop}</think>4" if where != "answer" else f"<think>{before}</think>4{loop}")
+    before = words(5_000) if place == "between long texts" else "I add."
+    assert repeated(f"<think>{before}{loop}</think>4" if place != "answer" else f"<think>{before}</think>4{loop}")
     short = passage * (4_000 // period)
     assert not repeated(f"<think>{before}{short}</think>4")
 
 
-def test_a_text_that_goes_on_is_no_repetition() -> None:
+def test_a_long_text_is_no_repetition() -> None:
     assert not repeated(f"<think>{words(80_000)}</think>4")
     table = "\n".join(f"| {i} | {i * i} | {i**3} |" for i in range(5_000))
     assert not repeated(f"<think>\n{table}\n</think>{table}")
@@ -315,84 +298,79 @@ PIECES = st.lists(
     max_size=14,
 ).map("".join)  # fmt: skip
 POLICIES = st.builds(
-    MalformedPolicy, **{name: st.sampled_from(get_args(hint)) for name, hint in get_type_hints(MalformedPolicy).items()}
+    MalformedPolicy, st.fixed_dictionaries({name: st.sampled_from(shape.actions) for name, shape in SHAPES.items()})
 )
 REPAIRED_BY = {"<think>": "no opening tag (repaired)", "</think>": "think block never closed (repaired)"}
 
 
 def closed(response: str, notes: tuple[str, ...]) -> str:
-    """The response with the tags that were put at its ends."""
+    """The response with the repaired tags at its ends."""
     before, after = (tag if note in notes else "" for tag, note in REPAIRED_BY.items())
     return before + response + after
 
 
 @MANY
 @given(PIECES, POLICIES)
-def test_whatever_parses_comes_back_byte_for_byte_where_nothing_was_repaired(
-    response: str, untidy: MalformedPolicy
-) -> None:
+def test_an_unrepaired_response_comes_back_byte_for_byte(response: str, chosen: MalformedPolicy) -> None:
     try:
-        spans, notes = parse(response, Tags(), untidy)
+        passages, notes = parse(response, Tags(), chosen)
     except MalformedResponse:
         return
     repairs = {note for note in notes if note.endswith("(repaired)")} - set(REPAIRED_BY.values())
     if not repairs:
-        assert unparse(spans) == rendered(spans) == closed(response, notes)
+        assert unparse(passages) == rendered(passages) == closed(response, notes)
     for shape in SHAPES:
-        assert getattr(untidy, shape) != "drop" or not any(note.startswith(f"{SHAPES[shape]} (") for note in notes)
+        assert chosen.actions[shape] != "drop" or not any(
+            note.startswith(f"{SHAPES[shape].description} (") for note in notes
+        )
 
 
 @MANY
 @given(PIECES, POLICIES)
-def test_spans_are_what_the_policies_promise(response: str, untidy: MalformedPolicy) -> None:
+def test_passages_keep_the_promises_of_the_policy(response: str, chosen: MalformedPolicy) -> None:
     try:
-        spans, _ = parse(response, Tags(), untidy)
+        passages, _ = parse(response, Tags(), chosen)
     except MalformedResponse:
         return
-    assert spans
-    assert all(span.text for span in spans if not span.thought)
-    assert not any(a.thought is b.thought is False for a, b in pairwise(spans))
-    if untidy.empty_thought != "keep":
-        assert all(span.text.strip() for span in spans if span.thought)
-    if untidy.no_answer != "keep":
-        assert not spans[-1].thought and spans[-1].text.strip()
-    if untidy.text_before != "keep" and any(span.thought for span in spans):
-        assert spans[0].thought or not spans[0].text.strip() or untidy.empty_thought == "repair"
-    if untidy.windows_lines == "repair":
-        assert "\r\n" not in unparse(spans)
-    if untidy.odd_lines == "repair":
-        assert not set("\u2028\u2029\x85") & set(unparse(spans))
+    assert passages
+    assert all(passage.text for passage in passages if not passage.thought)
+    assert not any(a.thought is b.thought is False for a, b in pairwise(passages))
+    if chosen.actions["empty_thought"] != "keep":
+        assert all(passage.text.strip() for passage in passages if passage.thought)
+    if chosen.actions["no_answer"] != "keep":
+        assert not passages[-1].thought and passages[-1].text.strip()
+    if chosen.actions["text_before"] != "keep" and any(passage.thought for passage in passages):
+        assert passages[0].thought or not passages[0].text.strip() or chosen.actions["empty_thought"] == "repair"
+    if chosen.actions["windows_lines"] == "repair":
+        assert "\r\n" not in unparse(passages)
+    if chosen.actions["odd_lines"] == "repair":
+        assert not set("\u2028\u2029\x85") & set(unparse(passages))
 
 
-REPAIRING = MalformedPolicy(
-    **(
-        vars(LENIENT)
-        | {name: "repair" for name, hint in get_type_hints(MalformedPolicy).items() if "repair" in get_args(hint)}
-    )
-)
+REPAIRING = MalformedPolicy.of("keep", {name: "repair" for name, shape in SHAPES.items() if "repair" in shape.actions})
 
 
 @MANY
 @given(PIECES)
-def test_who_keeps_or_repairs_all_is_refused_only_what_holds_nothing(response: str) -> None:
+def test_a_policy_without_drop_refuses_only_responses_without_text(response: str) -> None:
     if not response.strip():
         with pytest.raises(MalformedResponse, match=r"^empty response$"):
             parse(response, Tags(), LENIENT)
         return
-    spans, notes = parse(response, Tags(), LENIENT)
-    assert unparse(spans) == closed(response, notes)
+    passages, notes = parse(response, Tags(), LENIENT)
+    assert unparse(passages) == closed(response, notes)
     if response.replace("<think>", "").replace("</think>", "").strip():
         parse(response, Tags(), REPAIRING)
     else:  # tags around nothing
-        with pytest.raises(MalformedResponse, match=r"^nothing left to learn$"):
+        with pytest.raises(MalformedResponse, match=r"^no text left after repairs$"):
             parse(response, Tags(), REPAIRING)
 
 
 def test_a_repaired_response_needs_no_repair() -> None:
     for _, _, response, _ in KEPT_OR_REPAIRED:
-        spans, _ = parse(response, Tags(), REPAIRING)
-        again, notes = parse(unparse(spans), Tags(), REPAIRING)
-        assert again == spans
+        passages, _ = parse(response, Tags(), REPAIRING)
+        again, notes = parse(unparse(passages), Tags(), REPAIRING)
+        assert again == passages
         assert not any(note.endswith("(repaired)") for note in notes)
 
 
@@ -401,9 +379,9 @@ def test_r1s_answers_come_back_byte_for_byte(r1_rows: list[dict[str, str]]) -> N
     counts: dict[str, int] = {}
     for row in r1_rows:
         try:
-            spans, notes = parse(row["response"])
+            passages, notes = parse(row["response"])
         except MalformedResponse as malformed:
-            spans, notes = (), (str(malformed),)
+            passages, notes = (), (str(malformed),)
         for note in notes:
             counts[note] = counts.get(note, 0) + 1
         if spans:

@@ -1,7 +1,7 @@
 import pytest
 
+from datamodules.text.example import Columns, parse_example
 from datamodules.text.malformed import MalformedPolicy
-from datamodules.text.response import Columns, example
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepSettings
 from tests.conftest import TEMPLATE
@@ -15,7 +15,7 @@ def roles_and_texts(segments: list[Segment]) -> list[tuple[str, str]]:
 
 
 def test_each_step_gets_a_block_and_the_answer_is_left_alone() -> None:
-    assert roles_and_texts(render(example(ROW, Columns(), 0), TEMPLATE, SENTENCES)) == [
+    assert roles_and_texts(render(parse_example(Columns().read(ROW, 0)), TEMPLATE, SENTENCES)) == [
         ("PROMPT", "### Instruction: Solve 2x + 3 = 7\n### Response: "),
         ("TAG_OPEN", ""),
         ("THOUGHT", "Subtract 3: 2x = 4."),
@@ -30,7 +30,7 @@ def test_each_step_gets_a_block_and_the_answer_is_left_alone() -> None:
 
 def test_without_splitting_a_block_is_kept_as_it_is() -> None:
     row = ROW | {"response": "<think>\n a. b. \n</think>c"}
-    assert roles_and_texts(render(example(row, Columns(), 0), TEMPLATE, WHOLE))[1:4] == [
+    assert roles_and_texts(render(parse_example(Columns().read(row, 0)), TEMPLATE, WHOLE))[1:4] == [
         ("TAG_OPEN", ""),
         ("THOUGHT", "\n a. b. \n"),
         ("TAG_CLOSE", ""),
@@ -40,7 +40,11 @@ def test_without_splitting_a_block_is_kept_as_it_is() -> None:
 @pytest.mark.parametrize("steps", [WHOLE, SENTENCES])
 def test_a_response_without_thoughts_is_an_answer(steps: StepSettings) -> None:
     row = {"instruction": "a", "response": "b. c."}
-    segments = render(example(row, Columns(), 0, untidy=MalformedPolicy(no_thought="keep")), TEMPLATE, steps)
+    segments = render(
+        parse_example(Columns().read(row, 0), policy=MalformedPolicy.of("repair", {"no_thought": "keep"})),
+        TEMPLATE,
+        steps,
+    )
     assert [segment.role for segment in segments] == [Role.PROMPT, Role.ANSWER, Role.END]
     assert segments[1].text == "b. c."
 

@@ -1,25 +1,27 @@
-"""What becomes of rows between the file and the model: left out with a reason, cut as asked for, never unbalanced."""
+"""Rows from the file to the model: dropped with a reason, truncated by the setting, never with unbalanced tags."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.prepare.stats import Report
+from datamodules.prepare.stats import DataStats
+from datamodules.text.example import Columns, RawExample
 from datamodules.text.malformed import MalformedPolicy
-from datamodules.text.response import Columns, Tags
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
+from datamodules.text.tags import Tags
 from datamodules.tokens.process import (
-    CUT,
+    END_TRUNCATED,
     OVERLONG,
-    SHORTENED,
+    THOUGHTS_TRUNCATED,
     UNSUPERVISED,
     Overlong,
     ProcessedExample,
     ProcessingConfig,
-    process_rows,
+    process,
 )
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
 from tests.conftest import TEMPLATE, TINY
@@ -34,23 +36,27 @@ def encoder(tiny_tokenizer: ThinkTokenizer) -> Encoder:
     return tiny_tokenizer.encoder
 
 
-def recipe(split: Any = "sentence", **others: Any) -> ProcessingConfig:
+def config(split: Any = "sentence", **others: Any) -> ProcessingConfig:
     return ProcessingConfig(TEMPLATE, StepSettings(split=split), **{"max_length": 512, **others})
 
 
+def raws(rows: Sequence[Row], columns: Columns = Columns()) -> list[RawExample]:  # noqa: B008 (never changed)
+    return [columns.read(row, position) for position, row in enumerate(rows)]
+
+
 def one(row: Row, given: ProcessingConfig, encoder: Encoder, **asked: bool) -> ProcessedExample:
-    (outcome,) = process_rows([(0, row)], given, encoder, **asked)
-    return outcome
+    (example,) = process(raws([row], given.columns), given, encoder, **asked)
+    return example
 
 
-def spelled(outcome: ProcessedExample, tokenizer: ThinkTokenizer) -> str:
-    return tokenizer.decode(outcome.ids.tolist())
+def spelled(result: ProcessedExample, tokenizer: ThinkTokenizer) -> str:
+    return tokenizer.decode(result.ids.tolist())
 
 
-def tags_balanced(outcome: ProcessedExample, tokenizer: ThinkTokenizer) -> bool:
-    """Whether tags take turns, each by its id and its role, with thoughts within and everything else without."""
+def tags_balanced(result: ProcessedExample, tokenizer: ThinkTokenizer) -> bool:
+    """Whether tags alternate in id and role, with thoughts inside and everything else outside."""
     inside = False
-    for token, role in zip(outcome.ids.tolist(), outcome.roles.tolist(), strict=True):
+    for token, role in zip(result.ids.tolist(), result.roles.tolist(), strict=True):
         if (token == tokenizer.open_id) != (role == Role.TAG_OPEN) or (token == tokenizer.close_id) != (
             role == Role.TAG_CLOSE
         ):
@@ -61,8 +67,8 @@ def tags_balanced(outcome: ProcessedExample, tokenizer: ThinkTokenizer) -> bool:
     return not inside
 
 
-def test_a_row_that_is_kept_has_its_tokens_and_sizes(tiny_tokenizer: ThinkTokenizer) -> None:
-    row = one(ROW | {"id": "r"}, recipe(), tiny_tokenizer.encoder)
+def test_a_kept_row_has_its_tokens_and_sizes(tiny_tokenizer: ThinkTokenizer) -> None:
+    row = one(ROW | {"id": "r"}, config(), tiny_tokenizer.encoder)
     assert (row.row_id, row.group, row.reason, row.notes) == ("r", "easy", None, ())
     assert spelled(row, tiny_tokenizer) == (
         "### Instruction: 2 + 2?\n### Response: "
@@ -76,26 +82,26 @@ def test_a_row_that_is_kept_has_its_tokens_and_sizes(tiny_tokenizer: ThinkTokeni
     assert row.supervised == row.length - len(prompt)
 
 
-def test_outcomes_come_in_the_order_of_the_rows_each_with_its_own_tokens(tiny_tokenizer: ThinkTokenizer) -> None:
-    """Rows that are left out before tokenization are among those that are not."""
+def test_results_have_the_order_of_the_rows_and_each_has_its_own_tokens(tiny_tokenizer: ThinkTokenizer) -> None:
+    """Some rows are dropped before tokenization."""
     broken: dict[int, Row] = {1: {"response": None}, 4: {"response": "<think>a"}, 7: {"difficulty": "hard"}}
-    rows = [(10 + i, ROW | {"instruction": f"Take {i}"} | broken.get(i, {})) for i in range(12)]
-    outcomes = process_rows(rows, recipe(where={"difficulty": "easy"}), tiny_tokenizer.encoder)
-    assert [outcome.row_id for outcome in outcomes] == [str(10 + i) for i in range(12)]
-    for i, outcome in enumerate(outcomes):
-        assert (outcome.reason is None) == (i not in (1, 4, 7))
-        if outcome.reason is None:
-            assert f"Take {i}\n" in spelled(outcome, tiny_tokenizer)
+    rows = [Columns().read(ROW | {"instruction": f"Take {i}"} | broken.get(i, {}), 10 + i) for i in range(12)]
+    results = process(rows, config(filters={"difficulty": "easy"}), tiny_tokenizer.encoder)
+    assert [result.row_id for result in results] == [str(10 + i) for i in range(12)]
+    for i, outcome in enumerate(results):
+        assert (result.reason is None) == (i not in (1, 4, 7))
+        if result.reason is None:
+            assert f"Take {i}\n" in spelled(result, tiny_tokenizer)
         else:
-            assert (outcome.length, len(outcome.ids), outcome.supervised) == (0, 0, 0)
-    assert [outcomes[i].reason for i in (1, 4, 7)] == [
-        "instruction or response is not a text", "think block never closed (data.untidy.unclosed)", "where: difficulty"
+            assert (result.length, len(result.ids), result.supervised) == (0, 0, 0)
+    assert [results[i].reason for i in (1, 4, 7)] == [
+        "instruction or response is not a text", "think block never closed (data.malformed_overrides.unclosed)", "data.filters.difficulty is not met"
     ]  # fmt: skip
 
 
-def test_no_rows_give_no_outcomes(encoder: Encoder) -> None:
-    assert process_rows([], recipe(), encoder) == []
-    (alone,) = process_rows([(3, {})], recipe(), encoder)
+def test_no_rows_give_no_results(encoder: Encoder) -> None:
+    assert process([], config(), encoder) == []
+    (alone,) = process([Columns().read({}, 3)], config(), encoder)
     assert (alone.row_id, alone.reason) == ("3", "instruction or response is not a text")
 
 
@@ -114,60 +120,63 @@ def test_no_rows_give_no_outcomes(encoder: Encoder) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("texts", [False, True])
-def test_rows_that_hold_no_text_are_left_out_beside_rows_that_do(
+def test_rows_without_texts_are_dropped_beside_complete_rows(
     encoder: Encoder, broken: Row, reason: str, texts: bool
 ) -> None:
-    bad, good = process_rows([(0, ROW | broken), (1, ROW)], recipe(), encoder, texts=texts)
+    bad, good = process(raws([ROW | broken, ROW]), config(), encoder, texts=texts)
     assert (bad.reason, good.reason) == (reason, None)
     assert isinstance(bad.instruction, str)
 
 
-def test_texts_are_there_where_they_are_asked_for(encoder: Encoder) -> None:
-    rows = [(0, ROW), (1, ROW | {"response": "<think>a"}), (2, ROW | {"difficulty": "hard"})]
-    given = recipe(where={"difficulty": "easy"})
-    for outcome in process_rows(rows, given, encoder):
-        assert (outcome.raw, outcome.instruction, outcome.thoughts, outcome.answer) == ({}, "", [], "")
-    kept, malformed, unwanted = process_rows(rows, given, encoder, texts=True)
-    assert [outcome.raw for outcome in (kept, malformed, unwanted)] == [row for _, row in rows]
-    assert [outcome.instruction for outcome in (kept, malformed, unwanted)] == ["2 + 2?"] * 3
-    for outcome in (kept, unwanted):
-        assert (outcome.thoughts, outcome.answer) == (["Two and two.", "It is 4."], "\n\n4")
+def test_texts_are_filled_on_request(encoder: Encoder) -> None:
+    rows = raws([ROW, ROW | {"response": "<think>a"}, ROW | {"difficulty": "hard"}])
+    given = config(filters={"difficulty": "easy"})
+    for result in process(rows, given, encoder):
+        assert (result.raw, result.instruction, result.thoughts, result.answer) == (None, "", [], "")
+    kept, malformed, unwanted = process(rows, given, encoder, texts=True)
+    assert [result.raw for result in (kept, malformed, unwanted)] == rows
+    assert [result.instruction for result in (kept, malformed, unwanted)] == ["2 + 2?"] * 3
+    for result in (kept, unwanted):
+        assert (result.thoughts, result.answer) == (["Two and two.", "It is 4."], "\n\n4")
     assert (malformed.thoughts, malformed.answer) == ([], "")
 
 
-def test_texts_are_those_that_the_model_sees(encoder: Encoder) -> None:
-    repaired = one(ROW | {"response": "a\r\n</think>b"}, recipe("none", untidy=MalformedPolicy(windows_lines="repair")), encoder,
+def test_texts_are_the_texts_that_the_model_sees(encoder: Encoder) -> None:
+    repaired = one(ROW | {"response": "a\r\n</think>b"}, config("none", malformed=MalformedPolicy.of("repair", {"windows_lines": "repair"})), encoder,
                    texts=True)  # fmt: skip
     assert (repaired.thoughts, repaired.answer) == (["a\n"], "b")
     no_answer = one(
-        ROW | {"response": "<think>a</think>"}, recipe(untidy=MalformedPolicy(no_answer="keep")), encoder, texts=True
+        ROW | {"response": "<think>a</think>"},
+        config(malformed=MalformedPolicy.of("repair", {"no_answer": "keep"})),
+        encoder,
+        texts=True,
     )
     assert (no_answer.thoughts, no_answer.answer) == (["a"], "")
-    shortened = one(LONG, recipe(max_length=120, overlong="truncate_thoughts"), encoder, texts=True)
+    shortened = one(LONG, config(max_length=120, overlong="truncate_thoughts"), encoder, texts=True)
     assert shortened.thoughts[0] == "Now x = 0." and shortened.thoughts[-1] == "Now x = 39."
     assert 2 < len(shortened.thoughts) < 40
     assert (shortened.instruction, shortened.answer) == ("2 + 2?", "\n\n4")
 
 
 def test_texts_and_signatures_change_no_token(encoder: Encoder) -> None:
-    given = recipe(max_length=120, overlong="truncate_thoughts")
+    given = config(max_length=120, overlong="truncate_thoughts")
     for row in (ROW, LONG):
-        plain, full = one(row, given, encoder), one(row, given, encoder, texts=True, compare=True)
+        plain, full = one(row, given, encoder), one(row, given, encoder, texts=True, signatures=True)
         assert plain.signature is None and full.signature is not None
         assert (plain.ids.tolist(), plain.notes) == (full.ids.tolist(), full.notes)
 
 
-def test_what_was_untidy_is_noted(encoder: Encoder) -> None:
-    row = one(ROW | {"response": "a\r\n</think>b"}, recipe(), encoder)
+def test_malformed_shapes_are_noted(encoder: Encoder) -> None:
+    row = one(ROW | {"response": "a\r\n</think>b"}, config(), encoder)
     assert row.notes == ("Windows line ends (kept)", "no opening tag (repaired)")
 
 
-def test_columns_tags_and_policies_are_those_of_the_recipe(tiny_tokenizer: ThinkTokenizer) -> None:
-    given = recipe(
-        "none", columns=Columns(instruction="q", response="a", group="level", row_id="key"), tags=Tags("[T]", "[/T]"),
-        untidy=MalformedPolicy(no_answer="keep"),
+def test_columns_tags_and_policy_come_from_the_config(tiny_tokenizer: ThinkTokenizer) -> None:
+    given = config(
+        "none", columns=Columns(instruction="q", response="a"), tags=Tags("[T]", "[/T]"),
+        malformed=MalformedPolicy.of("repair", {"no_answer": "keep"}),
     )  # fmt: skip
-    row = one({"q": "Hi", "a": "[T]b <think>[/T]", "level": "low", "key": "k"}, given, tiny_tokenizer.encoder)
+    row = one({"q": "Hi", "a": "[T]b <think>[/T]", "difficulty": "low", "uuid": "k"}, given, tiny_tokenizer.encoder)
     assert (row.row_id, row.group, row.steps, row.reason) == ("k", "low", 1, None)
     assert spelled(row, tiny_tokenizer).startswith("### Instruction: Hi\n### Response: <think>b <think></think>")
     assert row.ids.tolist().count(tiny_tokenizer.open_id) == 1  # the one in the thought is text
@@ -178,7 +187,7 @@ def test_columns_tags_and_policies_are_those_of_the_recipe(tiny_tokenizer: Think
 def test_tags_and_control_tokens_in_an_instruction_stay_text(
     tiny_tokenizer: ThinkTokenizer, text: str, split: str
 ) -> None:
-    row = one(ROW | {"instruction": f"What is {text} for?"}, recipe(split), tiny_tokenizer.encoder)
+    row = one(ROW | {"instruction": f"What is {text} for?"}, config(split), tiny_tokenizer.encoder)
     prompt = row.ids[row.roles == Role.PROMPT].tolist()
     assert not set(prompt) & set(tiny_tokenizer.control_ids.values())
     assert tiny_tokenizer.decode(prompt) == f"### Instruction: What is {text} for?\n### Response: "
@@ -186,7 +195,7 @@ def test_tags_and_control_tokens_in_an_instruction_stay_text(
 
 
 def test_control_tokens_and_tags_in_code_of_a_response_stay_text(tiny_tokenizer: ThinkTokenizer) -> None:
-    row = one(ROW | {"response": "<think>`</think>` <|im_end|></think>`<think>` 4"}, recipe(), tiny_tokenizer.encoder)
+    row = one(ROW | {"response": "<think>`</think>` <|im_end|></think>`<think>` 4"}, config(), tiny_tokenizer.encoder)
     assert row.notes == ("think tags in code (kept)",)
     assert tags_balanced(row, tiny_tokenizer) and row.steps == 1
     assert row.ids.tolist().count(tiny_tokenizer.end_id) == 1
@@ -197,42 +206,42 @@ def test_control_tokens_and_tags_in_code_of_a_response_stay_text(tiny_tokenizer:
     [
         ({}, None),
         ({"difficulty": ["easy", "hard"]}, None),
-        ({"difficulty": "hard"}, "where: difficulty"),
+        ({"difficulty": "hard"}, "data.filters.difficulty is not met"),
         ({"steps": 2}, None),
-        ({"steps": {"min": 3}}, "where: steps"),
+        ({"steps": {"min": 3}}, "data.filters.steps is not met"),
         ({"tokens": {"min": 10, "max": 400}}, None),
-        ({"tokens": {"max": 10}}, "where: tokens"),
-        ({"tokens": {"max": 10}, "difficulty": "hard"}, "where: difficulty"),
+        ({"tokens": {"max": 10}}, "data.filters.tokens is not met"),
+        ({"tokens": {"max": 10}, "difficulty": "hard"}, "data.filters.difficulty is not met"),
     ],
 )
-def test_rows_are_selected_by_columns_and_by_size(encoder: Encoder, where: Row, reason: str | None) -> None:
-    assert one(ROW, recipe(where=where), encoder).reason == reason
+def test_rows_are_filtered_by_columns_and_by_size(encoder: Encoder, where: Row, reason: str | None) -> None:
+    assert one(ROW, config(filters=where), encoder).reason == reason
 
 
-def test_size_is_that_of_the_row_before_it_is_cut(encoder: Encoder) -> None:
+def test_filters_see_the_size_before_truncation(encoder: Encoder) -> None:
     for overlong in get_args(Overlong):
-        asked = recipe(max_length=120, overlong=overlong, where={"tokens": {"max": 120}})
-        assert one(LONG, asked, encoder).reason == "where: tokens"
-        asked = recipe(max_length=120, overlong=overlong, where={"steps": 40})
+        asked = config(max_length=120, overlong=overlong, filters={"tokens": {"max": 120}})
+        assert one(LONG, asked, encoder).reason == "data.filters.tokens is not met"
+        asked = config(max_length=120, overlong=overlong, filters={"steps": 40})
         assert one(LONG, asked, encoder).reason == (OVERLONG if overlong == "drop" else None)
 
 
-def test_sizes_are_measured_before_anything_is_cut(encoder: Encoder) -> None:
-    whole = one(LONG, recipe(max_length=5_000), encoder)
+def test_sizes_are_measured_before_truncation(encoder: Encoder) -> None:
+    whole = one(LONG, config(max_length=5_000), encoder)
     assert whole.reason is None and whole.length == len(whole.ids) > 300 and whole.steps == 40
     for overlong in get_args(Overlong):
-        row = one(LONG, recipe(max_length=120, overlong=overlong), encoder)
+        row = one(LONG, config(max_length=120, overlong=overlong), encoder)
         assert (row.length, row.closes_at, row.steps) == (whole.length, whole.closes_at, whole.steps)
         if row.reason is None:
             assert len(row.ids) <= 120
 
 
-def test_a_row_of_just_max_length_is_whole_and_one_token_more_is_too_long(encoder: Encoder) -> None:
-    length = one(ROW, recipe(), encoder).length
+def test_a_row_of_max_length_is_kept_whole_and_one_more_token_is_overlong(encoder: Encoder) -> None:
+    length = one(ROW, config(), encoder).length
     for overlong in get_args(Overlong):
-        row = one(ROW, recipe(max_length=length, overlong=overlong), encoder)
+        row = one(ROW, config(max_length=length, overlong=overlong), encoder)
         assert (row.reason, row.notes, len(row.ids)) == (None, (), length)
-    assert one(ROW, recipe(max_length=length - 1), encoder).reason == OVERLONG
+    assert one(ROW, config(max_length=length - 1), encoder).reason == OVERLONG
 
 
 @pytest.mark.parametrize("split", ["none", "sentence", "paragraph", "marker"])
@@ -241,9 +250,9 @@ def test_thoughts_are_truncated_in_the_middle_with_every_tag_balanced(
 ) -> None:
     response = "\n\n".join(f"Wait, x = {i}. It is so." for i in range(40))
     rows = [ROW | {"response": f"<think>{response}</think>A<think>B. C.</think>\n\nFour"}]
-    given = recipe(split, max_length=200, overlong="truncate_thoughts")
+    given = config(split, max_length=200, overlong="truncate_thoughts")
     row = one(rows[0], given, tiny_tokenizer.encoder, texts=True)
-    assert (row.reason, row.notes) == (None, (SHORTENED,))
+    assert (row.reason, row.notes) == (None, (THOUGHTS_TRUNCATED,))
     assert tags_balanced(row, tiny_tokenizer)
     assert 150 < len(row.ids) <= 200
     text = spelled(row, tiny_tokenizer)
@@ -251,43 +260,45 @@ def test_thoughts_are_truncated_in_the_middle_with_every_tag_balanced(
     assert row.supervised == int((row.roles != Role.PROMPT).sum())
 
 
-def test_a_row_whose_middle_is_not_enough_is_left_out(encoder: Encoder) -> None:
+def test_a_row_that_stays_overlong_without_its_middle_is_dropped(encoder: Encoder) -> None:
     long_answer = ROW | {"response": f"<think>A. B. C.</think>{'four ' * 200}"}
-    row = one(long_answer, recipe(max_length=100, overlong="truncate_thoughts"), encoder)
+    row = one(long_answer, config(max_length=100, overlong="truncate_thoughts"), encoder)
     assert (row.reason, row.notes) == (OVERLONG, ())
     no_thought = ROW | {"response": "four " * 200}
-    given = recipe(max_length=100, overlong="truncate_thoughts", untidy=MalformedPolicy(no_thought="keep"))
+    given = config(
+        max_length=100, overlong="truncate_thoughts", malformed=MalformedPolicy.of("repair", {"no_thought": "keep"})
+    )
     assert one(no_thought, given, encoder).reason == OVERLONG
 
 
-def test_truncate_cuts_the_end_though_it_may_open_a_block_for_good(tiny_tokenizer: ThinkTokenizer) -> None:
-    whole = one(LONG, recipe("none", max_length=5_000), tiny_tokenizer.encoder)
-    row = one(LONG, recipe("none", max_length=100, overlong="truncate"), tiny_tokenizer.encoder)
-    assert (row.reason, row.notes) == (None, (CUT,))
+def test_truncate_drops_the_end_and_may_leave_a_block_open(tiny_tokenizer: ThinkTokenizer) -> None:
+    whole = one(LONG, config("none", max_length=5_000), tiny_tokenizer.encoder)
+    row = one(LONG, config("none", max_length=100, overlong="truncate"), tiny_tokenizer.encoder)
+    assert (row.reason, row.notes) == (None, (END_TRUNCATED,))
     assert row.ids.tolist() == whole.ids[:100].tolist() and row.roles.tolist() == whole.roles[:100].tolist()
     assert not tags_balanced(row, tiny_tokenizer)
     assert row.supervised == int((row.roles != Role.PROMPT).sum()) > 0
 
 
-def test_a_row_without_a_supervised_token_is_refused_and_named(encoder: Encoder) -> None:
-    prompt = one(LONG, recipe(max_length=5_000), encoder)
+def test_a_row_without_a_supervised_token_is_dropped_and_named(encoder: Encoder) -> None:
+    prompt = one(LONG, config(max_length=5_000), encoder)
     length = int((prompt.roles == Role.PROMPT).sum())
-    reached = one(LONG, recipe(max_length=length + 1, overlong="truncate"), encoder)
+    reached = one(LONG, config(max_length=length + 1, overlong="truncate"), encoder)
     assert (reached.reason, reached.supervised) == (None, 1)
-    rows = [(0, LONG), (1, LONG | {"conversation_id": "the long one"})]
-    report = Report()
-    for outcome in process_rows(rows, recipe(max_length=length, overlong="truncate"), encoder):
-        assert (outcome.reason, outcome.supervised) == (UNSUPERVISED, 0)
-        report.drop(str(outcome.reason), outcome.row_id)
-    assert report.dropped_ids == {UNSUPERVISED: ["0", "the long one"]}
-    assert f"  left out 2: {UNSUPERVISED} (0, the long one)" in report.lines(length)
+    rows = raws([LONG, LONG | {"conversation_id": "the long one"}])
+    stats = DataStats()
+    for result in process(rows, config(max_length=length, overlong="truncate"), encoder):
+        assert (result.reason, result.supervised) == (UNSUPERVISED, 0)
+        stats.drop(str(result.reason), result.row_id)
+    assert stats.dropped_ids == {UNSUPERVISED: ["0", "the long one"]}
+    assert f"  dropped 2: {UNSUPERVISED} (0, the long one)" in stats.lines(length)
 
 
-def test_a_block_that_was_kept_empty_is_balanced(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_a_kept_empty_block_has_balanced_tags(tiny_tokenizer: ThinkTokenizer) -> None:
     for response, blocks in (("<think></think>4", 1), ("<think>a</think>b<think> </think>4", 2)):
         row = one(
             ROW | {"response": response},
-            recipe("none", untidy=MalformedPolicy(empty_thought="keep")),
+            config("none", malformed=MalformedPolicy.of("repair", {"empty_thought": "keep"})),
             tiny_tokenizer.encoder,
         )
         assert row.reason is None and row.steps == blocks and tags_balanced(row, tiny_tokenizer)
@@ -310,24 +321,21 @@ RESPONSES = st.lists(
     st.integers(1, 150),
     st.booleans(),
 )
-def test_no_row_that_is_kept_is_unbalanced_or_too_long_or_teaches_nothing(
+def test_every_kept_row_is_balanced_and_short_enough_and_supervised(
     response: str, split: str, overlong: Overlong, max_length: int, lenient: bool
 ) -> None:
-    """Whatever was written, and whatever is done about it; `truncate` alone may leave a block open."""
+    """For any response and policy. Only `truncate` may leave a block open."""
     tokenizer = ThinkTokenizer.load(str(TINY))
-    untidy = MalformedPolicy()
-    if lenient:
-        untidy = MalformedPolicy("repair", "repair", "keep", "keep", "keep", "keep", "keep", "keep", "keep", "keep", "keep",
-                        "keep", "keep")  # fmt: skip
-    given = recipe(split, max_length=max_length, overlong=overlong, untidy=untidy)
+    policy = MalformedPolicy.of("keep" if lenient else "repair")
+    given = config(split, max_length=max_length, overlong=overlong, malformed=policy)
     row = one(ROW | {"response": response}, given, tokenizer.encoder)
     if row.reason is not None:
         return
     assert 0 < len(row.ids) == len(row.roles) <= max_length
     assert row.supervised == int((row.roles != Role.PROMPT).sum()) > 0
-    assert (row.length > max_length) == bool({CUT, SHORTENED} & set(row.notes))
-    assert (SHORTENED in row.notes) <= (overlong == "truncate_thoughts")
-    if CUT not in row.notes:
+    assert (row.length > max_length) == bool({END_TRUNCATED, THOUGHTS_TRUNCATED} & set(row.notes))
+    assert (THOUGHTS_TRUNCATED in row.notes) <= (overlong == "truncate_thoughts")
+    if END_TRUNCATED not in row.notes:
         assert tags_balanced(row, tokenizer)
         assert row.ids[-1] == tokenizer.end_id
     else:
@@ -337,9 +345,9 @@ def test_no_row_that_is_kept_is_unbalanced_or_too_long_or_teaches_nothing(
 def test_r1s_rows_that_are_kept_are_balanced(tiny_tokenizer: ThinkTokenizer, r1_rows: list[dict[str, str]]) -> None:
     rows = list(enumerate(r1_rows[::15]))
     for split in ("none", "sentence"):
-        given = recipe(split, max_length=1_200, overlong="truncate_thoughts")
-        outcomes = process_rows(rows, given, tiny_tokenizer.encoder)
-        kept = [outcome for outcome in outcomes if outcome.reason is None]
+        given = config(split, max_length=1_200, overlong="truncate_thoughts")
+        results = process(rows, given, tiny_tokenizer.encoder)
+        kept = [outcome for result in results if result.reason is None]
         assert len(kept) > len(rows) // 2
-        assert any(SHORTENED in outcome.notes for outcome in kept)
-        assert all(tags_balanced(outcome, tiny_tokenizer) and len(outcome.ids) <= 1_200 for outcome in kept)
+        assert any(THOUGHTS_TRUNCATED in result.notes for result in kept)
+        assert all(tags_balanced(result, tiny_tokenizer) and len(result.ids) <= 1_200 for result in kept)

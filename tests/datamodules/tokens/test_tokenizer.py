@@ -5,10 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from datamodules.text.example import Columns, parse_example
 from datamodules.text.malformed import MalformedPolicy
-from datamodules.text.response import Columns, Tags, example
 from datamodules.text.segments import Role, Segment, render
 from datamodules.text.steps import StepSettings
+from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import SEPARATOR, ThinkTokenizer
 from errors import UserError
@@ -56,7 +57,7 @@ def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, r
 
 def test_a_row_is_its_pieces_one_after_the_other(qwen: ThinkTokenizer) -> None:
     row = {"instruction": "Say <think>", "response": "<think>\nA is b. So c.\n</think>\n\nx = 2"}
-    segments = render(example(row, Columns(), 0), TEMPLATE, StepSettings())
+    segments = render(parse_example(Columns().read(row, 0)), TEMPLATE, StepSettings())
     ((ids, roles),) = qwen.encoder.encode_rows([segments])
     by_role = [(Role(role).name, qwen.decode([i])) for i, role in zip(ids.tolist(), roles.tolist(), strict=True)]
     supervised = [piece for piece in by_role if piece[0] != "PROMPT"]
@@ -90,7 +91,9 @@ def test_the_prompt_has_the_same_ids_in_training_and_when_asked(
     if not instruction.strip() or not response.strip() or "think>" in response:
         return
     row = {"instruction": instruction, "response": response}
-    parsed = example(row, Columns(), 0, untidy=MalformedPolicy(no_thought="keep", damaged="keep"))
+    parsed = parse_example(
+        Columns().read(row, 0), policy=MalformedPolicy.of("repair", {"no_thought": "keep", "damaged": "keep"})
+    )
     ((ids, roles),) = tiny.encoder.encode_rows([render(parsed, TEMPLATE, StepSettings())])
     asked = tiny.encode_prompts([TEMPLATE.prompt(instruction)])[0]
     assert ids[: len(asked)].tolist() == asked
@@ -135,7 +138,7 @@ def test_the_encoder_works_in_another_process(tiny: ThinkTokenizer) -> None:
     import pickle
 
     row = {"instruction": "Say <think>", "response": "<think>A is b. So c.</think>2"}
-    segments = render(example(row, Columns(), 0), TEMPLATE, StepSettings())
+    segments = render(parse_example(Columns().read(row, 0)), TEMPLATE, StepSettings())
     for ours, theirs in zip(
         tiny.encoder.encode_rows([segments])[0],
         pickle.loads(pickle.dumps(tiny.encoder)).encode_rows([segments])[0],
@@ -221,8 +224,8 @@ def test_further_tokens_are_one_id_wherever_they_stand_and_tags_stay_text(
 
 def test_what_each_new_token_was_before_is_kept(tiny_with_tokens: ThinkTokenizer, tiny: ThinkTokenizer) -> None:
     texts = ["<think>", "</think>", *WITH_STEP]
-    assert tiny_with_tokens.pieces == tiny.encode(texts)
-    assert tiny.pieces == tiny.encode(texts[:2])
+    assert tiny_with_tokens.subtoken_ids == tiny.encode(texts)
+    assert tiny.subtoken_ids == tiny.encode(texts[:2])
 
 
 @given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4))

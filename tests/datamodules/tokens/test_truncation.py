@@ -1,4 +1,4 @@
-"""Steps left out of the middle: what stays, what the tokens say, and that no more goes than has to."""
+"""Truncated thoughts: the right steps stay, the tokens match them, and no more steps go than necessary."""
 
 from itertools import pairwise
 from typing import Any
@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.text.response import Example, Span
+from datamodules.text.example import Example
+from datamodules.text.response import Passage
 from datamodules.text.segments import END, TAG_CLOSE, TAG_OPEN, Role, Segment, render
 from datamodules.text.steps import StepSettings, split_steps
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
-from datamodules.tokens.truncation import without_middle
+from datamodules.tokens.truncation import truncate_thoughts
 from tests.conftest import TEMPLATE, TINY
 
 MANY = settings(max_examples=200, deadline=None)
@@ -32,11 +33,14 @@ between = st.sampled_from(["", "\n", "\n\nSo far, x = 3.\n", "好" * 20])
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
     """One to three thoughts with text around them."""
-    spans = [Span(draw(between), thought=False)]
+    passages = [Passage(draw(between), thought=False)]
     for _ in range(draw(st.integers(1, 3))):
-        spans += [Span("\n" + " ".join(draw(sentences)) + "\n", thought=True), Span(draw(between), thought=False)]
-    spans[-1] = Span(f"{spans[-1].text}\nAnswer: 4", thought=False)
-    return Example("0", "all", draw(st.sampled_from(["2 + 2?", "2 + 2? " * 20])), tuple(s for s in spans if s.text))
+        passages += [
+            Passage("\n" + " ".join(draw(sentences)) + "\n", thought=True),
+            Passage(draw(between), thought=False),
+        ]
+    passages[-1] = Passage(f"{passages[-1].text}\nAnswer: 4", thought=False)
+    return Example(draw(st.sampled_from(["2 + 2?", "2 + 2? " * 20])), tuple(s for s in passages if s.text))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def encoder(tiny_tokenizer: Any) -> Encoder:
 
 
 def loaded() -> Encoder:
-    """For hypothesis, which draws no fixtures; loaded once."""
+    """The encoder for hypothesis, which cannot use fixtures."""
     return ThinkTokenizer.load(str(TINY)).encoder
 
 
@@ -60,7 +64,7 @@ def steps_of(segments: list[Segment]) -> list[str]:
 
 
 def around(segments: list[Segment]) -> list[Segment]:
-    """All that is no thought and no tag of one."""
+    """All segments except thoughts and their tags."""
     return [piece for piece in segments if piece.role in (Role.PROMPT, Role.ANSWER, Role.END)]
 
 
@@ -81,7 +85,7 @@ def is_subsequence(part: list[Any], whole: list[Any]) -> bool:
 
 
 def shortest(segments: list[Segment], within: bool, encoder: Encoder) -> int:
-    """Tokens of the first and the last step with all that has to stay."""
+    """Tokens of the row with only its first and last step."""
     units = [
         (i, step) for i, piece in enumerate(segments) if piece.role == Role.THOUGHT for step in _units(piece, within)
     ]
@@ -98,7 +102,7 @@ def shortest(segments: list[Segment], within: bool, encoder: Encoder) -> int:
 
 
 def _units(piece: Segment, within: bool) -> list[str]:
-    """A thought cut where its sentences begin, white space left where it is."""
+    """A thought cut at the beginning of each sentence, without loss of white space."""
     if not within:
         return [piece.text]
     starts, at = [0], 0
@@ -112,12 +116,12 @@ def _units(piece: Segment, within: bool) -> list[str]:
 
 @MANY
 @given(examples(), st.booleans(), st.floats(0, 1.1))
-def test_what_is_left_fits_and_is_what_stood_there(example: Example, within: bool, share: float) -> None:
+def test_a_truncated_row_fits_and_keeps_the_text_of_the_row(example: Example, within: bool, share: float) -> None:
     encoder = loaded()
     segments = render(example, TEMPLATE, WHOLE if within else SENTENCES)
     before = tokens(segments, encoder)
     max_length = int(before * share)
-    found = without_middle(segments, max_length, encoder, within)
+    found = truncate_thoughts(segments, max_length, encoder, not within)
     if found is None:
         assert shortest(segments, within, encoder) > max_length
         return
@@ -137,13 +141,13 @@ def test_what_is_left_fits_and_is_what_stood_there(example: Example, within: boo
 
 @MANY
 @given(examples(), st.booleans(), st.integers(-3, 3))
-def test_it_is_impossible_exactly_where_the_first_and_last_step_do_not_fit(
+def test_truncation_fails_exactly_if_the_first_and_last_step_do_not_fit(
     example: Example, within: bool, more: int
 ) -> None:
     encoder = loaded()
     segments = render(example, TEMPLATE, WHOLE if within else SENTENCES)
     least = shortest(segments, within, encoder)
-    found = without_middle(segments, least + more, encoder, within)
+    found = truncate_thoughts(segments, least + more, encoder, not within)
     assert (found is None) == (more < 0)
 
 
@@ -153,60 +157,62 @@ DENSE, SPARSE = "好" * 10 + "。", "the answer is the one. "
 @pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize("step", [DENSE, SPARSE, "X = 1. "])
 @pytest.mark.parametrize("rest", ["好" * 300, "the answer " * 150])
-def test_no_more_is_left_out_than_has_to_be(encoder: Encoder, within: bool, step: str, rest: str) -> None:
-    """However many tokens a character is in the steps and in the rest of the row."""
+def test_no_more_steps_are_dropped_than_necessary(encoder: Encoder, within: bool, step: str, rest: str) -> None:
+    """For any number of tokens per character, in the steps and in the rest of the row."""
     count = 100
     steps = [f"X = {i}. {step}" if step is SPARSE else step for i in range(count)]
-    spans = [Span("".join(steps), thought=True)] if within else [Span(text, thought=True) for text in steps]
-    example = Example("0", "all", rest, (*spans, Span(rest, thought=False)))
+    passages = [Passage("".join(steps), thought=True)] if within else [Passage(text, thought=True) for text in steps]
+    example = Example(rest, (*passages, Passage(rest, thought=False)))
     segments = render(example, TEMPLATE, WHOLE)
     before = tokens(segments, encoder)
     thinking = before - tokens(around(segments), encoder)
     one = thinking // count + 4
     for max_length in (before - 1, before - thinking // 3, before - thinking // 2, before - thinking * 9 // 10):
-        found = without_middle(segments, max_length, encoder, within)
+        found = truncate_thoughts(segments, max_length, encoder, not within)
         assert found is not None
         assert max_length - 2 * one < len(found[1]) <= max_length
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_steps_that_are_hardly_a_token_are_left_out_beside_one_that_is_many(encoder: Encoder, within: bool) -> None:
-    """A guess by the row's average would never get there."""
+def test_many_short_steps_are_dropped_beside_a_long_answer(encoder: Encoder, within: bool) -> None:
+    """An estimate by the mean of the row would never drop enough."""
     steps = ["First. ", *["Ok so. "] * 200, "Last."]
-    spans = [Span("".join(steps), thought=True)] if within else [Span(text, thought=True) for text in steps]
-    segments = render(Example("0", "all", "a", (*spans, Span("好" * 500, thought=False))), TEMPLATE, WHOLE)
-    found = without_middle(segments, shortest(segments, within, encoder), encoder, within)
+    passages = [Passage("".join(steps), thought=True)] if within else [Passage(text, thought=True) for text in steps]
+    segments = render(Example("a", (*passages, Passage("好" * 500, thought=False))), TEMPLATE, WHOLE)
+    found = truncate_thoughts(segments, shortest(segments, within, encoder), encoder, not within)
     assert found is not None and steps_of(found[0]) == ["First.", "Last."]
 
 
 def rows(*thoughts: str) -> list[Segment]:
     """Blocks of these, each followed by a line end, and an answer."""
-    spans = [span for text in thoughts for span in (Span(text, thought=True), Span("\n", thought=False))]
-    return render(Example("0", "all", "a", (*spans, Span("4", thought=False))), TEMPLATE, WHOLE)
+    passages = [passage for text in thoughts for passage in (Passage(text, thought=True), Passage("\n", thought=False))]
+    return render(Example("a", (*passages, Passage("4", thought=False))), TEMPLATE, WHOLE)
 
 
-def test_the_middle_goes_first(encoder: Encoder) -> None:
+def test_the_middle_is_dropped_first(encoder: Encoder) -> None:
     segments = rows(" ".join(f"Step {i}." for i in range(9)))
     kept = [[f"Step {i}." for i in range(9) if i not in out] for out in ((), (4,), (3, 4, 5), (1, 2, 3, 4, 5, 6, 7))]
     for steps in kept:
         most = tokens(rows(" ".join(steps)), encoder)
-        found = without_middle(segments, most, encoder, within=True)
+        found = truncate_thoughts(segments, most, encoder, whole_thoughts=False)
         assert found is not None and steps_of(found[0]) == steps
 
 
-def test_a_block_that_loses_all_its_steps_goes_with_its_tags(encoder: Encoder) -> None:
+def test_a_block_without_steps_is_dropped_with_its_tags(encoder: Encoder) -> None:
     segments = rows("A b. C d.", "E f. G h.", "I j. K l.")
     assert sum(piece.role == Role.TAG_OPEN for piece in segments) == 3
-    found = without_middle(segments, tokens(rows("A b. C d.", "I j. K l."), encoder) + 3, encoder, within=True)
+    found = truncate_thoughts(
+        segments, tokens(rows("A b. C d.", "I j. K l."), encoder) + 3, encoder, whole_thoughts=False
+    )
     assert found is not None
     assert [piece.text for piece in found[0] if piece.role == Role.THOUGHT] == ["A b. C d.", "I j. K l."]
     assert balanced(found[0]) and around(found[0]) == around(segments)
 
 
-def test_blocks_are_whole_steps_unless_within(encoder: Encoder) -> None:
+def test_a_step_is_a_whole_thought_or_a_sentence(encoder: Encoder) -> None:
     segments = rows("A b. C d.", "E f. G h. I j. K l.", "M n.")
     most = tokens(segments, encoder) - 1
-    whole, inside = (without_middle(segments, most, encoder, within) for within in (False, True))
+    whole, inside = (truncate_thoughts(segments, most, encoder, not within) for within in (False, True))
     assert whole is not None and inside is not None
     assert steps_of(whole[0]) == ["A b.", "C d.", "M n."]
     assert len(steps_of(inside[0])) == 6 and [piece.role for piece in inside[0]] == [piece.role for piece in segments]
@@ -214,15 +220,15 @@ def test_blocks_are_whole_steps_unless_within(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize("thoughts", [(), ("A b.",), ("A b.", "C d.")])
-def test_rows_without_a_middle_cannot_be_shortened(encoder: Encoder, within: bool, thoughts: tuple[str, ...]) -> None:
+def test_rows_without_a_middle_cannot_be_truncated(encoder: Encoder, within: bool, thoughts: tuple[str, ...]) -> None:
     segments = rows(*thoughts)
     length = tokens(segments, encoder)
-    assert without_middle(segments, length - 1, encoder, within) is None
-    found = without_middle(segments, length, encoder, within)
+    assert truncate_thoughts(segments, length - 1, encoder, not within) is None
+    found = truncate_thoughts(segments, length, encoder, not within)
     assert found is not None and found[0] == segments
 
 
-def test_an_empty_block_that_was_kept_leaves_no_lone_tag(encoder: Encoder) -> None:
+def test_a_kept_empty_block_leaves_no_lone_tag(encoder: Encoder) -> None:
     segments = [*rows("A b. C d. E f.")[:-1], TAG_OPEN, Segment(Role.THOUGHT, ""), TAG_CLOSE, END]
-    found = without_middle(segments, tokens(segments, encoder) - 1, encoder, within=True)
+    found = truncate_thoughts(segments, tokens(segments, encoder) - 1, encoder, whole_thoughts=False)
     assert found is not None and balanced(found[0])

@@ -34,8 +34,8 @@ def test_flash_attention_is_causal_within_parts(window: int | None) -> None:
     part = torch.tensor([0, 0, 1, 1, 1], device="cuda")
     distance = torch.arange(5, device="cuda")[:, None] - torch.arange(5, device="cuda")
     seen = (part[:, None] == part) & (distance >= 0) & (distance < (window or 5))
-    exact = [t.transpose(0, 1)[None].float() for t in (q, k, v)]
-    right = F.scaled_dot_product_attention(*exact, attn_mask=seen)
+    query, key, value = (t.transpose(0, 1)[None].float() for t in (q, k, v))
+    right = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
     torch.testing.assert_close(out.float(), right[0].transpose(0, 1), rtol=2e-2, atol=2e-2)
 
 

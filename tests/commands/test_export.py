@@ -1,0 +1,54 @@
+"""export: what is refused before anything is written. tests/commands/test_load.py compares what is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from commands import export
+from errors import UserError
+from lightning_modules.run.folder import Run
+
+Settings = dict[str, Any]
+
+
+@pytest.fixture
+def loaded_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Settings]]:
+    """The settings with which `export` loads a model; no model is loaded and none is written."""
+    asked: list[Settings] = []
+    model = {"dtype": "bfloat16", "quantize": "nf4"}
+
+    def load_run(run: str | None, ckpt_path: str | None, root: str, **settings: Any) -> Any:
+        asked.append(settings)
+        tuner = SimpleNamespace(name="base", revision=None)
+        return SimpleNamespace(
+            run=Run(tmp_path / "run"), checkpoint=Path("best.ckpt"), tuner=tuner, template=None, config={"model": model}
+        )
+
+    def write(tuner: Any, template: Any, folder: Path, *_: Any) -> None:
+        asked[-1]["folder"] = folder
+
+    monkeypatch.setattr(export, "load_run", load_run)
+    monkeypatch.setattr(export, "export_merged", write)
+    monkeypatch.setattr(export, "export_adapter", write)
+    return lambda: asked
+
+
+def test_a_model_is_merged_in_float32_and_never_in_4_bits(loaded_with: Any, tmp_path: Path) -> None:
+    assert export.run([]) == 0
+    assert loaded_with() == [{"quantize": None, "dtype": "float32", "folder": tmp_path / "run" / "export"}]
+
+
+def test_an_adapter_keeps_the_dtype_of_the_run(loaded_with: Any, tmp_path: Path) -> None:
+    assert export.run(["--adapter"]) == 0
+    assert loaded_with() == [{"quantize": None, "folder": tmp_path / "run" / "adapter"}]
+
+
+def test_a_folder_with_files_is_not_overwritten(loaded_with: Any, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    assert export.run(["--to", str(tmp_path / "there")]) == 0  # an empty folder is fine
+    (tmp_path / "there" / "file").touch()
+    with pytest.raises(UserError, match=r"--to: .*there' exists and is not empty\. Give a new folder"):
+        export.run(["--to", str(tmp_path / "there")])

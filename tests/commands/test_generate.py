@@ -1,0 +1,50 @@
+"""generate: where prompts come from, and how an answer is printed. tests/cli drives it with a real run."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from cli import main
+from commands.generate import device, lines, run, show
+from errors import UserError
+from lightning_modules.generation.generate import DecodingSettings
+from lightning_modules.generation.think_response import ThinkResponse
+
+
+def test_prompts_are_the_non_empty_lines_of_a_file_or_of_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.txt").write_text("one\n\n  \ntwo\n")
+    assert lines(str(tmp_path / "prompts.txt")) == ["one", "two"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("three\n"))
+    assert lines("-") == ["three"]
+    assert lines(None) == []
+    with pytest.raises(UserError, match=r"--prompts: .*missing.txt' cannot be read"):
+        lines(str(tmp_path / "missing.txt"))
+
+
+def test_a_prompt_is_required_before_a_model_is_loaded() -> None:
+    with pytest.raises(UserError, match="there is no prompt"):
+        run([])
+
+
+def test_an_unknown_device_is_refused() -> None:
+    assert device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="--device: 'cuda:99' is not a device of this machine"):
+        device("cuda:99")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_answer_that_was_cut_off_is_marked(finished: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ThinkResponse("<think>a</think>b", ("a",), "b", finished=finished, balanced=True)
+    show("Ask", answer, DecodingSettings(max_new_tokens=7))
+    out, err = capsys.readouterr()
+    assert out == "# Ask\n<think>a</think>b\n"
+    assert err == ("" if finished else "(cut off after 7 tokens, the limit of --max_new_tokens)\n")
+
+
+def test_the_help_says_what_decoding_settings_do(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--max_new_tokens MAX_NEW_TOKENS (type" not in shown  # an option without a line of help
