@@ -48,7 +48,7 @@ class Parser:
         key: str | None,
         title: str = "",
         skip: Collection[str] = (),
-        defaults: dict[str, Any] | None = None,
+        defaults: Any = None,
         **shown: Any,
     ) -> None:
         """Add the settings of a class below `key`, with other `defaults`. `shown` are fields of Setting for --help."""
@@ -56,7 +56,7 @@ class Parser:
         self.inner.add_class_arguments(kind, key, skip=set(skip), default=defaults, fail_untyped=False, **more)
         found = [Setting(key, dict, NOTHING, title, kind, heading=True)] if key else []
         for one in [*found, *settings_of(kind, key, skip)]:
-            default = (defaults or {}).get(one.key.rpartition(".")[2], one.default)
+            default = (defaults or {}).get(one.key.partition(".")[2], one.default)
             self.settings[one.key] = dataclasses.replace(one, default=default, **shown)
 
     def help(self) -> str:
@@ -69,11 +69,11 @@ class Parser:
         if {"-h", "--help"} & set(args):
             print(self.help())
             raise SystemExit(0)
-        given = [one for key, text in options(args) for one in self._leaves(key, text, True)]
-        for name in config_files(args):
-            given += [one for key, value in _read_yaml(name).items() for one in self._leaves(str(key), value, False)]
-        for one in given:
-            self._check_key(*one)
+        values = [(key, text, True) for key, text in options(args)]
+        values += [(str(key), value, False) for name in config_files(args) for key, value in _read_yaml(name).items()]
+        given = [leaf for value in values for leaf in self._leaves(*value)]
+        for leaf in given:
+            self._check_key(*leaf)
         try:
             return self.inner.parse_args(list(args))
         except ArgumentError as error:
@@ -87,12 +87,10 @@ class Parser:
         if grouped and text and value[:1] in ("{", "["):
             with suppress(yaml.YAMLError):
                 value, text = yaml.safe_load(value), False
-        if grouped and isinstance(value, dict):
-            for name, child in value.items():
-                yield from self._leaves(f"{key}.{name}", child, text)
-        elif grouped and isinstance(value, list) and not self.settings[key].heading:
-            for item in value:
-                yield from self._leaves(key, item, text)
+        if grouped and isinstance(value, dict | list):
+            children = [(f"{key}.{name}", value[name]) for name in value] if isinstance(value, dict) else []
+            for name, child in children or [(key, one) for one in value]:
+                yield from self._leaves(name, child, text)
         else:
             yield key, value, text
 

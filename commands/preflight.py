@@ -39,9 +39,8 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
     found, names = list(args), config_files(args)
     shipped = sorted(path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("configs/**/*.yaml"))
     if needed and not names and not {"-h", "--help"} & set(args):
-        raise UserError(
-            "--config", None, "is missing", f"add one: {', '.join(n for n in shipped if n.count('/') == 1)}"
-        )
+        fix = f"add one: {', '.join(name for name in shipped if name.count('/') == 1)}"
+        raise UserError("--config", None, "is missing", fix)
     for name in (name for name in names if not Path(name).is_file()):
         ours = CHECKOUT / name
         if not ours.is_file():
@@ -133,7 +132,6 @@ def _on_gpu(trainer: Any, gpus: int) -> bool:
 
 def count_devices(devices: Any) -> int:
     """The number of devices that `trainer.devices` asks for; 0 for all that the machine has."""
-    if isinstance(devices, list) or "," in str(devices):
-        parts = devices if isinstance(devices, list) else devices.split(",")
-        return len([part for part in parts if str(part).strip()])
-    return int(devices) if str(devices).isdigit() else 0
+    if isinstance(devices, str) and "," in devices:
+        devices = [part for part in devices.split(",") if part.strip()]
+    return len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0

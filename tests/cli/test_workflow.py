@@ -42,6 +42,15 @@ def test_a_run_leaves_all_that_was_promised(in_trained: Path) -> None:
     assert "### Instruction: " in samples
 
 
+def test_the_config_of_a_run_has_every_setting_and_starts_the_same_run_again(
+    in_trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", str(in_trained / "config.yaml"), "--print_config"]) == 0
+    again = yaml.safe_load(capsys.readouterr().out)
+    assert again == yaml.safe_load((in_trained / "config.yaml").read_text())
+    assert again["model"]["lora"]["rank"] == 32 and again["data"]["mix"] is None and "max_time" in again["trainer"]
+
+
 def test_metrics_are_logged_by_step_and_role(in_trained: Path) -> None:
     rows = list(csv.DictReader((in_trained / "metrics.csv").open()))
     steps = [int(row["step"]) for row in rows if row["train/loss"]]
