@@ -41,7 +41,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="folder of runs and results; by default runs/learning-BASE")
     for field in dataclasses.fields(Scale):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, help="see Scale in recipes.py")
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=field.type, help=field.metadata["help"])
     return parser.parse_args(args)
 
 

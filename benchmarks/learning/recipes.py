@@ -44,19 +44,23 @@ class Recipe:
         return self.name.replace(" ", "-").replace("+-", "")
 
 
+def _with_help(text: str) -> Any:
+    return field(metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class Scale:
     """The amount of training and measuring, equal for all recipes."""
 
-    short: int  # most tokens of a training row without the length knob
-    long: int  # most tokens of a training row with the length knob, and of a validation row
-    accumulate: int  # micro-batches of an optimizer step
-    steps: int  # optimizer steps
-    validations: int  # evenly over the steps, and one more before the first step
-    val_rows: int
-    answered: int  # validation rows answered by generation
-    max_new_tokens: int
-    rate_factor: float  # literal and strong also run with their learning rates times this; 1: they do not
+    short: int = _with_help("most tokens of a training row without the length knob")
+    long: int = _with_help("most tokens of a training row with the length knob, and of a validation row")
+    accumulate: int = _with_help("micro-batches of an optimizer step")
+    steps: int = _with_help("optimizer steps")
+    validations: int = _with_help("evenly over the steps, and one more before the first step")
+    val_rows: int = _with_help("validation rows")
+    answered: int = _with_help("validation rows answered by generation")
+    max_new_tokens: int = _with_help("most tokens of such an answer")
+    rate_factor: float = _with_help("literal and strong also run with their learning rates times this (1: they do not)")
 
     def check(self) -> None:
         for name, value in vars(self).items():

@@ -60,12 +60,12 @@ def run_cli(args: Sequence[str], log: Path, watch: Callable[[], None] = lambda: 
         for number in stops:
             signal.signal(number, lambda number, frame: signals.append(number))
         process.start()
-        told = 0
+        passed_on = 0
         while process.is_alive():
             process.join(0.5)
-            if len(signals) > told:  # the command stops at once after a second signal
+            if len(signals) > passed_on:  # the command stops at once after a second signal
                 process.terminate()
-                told += 1
+                passed_on += 1
             watch()
     finally:
         for number, handler in before.items():
