@@ -14,11 +14,23 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 from rich.console import Console
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = 108
 COMMAND = "cli.py preview --config configs/demo.yaml --data.max_length 112 --rows 2"
+NORMAL = [(27, 33, 46), (240, 97, 106), (95, 211, 141), (231, 183, 95), (90, 169, 240), (196, 137, 232), (98, 200, 214)]
+BRIGHT = [
+    (127, 139, 165),
+    (255, 130, 138),
+    (130, 230, 165),
+    (245, 205, 120),
+    (125, 190, 250),
+    (210, 160, 245),
+    (110, 200, 250),
+]
+THEME = TerminalTheme((17, 21, 31), (214, 222, 236), [*NORMAL, (198, 208, 226)], [*BRIGHT, (255, 255, 255)])
 
 
 def run(*more: str) -> str:
@@ -54,7 +66,7 @@ def main() -> None:
         console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         console.print(Text.from_ansi(run()))
         terminal = Path(folder) / "terminal.html"
-        svg = console.export_svg(title=f"python {COMMAND}")
+        svg = console.export_svg(title=f"python {COMMAND}", theme=THEME)
         terminal.write_text(f"<style>body{{margin:0}}svg{{display:block}}</style>{svg}", encoding="utf-8")
         photograph(terminal, ROOT / "docs" / "preview.png", 1336, 3000)
 
