@@ -1,16 +1,10 @@
-"""The command line. `main(args)` imports only what the command needs, and prints a mistake as one line.
-
-python cli.py fit --config configs/demo.yaml
-python cli.py validate
-python cli.py generate --prompt "Solve x + 5 = 12"
-"""
+"""The command line: python cli.py fit --config configs/demo.yaml. It imports only what the command needs."""
 
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from commands.preflight import find_configs
 from errors import INTERRUPTED, UserError, did_you_mean
@@ -59,7 +53,11 @@ def main(args: Sequence[str] | None = None) -> int:
             fix = f"did you mean {near}?" if near else "see python cli.py --help"
             raise UserError("command", command, "does not exist", fix)
         rest = find_configs(rest, needed=command in ("fit", "estimate"))
-        module = load("fit" if command in TRAINER else command)
+        try:
+            module = import_module(f"commands.{'fit' if command in TRAINER else command}")
+        except ModuleNotFoundError as error:
+            problem = f"is not installed for {sys.executable}"
+            raise UserError(str(error.name), None, problem, "run make demo, or . .venv/bin/activate") from error
         return int(module.run([command, *rest] if command in TRAINER else rest))
     except UserError as error:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
@@ -71,15 +69,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def load(name: str) -> Any:
-    """The module of a command. Raises UserError if a package is not installed."""
-    try:
-        return import_module(f"commands.{name}")
-    except ModuleNotFoundError as error:
-        problem = f"is not installed for {sys.executable}"
-        raise UserError(str(error.name), None, problem, "run make demo, or . .venv/bin/activate") from error
 
 
 if __name__ == "__main__":

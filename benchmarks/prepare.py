@@ -142,10 +142,9 @@ def data_module(task: Task) -> Any:
         task["rows"], steps=StepSettings(task["split"]), max_length=task["max_length"], train_rows=None, val_rows=None,
         num_proc=task["num_proc"], num_workers=0, cache_dir=task["cache"], tokenizer=task["tokenizer"],
     )  # fmt: skip
-    fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace())))
-    fit_loop.epoch_loop.batch_progress.total.processed = 0
+    module.batches_done = lambda: 0
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
-        state=SimpleNamespace(fn=SimpleNamespace(value="fit")), fit_loop=fit_loop, accumulate_grad_batches=8,
+        state=SimpleNamespace(fn=SimpleNamespace(value="fit")), accumulate_grad_batches=8,
         world_size=1, global_rank=0, limit_train_batches=1.0,
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
     )  # fmt: skip

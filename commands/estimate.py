@@ -9,9 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from commands.fit_settings import SAME_AS_FIT, build_model, fit_parser
+from commands.fit_settings import build_model, fit_parser
 from commands.parsing import Parser
-from commands.preflight import count_devices
+from commands.preflight import FSDP, NO_FSDP1, count_devices
 from errors import UserError
 from lightning_modules.estimate.memory import MemoryEstimate, StepShape, estimate_memory, net_on_meta
 from lightning_modules.run.flops import ModelShape, training_flops
@@ -22,9 +22,7 @@ def build_parser() -> Parser:
     parser = fit_parser(
         "estimate",
         "Estimate the memory at the peak of a training step, in MB a device. The step runs on tensors without memory, "
-        "so nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation."
-        + SAME_AS_FIT,
-        "Has no effect here.",
+        "so nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation.",
     )
     parser.add_argument(
         "--device_gb",
@@ -51,12 +49,7 @@ def run(args: Sequence[str]) -> int:
     devices = (count_devices(trainer.devices) or 1) * trainer.num_nodes
     sharded = "ModelParallel" in str(trainer.strategy)
     if not sharded and "fsdp" in str(trainer.strategy):
-        raise UserError(
-            "trainer.strategy",
-            "fsdp",
-            "cannot hold a half-precision base beside float32 adapters",
-            "add --config configs/strategy/fsdp.yaml",
-        )
+        raise UserError("trainer.strategy", "fsdp", NO_FSDP1, FSDP)
     check(given)
     on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
     step = StepShape(
@@ -113,7 +106,7 @@ def show(columns: dict[int, MemoryEstimate]) -> None:
             table.add_row(label, *(f"{one.parts()[label] / 1e6:,.1f}" for one in columns.values()))
     table.add_row("at the peak", *(f"{one.total / 1e6:,.1f}" for one in columns.values()), style="bold")
     Console().print(table)
-    print("The last three are not held together, so the peak counts only one of them.")
+    print("Of the last three only the largest counts. The optimizer's step holds no activations.")
 
 
 def depth(peak: Callable[[int], float], layers: int, device_gb: float) -> str:

@@ -1,4 +1,4 @@
-"""export: a run's model as a folder that transformers opens."""
+"""export: write a run's model as a folder for transformers."""
 
 import logging
 from collections.abc import Sequence
@@ -14,20 +14,19 @@ from lightning_modules.export import Card, export_adapter, export_merged
 
 
 def run(args: Sequence[str]) -> int:
-    parser = Parser(command="export", description="Write a run's model as a folder that transformers opens.")
+    parser = Parser(command="export", description="Write the model of a run as a folder for transformers.")
     add_run_arguments(parser)
     parser.add_argument(
-        "--to", type=str | None, default=None, help="Folder to write; else `export` (or `adapter`) in the run's."
+        "--to", type=str | None, default=None, help="New folder; null is export, or adapter, in the run folder."
     )
     parser.add_argument(
-        "--adapter", action="store_true", help="Write a peft adapter of megabytes instead of the merged model."
+        "--adapter", action="store_true", help="Write a PEFT adapter of some megabytes instead of the merged model."
     )
     given = parser.read(args)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    # Merged in float32 whatever the base is held in; rounded once, at the end. Never into layers of 4 bits: they would
-    # stay that, and round what is merged to them
-    whole: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})
-    loaded = load_run(given.run, given.ckpt_path, given.root, **whole)
+    # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits
+    overrides: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})
+    loaded = load_run(given.run, given.ckpt_path, given.root, **overrides)
     folder = Path(given.to).expanduser() if given.to else loaded.run.folder / ("adapter" if given.adapter else "export")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("--to", folder, "exists and is not empty", "give a new folder")

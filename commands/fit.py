@@ -1,6 +1,5 @@
 """fit, validate, test, predict: a Trainer over ThinkTuner and MagpieDataModule, with runs kept in folders."""
 
-import argparse
 import logging
 import os
 import sys
@@ -13,24 +12,29 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from commands.callbacks_and_loggers import leave_signals_alone, trainer_arguments
-from commands.fit_settings import SAME_AS_FIT, TITLES, build_data, build_model, built, fit_parser
-from commands.preflight import check_hardware, check_launch, config_files
-from datamodules.tokens.tokenizer import ThinkTokenizer
+from commands.fit_settings import GROUPS, build_data, build_model, built, fit_parser
+from commands.preflight import check_hardware, check_launch, config_files, options
 from errors import UserError
 from hub import model_folder
-from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
-from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
+from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO, read_and_keep
+from lightning_modules.checkpoints.content import CheckpointContent
+from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
+from lightning_modules.internals.lightning_internals import disable_signal_handlers
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
+from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.run.signals import FailureWatchdog, Signals, Stopped
+from lightning_modules.run.loggers import MetricsCsv, TensorBoard
+from lightning_modules.run.progress import Progress
+from lightning_modules.run.signals import Signals, Stopped
 from lightning_modules.run.throughput import Throughput
-from lightning_modules.update.precision import WIDE, advice_for_cpu, bfloat16_gain
+from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advice_for_cpu, bfloat16_gain
 
 log = logging.getLogger("thinkwright")
 RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts which folder the first one made
@@ -39,19 +43,15 @@ NOT_FOR_USERS = (
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
     "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
-# What a command does, and what its --ckpt_path means
 ABOUT = {
-    "fit": (
-        "Train a model by a config, and measure it before and after. Everything about the run is written to "
-        "runs/NAME/TIME. Example: python cli.py fit --config configs/demo.yaml --model.optim.lr 1e-3",
-        "Continue from a checkpoint: last, best, a run's folder, or a .ckpt file. Give the same config with it. "
-        "null starts a new run.",
-    ),
-    "validate": ("Measure a checkpoint on the validation rows.", ""),
-    "test": ("Measure a checkpoint on held-out rows that validation never saw.", ""),
-    "predict": ("Answer the rows of test, and write the answers to predictions-TIME.jsonl in the run's folder.", ""),
+    "fit": "Train a model by a config, and measure it before and after. The run's files are in runs/NAME/TIME.",
+    "validate": "Measure a checkpoint on the validation rows.",
+    "test": "Measure a checkpoint on held-out rows that validation never saw.",
+    "predict": "Answer the rows of test, and write predictions-TIME.jsonl into the run's folder.",
 }
-OF_A_RUN = "The checkpoint: best, last, a run's folder, or a .ckpt file. null is the best one of the newest run."
+CKPT = "last, best, a run's folder or a .ckpt file"
+TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
+TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
 
 
 def run(args: Sequence[str]) -> int:
@@ -95,39 +95,26 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def named_run(args: Sequence[str]) -> tuple[Run, Path]:
-    """The run and checkpoint that `args` without --config name: those of --ckpt_path, else the newest run's."""
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--ckpt_path")
-    peek.add_argument("--run.root", dest="root", default=RunSettings().root)
-    peek.add_argument("--run.name", dest="name")
-    given, _ = peek.parse_known_args(list(args))
-    return locate(given.ckpt_path, given.root, given.name, otherwise="--config")
-
-
 class Job:
     """One fit, validate, test or predict. Making it parses and checks the command line; `do` runs it."""
 
     def __init__(self, args: Sequence[str], signals: Signals, watchdog: FailureWatchdog) -> None:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
-        self.fits, self.saved = self.command == "fit", None
-        named, rest = None, list(args[1:])
+        self.fits, rest, named = self.command == "fit", list(args[1:]), None
         if not self.fits and not config_files(rest) and not {"-h", "--help"} & set(rest):
-            named = named_run(rest)  # its config has the settings of the model and the data
-            rest = ["--config", str(named[0].config()), *rest]
-        about, ckpt_path = ABOUT[self.command]
-        shown = TITLES if self.fits else ("run",)
-        self.parser = fit_parser(
-            self.command, about if self.fits else about + SAME_AS_FIT, ckpt_path or OF_A_RUN, shown
-        )
+            root, told = RunSettings().root, dict(options(rest))
+            named = locate(told.get("ckpt_path"), told.get("run.root", root), told.get("run.name"), "--config")
+            rest = ["--config", str(named[0].config()), *rest]  # the run's model and data
+        shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
+        self.parser = fit_parser(self.command, ABOUT[self.command], *shown)
         self.given = given = self.parser.read(rest)
         seed_everything(given.seed_everything, workers=True)
-        check_hardware(given.trainer, given.model.dtype, torch.cuda.device_count(), given.model.quantize)
-        check_launch(given.trainer, torch.cuda.device_count(), os.environ)
-        self.checkpoint: Path | None = None
-        if named is not None:
-            self.checkpoint = named[1]
-        elif given.ckpt_path or not self.fits:
+        gpus = torch.cuda.device_count()
+        check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
+        check_launch(given.trainer, gpus, os.environ)
+        self.checkpoint = named[1] if named else None
+        self.saved: CheckpointContent | None = None
+        if not named and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
 
     def do(self) -> None:
@@ -140,41 +127,30 @@ class Job:
         if self.fits and self.checkpoint is None:
             self.write_start()
         self.data.trains = self.fits
-        self.model.gradients.run, self.model.cancelled = self.run, lambda: bool(self.signals.received)
+        self.model.gradients.replay = ReplayFiles(self.run)
+        self.model.cancelled = lambda: bool(self.signals.received)
         self.throughput = Throughput()
-        own = [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
-        if self.fits:
-            checkpoints = CheckpointCallback(self.run, chosen.checkpoint, self.signals, self.saved)
-            own += [SampleTable(self.run), self.throughput, ResumeHint(self.run), checkpoints]
-        elif self.command == "predict":
-            own.append(WritePredictions(self.run))
-        self.trainer = Trainer(**trainer_arguments(self.command, chosen.trainer, self.run, own))
-        leave_signals_alone(self.trainer)
+        self.trainer = self.make_trainer(chosen.trainer, chosen.checkpoint)
+        disable_signal_handlers(self.trainer)
         checkpoint = str(self.checkpoint) if self.checkpoint else None
         if self.fits:
             self.fit(checkpoint)
         elif self.command == "predict":
             self.trainer.predict(self.model, self.data, ckpt_path=checkpoint)
         else:
-            measure = self.trainer.validate if self.command == "validate" else self.trainer.test
-            measure(self.model, self.data, ckpt_path=checkpoint, verbose=False)
             stage = "val" if self.command == "validate" else "test"
+            getattr(self.trainer, self.command)(self.model, self.data, ckpt_path=checkpoint, verbose=False)
             if self.trainer.is_global_zero:
                 print_table({stage: stage_figures(self.trainer.callback_metrics, stage)})
 
     def check_sources(self) -> None:
-        model = self.model
-        folder = model_folder(model.name, model.revision)
+        model_folder(self.model.name, self.model.revision)
         self.data.open_sources()
         assert self.data.template  # raises UserError for a template that does not suit the model
         if self.checkpoint is not None:
-            tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags, model.new_tokens)
-            self.saved = saved = read_checkpoint(self.checkpoint)[KEY]
-            known = identity(folder, False, tokenizer, model.lora)
-            if self.fits:  # the other commands may measure adapters of a 4-bit base on the whole one
-                known["quantize"] = model.quantize
-            check_identity(saved["identity"], saved["base"], known)
-            model.lora_start = saved.get("lora_start")
+            self.saved = read_and_keep(self.checkpoint)
+            self.model.identity.check(self.saved, resumes=self.fits)
+            self.model.lora_start = self.saved.lora_start
 
     def run_folder(self, settings: RunSettings) -> Run:
         """The folder of the run. A fit from a checkpoint uses the checkpoint's; any other fit gets a new one."""
@@ -189,6 +165,30 @@ class Job:
             log.info(f"run {found.folder}")
         os.environ[RUN_FOLDER] = str(found.folder)
         return found
+
+    def make_trainer(self, chosen: Any, checkpoint: CheckpointSettings) -> Trainer:
+        """A Trainer with the config's callbacks, loggers and plugins, followed by those of the command."""
+        loggers: list[Any] = []
+        more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
+        plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
+        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+        callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
+        if self.fits:
+            saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
+            callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
+            if chosen.logger is not False:
+                loggers = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
+                loggers += as_list(chosen.logger) if chosen.logger is not True else []
+        elif self.command == "predict":
+            callbacks.append(WritePredictions(self.run))
+        if chosen.enable_progress_bar is not False and not bars:
+            callbacks.append(Progress())
+        if "ModelParallel" in type(chosen.strategy).__name__:
+            more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
+            if chosen.precision == "16-mixed":
+                plugins.append(ShardedHalfPrecision())
+                more["precision"] = None
+        return Trainer(**{**vars(chosen), "callbacks": callbacks, "logger": loggers, "plugins": plugins, **more})
 
     @rank_zero_only
     def write_start(self) -> None:
@@ -235,6 +235,10 @@ class Job:
     @rank_zero_only
     def record(self, **figures: Any) -> None:
         self.run.update_summary(**figures)
+
+
+def as_list(given: Any) -> list[Any]:
+    return [] if given is None else given if isinstance(given, list) else [given]
 
 
 def _rank() -> int:

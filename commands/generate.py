@@ -1,4 +1,4 @@
-"""generate: ask a run's model, one prompt or many."""
+"""generate: answer prompts with a run's model."""
 
 import json
 import sys
@@ -16,19 +16,21 @@ from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
-    parser = Parser(command="generate", description="Ask a run's model.")
-    parser.add_argument("--prompt", type=str, nargs="+", default=[], help="What to ask; several are answered together.")
+    parser = Parser(command="generate", description="Answer prompts with the model of a run.")
+    parser.add_argument("--prompt", type=str, nargs="+", default=[], help="One or several prompts.")
     parser.add_argument(
-        "--prompts", type=str | None, default=None, help="File with one prompt a line; - for standard input."
+        "--prompts", type=str | None, default=None, help="File with one prompt per line; - reads standard input."
     )
     add_run_arguments(parser)
     parser.add_class_arguments(DecodingSettings, None)
     parser.add_argument(
-        "--jsonl", action="store_true", help="Print one JSON object a line: prompt, thoughts, answer, finished."
+        "--jsonl", action="store_true", help="Print one JSON object per prompt: prompt, thoughts, answer, finished."
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="Prompts answered at once.")
-    parser.add_argument("--seed", type=int, default=1, help="For temperature above 0.")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Prompts per batch; lower it if memory runs out.")
+    parser.add_argument("--seed", type=int, default=1, help="Random seed; matters if temperature is above 0.")
+    parser.add_argument(
+        "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
+    )
     return parser
 
 
@@ -37,7 +39,7 @@ def run(args: Sequence[str]) -> int:
     given = parser.read(args)
     prompts = [*given.prompt, *lines(given.prompts)]
     if not prompts:
-        raise UserError("--prompt", None, "nothing was asked", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
+        raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
     settings = DecodingSettings(given.max_new_tokens, given.temperature, given.top_p)
     loaded = load_run(given.run, given.ckpt_path, given.root)
     torch.manual_seed(given.seed)
@@ -53,7 +55,7 @@ def run(args: Sequence[str]) -> int:
 def answers(
     loaded: Loaded, prompts: Sequence[str], settings: DecodingSettings, batch_size: int
 ) -> Iterator[ThinkResponse]:
-    """A ThinkResponse for each prompt, in order; batches are made as they are asked for."""
+    """Yield a ThinkResponse for each prompt, in order."""
     tuner = loaded.tuner
     assert tuner.net is not None
     config = generation_config(tuner.tokenizer, tuner.net.vocabulary, tuner.generation_config, settings)
@@ -63,19 +65,20 @@ def answers(
 
 
 def lines(name: str | None) -> list[str]:
-    """The lines of a file that are not empty."""
+    """Return the non-empty lines of a file; - is standard input."""
     if name is None:
         return []
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            "--prompts", name, f"cannot be read ({error})", "give a text file with one prompt a line"
+            "--prompts", name, f"cannot be read ({error})", "give a text file with one prompt per line"
         ) from error
     return [line for line in text.splitlines() if line.strip()]
 
 
 def device(name: str) -> torch.device:
+    """Return the device of this name. Raise UserError if this machine has none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -86,9 +89,9 @@ def device(name: str) -> torch.device:
 
 
 def show(prompt: str | None, written: ThinkResponse, settings: DecodingSettings) -> None:
-    """The text as it was written; on a terminal the thoughts are dimmed."""
+    """Print the generated text; on a terminal the thoughts are dimmed."""
     if prompt is not None:
         print(f"# {prompt}")
     print(styled(written.text, sys.stdout.isatty()), flush=True)
     if not written.finished:
-        print(f"(cut off after {settings.max_new_tokens} tokens; --max_new_tokens sets the limit)", file=sys.stderr)
+        print(f"(cut off after {settings.max_new_tokens} tokens, the limit of --max_new_tokens)", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A run's model without a Trainer, for the commands that use it."""
+"""The model of a run without a Trainer: for generate, export and replay."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,49 +13,57 @@ from datamodules.text.segments import Template
 from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
 
 
 @dataclass(frozen=True)
 class Loaded:
+    """A run's model with the weights of a checkpoint."""
+
     run: Run
     checkpoint: Path
     tuner: ThinkTuner
     template: Template
-    config: dict[str, Any]  # the run's
+    config: dict[str, Any]  # of the run
 
 
 def add_run_arguments(parser: Parser) -> None:
-    """How a command is told which run it is about."""
-    parser.add_argument("--run", type=str | None, default=None, help="Folder runs/NAME/TIME; else the newest run.")
-    parser.add_argument("--ckpt_path", type=str | None, default=None, help="A .ckpt file, best or last; else best.")
+    """Add the options that choose a run and a checkpoint."""
+    parser.add_argument("--run", type=str | None, default=None, help="Folder runs/NAME/TIME; null is the newest run.")
+    parser.add_argument(
+        "--ckpt_path", type=str | None, default=None, help="Checkpoint: best, last or a .ckpt file; null is best."
+    )
     parser.add_argument("--root", type=str, default=RunSettings().root, help="Folder of all runs.")
 
 
 def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
-    """The run and checkpoint meant. Raises UserError where there is none."""
+    """Return the run and the checkpoint that the options choose. Raise UserError if there is none."""
     if run is not None:
         found = Run(Path(run).expanduser())
-        found.config()  # says so if it is not a run
+        found.config()  # raises if the folder is not a run
         checkpoint = {"last": found.last, "best": found.best, None: found.best_or_last()}.get(ckpt_path)
         return found, checkpoint or find_checkpoint(str(ckpt_path), root, None)
     return locate(ckpt_path, root, None, otherwise="--run")
 
 
 def load_run(
-    run: str | None, ckpt_path: str | None, root: str, content: dict[str, Any] | None = None, **model: Any
+    run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
 ) -> Loaded:
-    """The model of a run with the checkpoint's weights, or with those of `content` if it was read already; `model`
-    overrides settings of the run's config."""
-    found, checkpoint = find(run, ckpt_path, root)
-    content = content or read_checkpoint(checkpoint)
+    """Return the model of a run with the weights of its checkpoint.
+
+    `checkpoint` is the file's content if it was read before. `model` overrides settings of the run's config. Raise
+    UserError for a config or a checkpoint that does not fit this version.
+    """
+    found, path = find(run, ckpt_path, root)
+    checkpoint = checkpoint or read_checkpoint(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ThinkTuner, "model")
     parser.add_class_arguments(MagpieDataModule, "data")
     config = yaml.safe_load(found.config().read_text())
-    # The command line links these, so that a saved config has them only once
+    # The command line links these settings, so a saved config holds them under `data` only
     linked = {
         "tags": config["data"].get("tags") or asdict(Tags()),
         "new_tokens": config["data"].get("new_tokens") or [],
@@ -68,14 +76,15 @@ def load_run(
             }
         )
     except (ArgumentError, KeyError) as error:
-        raise UserError(
-            "--run", found.config(), f"is of another version ({' '.join(str(error).split())})", "mend the file"
-        ) from error
+        problem = f"does not fit this version ({' '.join(str(error).split())})"
+        raise UserError("--run", found.config(), problem, "correct the file") from error
     built = parser.instantiate_classes(parsed)
     tuner: ThinkTuner = built.model
-    tuner.lora_start = content[KEY].get("lora_start")
+    content = CheckpointContent.of(checkpoint, path)
+    tuner.identity.check(content)
+    tuner.lora_start = content.lora_start
     tuner.configure_model()
-    tuner.on_load_checkpoint(content)
-    tuner.load_state_dict(content["state_dict"], strict=False)
+    tuner.on_load_checkpoint(checkpoint)
+    tuner.load_state_dict(checkpoint["state_dict"], strict=False)
     template = load_template(built.data.template_setting, built.data.system, tuner.tokenizer)
-    return Loaded(found, checkpoint, tuner, template, config)
+    return Loaded(found, path, tuner, template, config)

@@ -16,39 +16,41 @@ from errors import UserError, did_you_mean
 CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
+NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"
 FSDP = "add --config configs/strategy/fsdp.yaml"
 FOR_NOTEBOOKS = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning starts the processes by itself
 
 
+def options(args: Sequence[str]) -> list[tuple[str, str]]:
+    """(option, text) of each option; the text of one without a value is what follows it."""
+    pairs = [arg.split("=", 1) if "=" in arg else (arg, after) for arg, after in pairwise([*args, ""])]
+    return [(name.lstrip("-"), text) for name, text in pairs if name.startswith("--") or name == "-c"]
+
+
 def config_files(args: Sequence[str]) -> list[str]:
     """The files given as --config."""
-    following = [b for a, b in pairwise(args) if a in ("-c", "--config")]
-    return following + [a.partition("=")[2] for a in args if a.startswith("--config=")]
+    return [text for name, text in options(args) if name in ("c", "config")]
 
 
 def find_configs(args: Sequence[str], needed: bool) -> list[str]:
     """The arguments, with the full path of each config that is in the checkout but not in this folder. Raises UserError
     for a config that does not exist, and if there is none although one is `needed`."""
     found, names = list(args), config_files(args)
+    shipped = sorted(path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("configs/**/*.yaml"))
     if needed and not names and not {"-h", "--help"} & set(args):
-        raise UserError("--config", None, "is missing", f"add one: {', '.join(_shipped(''))}")
-    for name in names:
+        fix = f"add one: {', '.join(name for name in shipped if name.count('/') == 1)}"
+        raise UserError("--config", None, "is missing", fix)
+    for name in (name for name in names if not Path(name).is_file()):
         ours = CHECKOUT / name
-        if Path(name).is_file():
-            continue
         if not ours.is_file():
-            near = did_you_mean(name, _shipped("**/"))
-            fix = f"did you mean {near}?" if near else f"there are {', '.join(_shipped('**/'))}"
+            near = did_you_mean(name, shipped)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(shipped)}"
             raise UserError("--config", name, "does not exist", fix)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"config {ours}", file=sys.stderr)
         found = [arg.replace(name, str(ours)) if arg in (name, f"--config={name}") else arg for arg in found]
     return found
-
-
-def _shipped(folders: str) -> list[str]:
-    return sorted(path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob(f"configs/{folders}*.yaml"))
 
 
 def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = None) -> None:
@@ -77,8 +79,7 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
         problem = "is for notebooks: its processes would share the state of this one"
         raise UserError("trainer.strategy", strategy, problem, "set trainer.strategy ddp")
     if isinstance(strategy, str) and strategy.startswith("fsdp"):
-        problem = "cannot hold a half-precision base beside float32 adapters"
-        raise UserError("trainer.strategy", strategy, problem, FSDP)
+        raise UserError("trainer.strategy", strategy, NO_FSDP1, FSDP)
     sharded = getattr(getattr(strategy, "init_args", None), "data_parallel_size", None)
     total = count_devices(devices) * trainer.num_nodes
     if isinstance(sharded, int) and total not in (0, sharded):
@@ -131,9 +132,6 @@ def _on_gpu(trainer: Any, gpus: int) -> bool:
 
 def count_devices(devices: Any) -> int:
     """The number of devices that `trainer.devices` asks for; 0 for all that the machine has."""
-    if isinstance(devices, list):
-        return len(devices)
-    text = str(devices)
-    if "," in text:
-        return len([part for part in text.split(",") if part.strip()])
-    return int(text) if text.isdigit() else 0
+    if isinstance(devices, str) and "," in devices:
+        devices = [part for part in devices.split(",") if part.strip()]
+    return len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from tqdm import tqdm
 
-from commands.fit_settings import SAME_AS_FIT, build_data, fit_parser
+from commands.fit_settings import build_data, fit_parser
 from commands.parsing import Parser
 from commands.preflight import config_files
 from datamodules.magpie import MagpieDataModule
@@ -31,9 +31,8 @@ def build_parser() -> Parser:
     parser = fit_parser(
         "preview",
         "Show the data of a config as the model sees it, and why rows are dropped. Loads no model. Without --config it "
-        "shows the data of the newest run." + SAME_AS_FIT,
-        "Has no effect here.",
-        ("data",),
+        "shows the data of the newest run.",
+        shown=("data",),
     )
     parser.add_argument("--rows", type=int, default=3, help="Number of rows to show.")
     parser.add_argument(

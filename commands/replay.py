@@ -1,4 +1,4 @@
-"""replay: a step that was not finite once more, row by row, to see what broke it."""
+"""replay: compute an optimizer step that was not finite again, row by row, to find the cause."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,16 +14,16 @@ from commands.load import load_run
 from commands.parsing import Parser
 from datamodules.batches.collate import Batch
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints.replay_file import read_replay
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.precision import MIXED
 
-SHOWN = 8  # tensors whose gradient is not finite, by name
+SHOWN_TENSORS = 8  # names of tensors with a gradient that is not finite
 
 
 @dataclass(frozen=True)
 class RowLoss:
-    """One row of the step by itself."""
+    """The loss of one row, computed alone."""
 
     row_id: str
     tokens: int  # supervised
@@ -33,42 +33,36 @@ class RowLoss:
 def run(args: Sequence[str]) -> int:
     parser = Parser(
         command="replay",
-        description="Compute the step again that ended a fit since it was not finite, row by row; nothing is trained.",
+        description="Compute an optimizer step that was not finite again, row by row, to find the cause.",
     )
-    parser.add_argument("file", type=str, help="runs/NAME/TIME/nonfinite/step-N-rank-R.replay")
+    parser.add_argument("file", type=str, help="Replay file: runs/NAME/TIME/nonfinite/step-N-rank-R.replay.")
     parser.add_argument(
-        "--precision", type=str | None, default=None, help="32-true, bf16-mixed or 16-mixed; else that of the run."
+        "--precision",
+        type=str | None,
+        default=None,
+        help="32-true, bf16-mixed or 16-mixed; null is the run's trainer.precision.",
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1.")
+    parser.add_argument(
+        "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
+    )
     given = parser.read(args)
     file = Path(given.file).expanduser()
-    if file.suffix != ".replay" or not file.is_file():
-        raise UserError(
-            "file", given.file, "is not a file that fit wrote for replay", "give a run's nonfinite/*.replay"
-        )
-    content = read_checkpoint(file)
-    if not content["state_dict"]:  # sharded ranks left theirs to the first
-        content["state_dict"] = read_checkpoint(file.with_name(file.name.split("-rank-")[0] + "-rank-0.replay"))[
-            "state_dict"
-        ]
-    loaded = load_run(None, str(file), "", content)
+    replay = read_replay(file)
+    loaded = load_run(None, str(file), "", replay.checkpoint)
     precision = given.precision or loaded.config["trainer"]["precision"] or "32-true"
     if precision not in (*MIXED, "32-true"):
-        raise UserError("--precision", precision, "is not one that trains", f"give 32-true or {' or '.join(MIXED)}")
+        fix = f"give 32-true or {' or '.join(MIXED)}"
+        raise UserError("--precision", precision, "is not a precision for training", fix)
     tuner = loaded.tuner.to(device(given.device))
     context = torch.autocast(tuner.device.type, MIXED[precision]) if precision in MIXED else nullcontext()
-    print(f"{file}: {len(content['batches'])} micro-batches, computed in {precision} on {tuner.device}")
-    for k, (batch, seed) in enumerate(zip(batches(content, tuner.device), content["seeds"], strict=True)):
-        show(k, tuner, batch, seed, context)
+    print(f"{file}: {len(replay.batches)} micro-batches, computed in {precision} on {tuner.device}")
+    for k, (batch, seed) in enumerate(zip(replay.batches, replay.seeds, strict=True)):
+        show(k, tuner, batch.to(tuner.device), seed, context)
     return 0
 
 
-def batches(content: dict[str, Any], to: torch.device) -> Iterator[Batch]:
-    return (Batch(**one).to(to) for one in content["batches"])
-
-
 def show(k: int, tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> None:
-    """Prints the losses of a micro-batch's rows, and what is not finite in its gradient."""
+    """Print the loss of each row of a micro-batch, and the tensors with a gradient that is not finite."""
     total, gradients = step(tuner, batch, seed, context)
     print(f"\nmicro-batch {k + 1}: loss {total / max(1, len(batch.targets)):.4f} per token")
     for row in row_losses(tuner, batch, seed, context):
@@ -77,14 +71,14 @@ def show(k: int, tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractCo
     broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     largest = max((float(gradient.abs().max()), name) for name, gradient in gradients.items())
     print(f"  gradient: {len(broken)} of {len(gradients)} tensors not finite; largest {largest[0]:.3g}, {largest[1]}")
-    for name in broken[:SHOWN]:
+    for name in broken[:SHOWN_TENSORS]:
         print(f"    {name}")
 
 
 def step(
     tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """The summed loss of a micro-batch and the gradient of each trained tensor, with the dropout that it had."""
+    """Return the summed loss of a micro-batch and the gradient of each trained tensor, with the dropout of the fit."""
     assert tuner.net is not None
     tuner.net.train()
     torch.manual_seed(seed)
@@ -95,7 +89,7 @@ def step(
 
 
 def row_losses(tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> Iterator[RowLoss]:
-    """Each row alone, as far as it goes: dropout falls otherwise than in the whole batch."""
+    """Yield the loss of each row, computed alone. Its dropout differs from that in the whole batch."""
     assert tuner.net is not None
     kept: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
     for row_id, (start, end) in zip(batch.row_ids, pairwise(batch.starts.tolist()), strict=False):

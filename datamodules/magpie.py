@@ -1,7 +1,7 @@
 """MagpieDataModule: from settings to batches. It calls the rooms in their order and computes nothing itself."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,7 @@ class MagpieDataModule(LightningDataModule):
         self.stats = DataStats()
         self.trains = False  # True for the validation at the start of a fit: it plans the epochs and refuses early
         self.epochs: EpochLayout | None = None  # the plan of the epochs of a fit
+        self.batches_done: Callable[[], int] | None = None  # set before a fit: processed batches of all epochs
         self._announced: Path | None = None
         self._planned_for: tuple[Path, StepSize] | None = None
         self._check()
@@ -271,10 +272,8 @@ class MagpieDataModule(LightningDataModule):
             plan = plan_epoch(rows.lengths, rows.supervised, sizes, self.seed, epoch)
             return self._loader("train", [batch[trainer.global_rank] for batch in plan.batches[start:]])
 
-        def done() -> int:
-            return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
-
-        return PlanLoader(*self.batches_per_epoch(), batches, done)
+        assert self.batches_done is not None
+        return PlanLoader(*self.batches_per_epoch(), batches, self.batches_done)
 
     # Evaluation
 

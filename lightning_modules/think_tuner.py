@@ -16,12 +16,13 @@ from datamodules.batches.collate import Batch
 from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from hub import model_folder
-from lightning_modules.checkpoints.checkpoint_file import KEY, check_identity, identity
+from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
+from lightning_modules.checkpoints.model_identity import ModelIdentity
 from lightning_modules.evaluation.answers import EvalSettings, answer_rows
 from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
 from lightning_modules.generation.generate import generation_config
+from lightning_modules.internals.lightning_internals import batches_done
 from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
 from lightning_modules.net.base_model import Dtype, check_base, load_base
 from lightning_modules.net.lora import LoraSettings, LoraStart
@@ -30,6 +31,7 @@ from lightning_modules.net.new_token_embeddings import NewTokenInit
 from lightning_modules.net.quantize import Quantize
 from lightning_modules.net.think_net import LossSums, ThinkNet
 from lightning_modules.ranks import from_all_ranks
+from lightning_modules.run.fit_data import FitData
 from lightning_modules.update.nonfinite import Attempt, Gradients, propagate_nan
 from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 
@@ -93,8 +95,14 @@ class ThinkTuner(LightningModule):
         self.net: ThinkNet | None = None
         # Set before configure_model if a checkpoint will be loaded; else configure_model sets it
         self.lora_start: LoraStart | None = None
+        self.identity = ModelIdentity(self)
 
     # Building
+
+    def setup(self, stage: str) -> None:
+        data: FitData | None = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            data.batches_done = lambda: batches_done(self.trainer)
 
     def configure_model(self) -> None:
         """Load the base and build the net. Lightning calls it before each fit, validate, test and predict."""
@@ -163,8 +171,8 @@ class ThinkTuner(LightningModule):
     def _seed_dropout(self) -> int:
         """Seed dropout by (seed, batch, rank), so that a resumed fit has the dropout of an uninterrupted one."""
         assert self.seed is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        seed = int(np.random.SeedSequence([self.seed, done, self.global_rank]).generate_state(1, np.uint64)[0])
+        key = [self.seed, batches_done(self.trainer), self.global_rank]
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         torch.manual_seed(seed)
         return seed
 
@@ -255,26 +263,25 @@ class ThinkTuner(LightningModule):
             del state[name]
         return state
 
-    def identity(self) -> dict[str, Any]:
-        folder = model_folder(self.name, self.revision, weights=not self.from_scratch)
-        return identity(folder, not self.from_scratch, self.tokenizer, self.lora)
+    def checkpoint_content(self) -> CheckpointContent:
+        """Return our part of a checkpoint, without a position in a fit. Every rank must call it."""
+        self.gradients.check_finite(self)
+        return CheckpointContent(
+            base=self.name, revision=self.revision, identity=self.identity.values(), seed=self.seed,
+            train_loss=self.train_loss.snapshot(), skipped_steps=self.gradients.skipped, lora_start=self.lora_start,
+        )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.gradients.check_finite(self)
-        known = self.identity() | {"quantize": self.quantize}
-        ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
-        ours |= {"base": self.name, "revision": self.revision, "identity": known, "seed": self.seed}
-        ours |= {"train_loss": self.train_loss.snapshot(), "skipped_steps": self.gradients.skipped}
-        if self.lora_start is not None:
-            ours["lora_start"] = self.lora_start
+        if CONTENT_KEY not in checkpoint:  # else CheckpointCallback has added it, with a position
+            checkpoint[CONTENT_KEY] = self.checkpoint_content().to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint[KEY]
-        check_identity(saved["identity"], saved["base"], self.identity())
-        # Sharding strategies take state_dict out before they call this
+        content = CheckpointContent.of(checkpoint)
+        self.identity.check(content)
+        # Sharding strategies remove state_dict before they call this
         if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained()):
             fix = "use the model settings that it was trained with"
             raise UserError("--ckpt_path", None, "the checkpoint holds other trained tensors than this model", fix)
-        self.seed, self.gradients.skipped = saved["seed"], saved["skipped_steps"]
+        self.seed, self.gradients.skipped = content.seed, content.skipped_steps
         ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        self.train_loss.restore(saved["train_loss"], self.global_rank if ranks > 1 else 0, ranks)
+        self.train_loss.restore(content.train_loss, self.global_rank if ranks > 1 else 0, ranks)

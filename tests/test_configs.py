@@ -92,6 +92,22 @@ def test_the_mix_is_four_to_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["max_length"] == 4096
 
 
+def test_an_overlay_appends_a_callback_or_replaces_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("EarlyStopping", "LearningRateMonitor", "DeviceStatsMonitor")
+    for name, key in zip(names, ("callbacks", "callbacks+", "callbacks"), strict=True):
+        class_path = f"lightning.pytorch.callbacks.{name}"
+        arguments = {"monitor": "val/loss"} if name == "EarlyStopping" else {}
+        content = {"trainer": {key: [{"class_path": class_path, "init_args": arguments}]}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+    def callbacks(*chosen: str) -> list[str]:
+        config = parse(capsys, "demo.yaml", *(str(tmp_path / f"{name}.yaml") for name in chosen))
+        return [one["class_path"].rpartition(".")[2] for one in config["trainer"]["callbacks"]]
+
+    assert callbacks(*names[:2]) == ["EarlyStopping", "LearningRateMonitor"]
+    assert callbacks(*names) == ["DeviceStatsMonitor"]
+
+
 def test_the_others_parse_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(capsys, "demo.yaml")["model"]["name"] == "assets/tiny-qwen"
     assert parse(capsys, "tiny_base.yaml")["model"]["lora"] is None

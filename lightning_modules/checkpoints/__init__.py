@@ -1,0 +1,9 @@
+"""Checkpoints. In: the state of a fit between two optimizer steps. Out: files, and the same state again on resume.
+
+- `resume_position.py`: the position of training, and how it is carried over to other devices or batches
+- `content.py`: all that this program adds to Lightning's checkpoint, with a format number
+- `model_identity.py`: whether a checkpoint belongs to the model
+- `checkpoint_file.py`: the writer and the reader
+- `replay_file.py`: the file of an optimizer step that was not finite
+- `checkpoint_callback.py`: when a checkpoint is written, and which ones stay
+"""

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, which ones stay, and how a fit goes on from one."""
+"""When a checkpoint is written, which checkpoints stay, and how a fit resumes from one."""
 
 import logging
 import math
@@ -14,11 +14,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from datamodules.magpie import MagpieDataModule
-from datamodules.same_rows import check_same_rows, identity
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import KEY
+from lightning_modules.checkpoints.checkpoint_file import release_kept
+from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
+from lightning_modules.internals.lightning_internals import run_pending_validation
+from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
 from lightning_modules.run.signals import NOTHING, SAVE, Agreement, Signals, Stopped
 
@@ -27,29 +28,30 @@ log = logging.getLogger("thinkwright")
 
 @dataclass
 class CheckpointSettings:
-    """`checkpoints/last.ckpt` is written as often as is said here, at the end of training, and when Ctrl-C or SIGTERM
-    ends it; `checkpoints/best.ckpt` whenever a validation has the lowest val/loss so far."""
+    """When `checkpoints/last.ckpt` is written, beside the end of each epoch, the end of training, Ctrl-C and SIGTERM.
 
-    every_n_steps: int | None = None
-    """Every so many optimizer steps; null for none."""
-    every_n_epochs: int | None = 1
-    """At the end of every so many epochs; null for none."""
+    `checkpoints/best.ckpt` is written after each validation with the lowest val/loss so far."""
+
+    every_n_train_steps: int | None = None
+    """Write a checkpoint every N optimizer steps; null: not by steps."""
     every_n_minutes: float | None = 10.0
-    """At the first optimizer step after so many minutes without one: what a crash can cost at most. null for none."""
-    keep: int = 2
-    """How many of those by steps and epochs stay beside last and best, as step-NNN.ckpt; the newest."""
+    """Write a checkpoint at the first optimizer step after N minutes without one, the most that a crash can cost;
+    null: not by time."""
+    save_total_limit: int = 2
+    """Number of checkpoints by step or epoch to keep as step-NNN.ckpt, beside last and best; older ones are deleted.
+    Raise it to go back to earlier steps."""
 
     def __post_init__(self) -> None:
-        for name, least in (("every_n_steps", 1), ("every_n_epochs", 1), ("every_n_minutes", 0), ("keep", 0)):
+        for name, least in (("every_n_train_steps", 1), ("every_n_minutes", 0), ("save_total_limit", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"checkpoint.{name}", value, f"is below {least}", f"give {least} or more, or null")
 
 
 class CheckpointCallback(Checkpoint):
-    """Writes checkpoints between two optimizer steps, when no validation is pending: then all counts agree.
+    """Writes checkpoints between two optimizer steps when no validation is pending: then all counts agree.
 
-    `saved` is our part of the checkpoint that this fit goes on from, or None for a new run.
+    `saved` is the content of the checkpoint that this fit resumes from; None for a new run.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class CheckpointCallback(Checkpoint):
         run: Run,
         settings: CheckpointSettings,
         signals: Signals,
-        saved: dict[str, Any] | None,
+        saved: CheckpointContent | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run, self.settings, self.signals, self.saved, self.clock = run, settings, signals, saved, clock
@@ -72,21 +74,25 @@ class CheckpointCallback(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    # Going on from a checkpoint
+    # Resuming
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Before the model is loaded: whether the rows are those of the checkpoint, and where in them it stands."""
+        """Check that the examples are those of the checkpoint, and find the position in them, before the model loads.
+
+        Raise UserError for other examples, or for a checkpoint that no fit has written.
+        """
         if stage != "fit" or self.saved is None:
             return
+        if self.saved.resume_position is None or self.saved.data is None:
+            raise UserError("--ckpt_path", None, "the file holds no position in a fit", "give a run's last.ckpt")
         data = _data(trainer)
-        check_same_rows(self.saved["data"], identity(data))
-        self._resume, note = ResumePosition.from_dict(self.saved["position"]).carried_over(
-            data.steps_per_epoch, data.sizes()
-        )
+        data.check_same_rows(self.saved.data)
+        self._resume, note = self.saved.resume_position.carried_over(data)
         if note:
             log.info(f"not exact: {note}")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        release_kept()
         if self._resume is not None:
             self._resume.apply_to(checkpoint)
 
@@ -94,18 +100,16 @@ class CheckpointCallback(Checkpoint):
         self.signals.deferred = True
         self._written, self._since = trainer.global_step, self.clock()
         if self._resume is not None and self._resume.validation_due:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+            run_pending_validation(trainer)
 
     # Writing
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Before the first batch of an optimizer step all of the one before is done: logged, validated and counted."""
+        """Write before the first batch of an optimizer step: the step before is then logged, validated and counted."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
         wanted = self.agreement.highest(self._wanted(), trainer)
-        every = self.settings.every_n_steps
+        every = self.settings.every_n_train_steps
         by_step = every is not None and trainer.global_step % every == 0
         if trainer.global_step != self._written and (wanted or by_step):
             self.write_last(trainer, numbered=by_step)
@@ -113,8 +117,7 @@ class CheckpointCallback(Checkpoint):
             raise Stopped(wanted, together=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        every = self.settings.every_n_epochs
-        if trainer.global_step != self._written and every and (trainer.current_epoch + 1) % every == 0:
+        if trainer.global_step != self._written:
             self.write_last(trainer, numbered=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,7 +131,7 @@ class CheckpointCallback(Checkpoint):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """A signal need not wait for the answers of a whole validation, which is done again instead."""
+        """Stop inside a validation if a signal asks for it: its answers can take minutes. A resume validates again."""
         if self._in_validation and (wanted := self.agreement.highest(self._wanted(), trainer)) > SAVE:
             self.write_last(trainer, numbered=False)
             raise Stopped(wanted, together=True)
@@ -143,25 +146,27 @@ class CheckpointCallback(Checkpoint):
             trainer.save_checkpoint(self.run.best)
 
     def write_last(self, trainer: Trainer, numbered: bool) -> None:
-        """last.ckpt; with `numbered` also under the name of its step, of which the newest few stay.
+        """Write last.ckpt; with `numbered` also step-NNN.ckpt, and delete the oldest beyond save_total_limit.
 
-        Nothing as long as nothing was updated: a gradient scaler may leave out the first steps, and Lightning cannot go
-        on from a sharded optimizer without state.
+        Write nothing before the first update: a gradient scaler may skip the first steps, and Lightning cannot load a
+        sharded optimizer without state.
         """
         if not trainer.optimizers[0].state:
             return
         trainer.save_checkpoint(self.run.last)
         self._written, self._since = trainer.global_step, self.clock()
-        if numbered and self.settings.keep and trainer.is_global_zero:
+        if numbered and self.settings.save_total_limit and trainer.is_global_zero:
             _link(self.run.last, self.run.numbered(trainer.global_step))
-            for old in self.run.all_numbered()[: -self.settings.keep]:
+            for old in self.run.all_numbered()[: -self.settings.save_total_limit]:
                 old.unlink()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add our content to a checkpoint of Lightning. Every rank must call it."""
+        tuner: Any = pl_module
         data = _data(trainer)
-        position = ResumePosition.of(trainer, data.steps_per_epoch, data.sizes(), self._in_validation)
-        ours: dict[str, Any] = checkpoint.setdefault(KEY, {})
-        ours |= {"position": position.to_dict(), "data": identity(data)}
+        position = ResumePosition.of(trainer, data, self._in_validation)
+        content: CheckpointContent = tuner.checkpoint_content()
+        checkpoint[CONTENT_KEY] = content.at(position, data.identity()).to_dict()
 
     def _wanted(self) -> int:
         minutes = self.settings.every_n_minutes
@@ -169,13 +174,13 @@ class CheckpointCallback(Checkpoint):
         return self.signals.received or (SAVE if long_ago else NOTHING)
 
 
-def _data(trainer: Trainer) -> MagpieDataModule:
-    data: MagpieDataModule = trainer.datamodule  # type: ignore[attr-defined]
+def _data(trainer: Trainer) -> FitData:
+    data: FitData = trainer.datamodule  # type: ignore[attr-defined]
     return data
 
 
 def _link(there: Path, name: Path) -> None:
-    """The same file under another name, whole or not at all; a copy where the file system has no links."""
+    """Give a file a second name, atomically; copy it if the file system has no links."""
     scratch = name.with_name(f".{name.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     try:

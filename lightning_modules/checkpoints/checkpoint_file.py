@@ -1,33 +1,31 @@
-"""Checkpoint files: written whole or not at all, checked when read, and only ever for the model they were made with.
+"""Checkpoint files: the one writer and the one reader.
 
-A file is what torch.save writes, followed by `sha256:` and the digest of it; torch.load reads it as it is. It holds the
-trained tensors, the optimizer and the loop's position, so megabytes; the base model is named, not copied.
+A file is the output of torch.save, followed by `sha256:` and the digest of that output; torch.load ignores the end. A
+write is atomic: a kill at any moment leaves the old or the new file whole.
 """
 
 import hashlib
 import io
-import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from errors import UserError
+from lightning_modules.checkpoints.content import CheckpointContent
 
-MARK = b"sha256:"
-TRAILER = len(MARK) + hashlib.sha256().digest_size
-KEY = "thinkwright"  # where our part of a checkpoint is kept
-ARCHITECTURE = (
-    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "vocab_size", "tie_word_embeddings",
-)  # fmt: skip
+CHECKSUM_MARK = b"sha256:"
+CHECKSUM_BYTES = len(CHECKSUM_MARK) + hashlib.sha256().digest_size
+CHUNK = 2**20  # bytes hashed at once
+
+_kept: dict[Path, dict[str, Any]] = {}  # checkpoints that Lightning is about to load, by resolved path
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Writes beside the target, flushes to the disk, renames: a kill at any moment leaves the old or the new file."""
+    """Write a checkpoint beside its place, flush it to the disk, and rename it."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     data = buffer.getbuffer()
@@ -36,7 +34,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     try:
         with scratch.open("wb") as file:
             file.write(data)
-            file.write(MARK + hashlib.sha256(data).digest())
+            file.write(CHECKSUM_MARK + hashlib.sha256(data).digest())
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
@@ -44,13 +42,42 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         scratch.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename, too
+        os.fsync(folder)  # else a power failure can undo the rename
     finally:
         os.close(folder)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint, on the CPU. Raise UserError if it is missing, damaged, or not readable by this version."""
+    fix = "give a file from a run's checkpoints folder"
+    if not path.is_file():
+        raise UserError("--ckpt_path", path, "does not exist", fix)
+    with path.open("rb") as file:
+        if not _has_right_checksum(file):
+            problem = "is damaged or was not written by this program"
+            raise UserError("--ckpt_path", path, problem, _newest_whole_beside(path))
+        file.seek(0)
+        try:
+            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # a pickle with other objects could run code
+            raise UserError("--ckpt_path", path, "holds more than numbers and text", fix) from error
+    CheckpointContent.of(checkpoint, path)  # raises if this version cannot read it
+    return checkpoint
+
+
+def read_and_keep(path: Path) -> CheckpointContent:
+    """Return our part of a checkpoint, and keep the whole for Lightning, which loads the same file later."""
+    _kept[path.resolve()] = checkpoint = read_checkpoint(path)
+    return CheckpointContent.of(checkpoint, path)
+
+
+def release_kept() -> None:
+    """Free the checkpoints that were kept: some strategies load the file by themselves."""
+    _kept.clear()
+
+
 class CheckedCheckpointIO(CheckpointIO):
-    """Lightning's door to the two functions."""
+    """Makes Lightning use the writer and the reader of this file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         write_checkpoint(checkpoint, Path(path))
@@ -58,100 +85,31 @@ class CheckedCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        kept = _kept.pop(Path(path).resolve(), None)
+        return read_checkpoint(Path(path)) if kept is None else kept
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the file is what was written, to the last bit."""
-    return _content(path) is not None
+def _has_right_checksum(file: BinaryIO) -> bool:
+    """Return whether the digest at the end of an open file is that of the bytes before it."""
+    remaining = os.fstat(file.fileno()).st_size - CHECKSUM_BYTES
+    digest = hashlib.sha256()
+    while remaining > 0:
+        chunk = file.read(min(CHUNK, remaining))
+        if not chunk:
+            return False
+        digest.update(chunk)
+        remaining -= len(chunk)
+    return file.read() == CHECKSUM_MARK + digest.digest()
 
 
-def _content(path: Path) -> memoryview | None:
-    """What torch.save wrote, if the digest after it is right."""
-    data = memoryview(path.read_bytes())
-    content, trailer = data[:-TRAILER], bytes(data[-TRAILER:])
-    whole = trailer.startswith(MARK) and hashlib.sha256(content).digest() == trailer[len(MARK) :]
-    return content if whole else None
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises UserError if it is missing, damaged or not one of ours."""
-    fix = "give a file from a run's checkpoints folder"
-    if not path.is_file():
-        raise UserError("--ckpt_path", path, "does not exist", fix)
-    content = _content(path)
-    if content is None:
-        problem = "is damaged or was not written by this program"
-        raise UserError("--ckpt_path", path, problem, _way_out(path))
-    try:
-        checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # loading anything else could run code that came with the file
-        raise UserError("--ckpt_path", path, "holds more than numbers and text", fix) from error
-    if KEY not in checkpoint:
-        raise UserError("--ckpt_path", path, "was not written by this program", fix)
-    return checkpoint
-
-
-def _way_out(damaged: Path) -> str:
-    """The newest whole checkpoint beside a damaged one."""
+def _newest_whole_beside(damaged: Path) -> str:
+    """Return the way out of a damaged file: the newest whole checkpoint in its folder."""
     others = [other for other in damaged.parent.glob("*.ckpt") if other != damaged]
     for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        if is_whole(other):
-            return f"the last good one is --ckpt_path {other}"
-    return "no other beside it is whole, so start anew without --ckpt_path"
-
-
-def identity(folder: Path, weights: bool, tokenizer: Any, lora: Any | None) -> dict[str, Any]:
-    """What a checkpoint and the model it is loaded into must agree on; without `weights` only what is quick."""
-    config = json.loads((folder / "config.json").read_text())
-    known = {key: config.get(key) for key in ARCHITECTURE}
-    known["tokens"] = tokenizer.fingerprint
-    known |= lora.identity() if lora else {"lora.rank": None}
-    if weights:
-        known["weights"] = weights_digest(folder)
-    return known
-
-
-def weights_digest(folder: Path) -> str:
-    """Of the size, header and 8 samples of 64 KiB of each weight file: quick, and different for other weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(str(size).encode())
-        with path.open("rb") as file:
-            digest.update(file.read(8 + min(int.from_bytes(file.read(8), "little"), 2**24)))
-            for sample in range(8):
-                file.seek(size * sample // 8)
-                digest.update(file.read(2**16))
-    return digest.hexdigest()[:16]
-
-
-def check_identity(saved: dict[str, Any], name: str, current: dict[str, Any]) -> None:
-    """Raises UserError naming the first difference between a checkpoint's model (called `name`) and the current one."""
-    for key in [*current, *(key for key in saved if key.startswith("lora.") and key not in current)]:
-        value, there = current.get(key), saved.get(key)
-        if there == value:
-            continue
-        if key.startswith("lora.") or key == "quantize":
-            fix = f"set model.{key} to {there}"
-            if there is None:
-                setting = f"model.{key.partition('.')[0]}"
-                fix = f"leave model.{key} out" if key.startswith("lora.peft.") else f"set {setting} null"
-            raise UserError(
-                f"model.{key}",
-                value,
-                f"differs from the checkpoint's, {there}",
-                f"{fix}, or train anew without --ckpt_path",
-            )
-        what = {"weights": "has other weights", "tokens": "has another tokenizer"}.get(
-            key, f"has {key} {value}, the checkpoint's model {there}"
-        )
-        raise UserError(
-            "model.name",
-            None,
-            f"the model given is not the one the checkpoint was trained on: it {what}",
-            f"set model.name to {name}",
-        )
+        with other.open("rb") as file:
+            if _has_right_checksum(file):
+                return f"the newest whole one is --ckpt_path {other}"
+    return "no other file beside it is whole, so train anew without --ckpt_path"

@@ -1,0 +1,11 @@
+"""What a run keeps and how it ends. In: a Trainer that fits. Out: the files of the run folder.
+
+- `folder.py`: the run folder and its names
+- `environment.py`: command, versions, machine and git commit
+- `fit_data.py`: what a fit needs from its data module
+- `callbacks.py`: facts of the start, sample answers, predictions, how to resume
+- `loggers.py`: metrics.csv and TensorBoard
+- `signals.py`: SIGINT and SIGTERM end training after an optimizer step
+- `failure_watchdog.py`: an error on one rank ends all ranks
+- `flops.py`, `throughput.py`: tokens per second, memory, FLOPs, time left
+"""

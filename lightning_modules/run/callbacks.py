@@ -1,58 +1,56 @@
-"""What a run leaves behind while it trains: what it is made of, samples of its answers, its metrics."""
+"""Callbacks that write to the run folder: facts of the start, sample answers, predictions, and how to resume."""
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.same_rows import identity
 from errors import UserError
 from lightning_modules.evaluation.summary import SAMPLES
 from lightning_modules.evaluation.think_scores import AnsweredRow
 from lightning_modules.ranks import from_all_ranks
+from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
 
 log = logging.getLogger("thinkwright")
 
 
 class RunStart(Callback):
-    """Has all ranks know the run's folder, and writes there what training began with.
+    """Gives all ranks the run folder, and writes facts of the data to it.
 
-    Ranks that torchrun or SLURM started do not know which folder the first one made. `keep` writes what is only to be
-    written once nothing can be refused any more.
+    Only the first rank knows the folder if torchrun or SLURM started the ranks. `write_start`, if given, is called once
+    no check can refuse the fit any more.
     """
 
-    def __init__(self, run: Run, keep: Callable[[], None] | None = None) -> None:
-        self.run, self.keep = run, keep
+    def __init__(self, run: Run, write_start: Callable[[], None] | None = None) -> None:
+        self.run, self.write_start = run, write_start
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Raises UserError on a machine that does not see the folder: it could not load the best checkpoint."""
+        """Raise UserError on a machine without the folder: it could not load the best checkpoint."""
         folder, made = trainer.strategy.broadcast((str(self.run.folder), self.run.folder.is_dir()))
         self.run.folder = Path(folder)
         if made and not self.run.folder.is_dir():
-            problem = "is not seen by all machines"
-            raise UserError("run.root", folder, problem, "give a folder on a file system that they share")
+            fix = "give a folder on a file system that all machines share"
+            raise UserError("run.root", folder, "does not exist on every machine", fix)
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.keep is not None:
-            self.keep()
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        known = {"identity": identity(data), "epochs": data.epochs.figures()}
-        self.run.update_summary(data=asdict(data.stats) | known)
+        if self.write_start is not None:
+            self.write_start()
+        data: FitData = trainer.datamodule  # type: ignore[attr-defined]
+        assert data.epochs is not None
+        facts = {"identity": data.identity(), "epochs": data.epochs.figures()}
+        self.run.update_summary(data=asdict(data.stats) | facts)
 
 
 class SampleTable(Callback):
-    """Adds to samples.md, at each validation, what the model wrote for a few held-out rows."""
+    """Adds the model's answers to a few held-out rows to samples.md, at each validation."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -76,12 +74,12 @@ class SampleTable(Callback):
 
 
 def _block(text: str) -> str:
-    """An indented block of Markdown, which no text inside can end."""
+    """Return an indented block of Markdown: unlike a fenced one, no text inside can end it."""
     return "\n".join("    " + line for line in text.splitlines() or [""])
 
 
 class ResumeHint(Callback):
-    """Says how to go on when training is stopped or breaks."""
+    """Prints the option that resumes training when it is stopped or fails."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -89,17 +87,16 @@ class ResumeHint(Callback):
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, UserError):
-            return  # its own text says what to do
+            return  # its message has a way out
+        step = trainer.global_step
         if self.run.last.is_file():
-            log.info(
-                f"stopped at step {trainer.global_step}; the same command with --ckpt_path {self.run.last} goes on"
-            )
+            log.info(f"stopped at step {step}; to resume, add --ckpt_path {self.run.last} to the same command")
         else:
-            log.info(f"stopped at step {trainer.global_step}, before the first checkpoint (checkpoint.every_n_steps)")
+            log.info(f"stopped at step {step}, before the first checkpoint (checkpoint.every_n_train_steps)")
 
 
 class WritePredictions(Callback):
-    """Writes what `predict` wrote into a new file of the run, a JSON object for each row."""
+    """Writes the answers of `predict` to a new file in the run folder, one JSON object per row."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -123,36 +120,3 @@ class WritePredictions(Callback):
             with path.open("x", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in written)
             log.info(f"{len(written):,} answers in {path}")
-
-
-class MetricsCsv(CSVLogger):
-    """Lightning's CSVLogger, writing `metrics.csv` at once and keeping what a continued run had there."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        if self._experiment is not None:
-            return self._experiment
-        path, aside = (Path(self.log_dir) / name for name in ("metrics.csv", "metrics.csv.kept"))
-        if path.exists():
-            os.replace(path, aside)  # Lightning deletes an existing file
-        experiment: Any = super().experiment
-        if aside.exists():
-            os.replace(aside, path)
-            with path.open() as file:
-                experiment.metrics_keys = file.readline().strip().split(",")
-        return experiment
-
-
-class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoardLogger, writing events only: the run's settings are in its config.yaml."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", default_hp_metric=False)
-
-    @rank_zero_only
-    def save(self) -> None:
-        self.experiment.flush()

@@ -1,9 +1,11 @@
-"""With what a run was made, so that it can be made again: command, versions, machine, and the state of the code."""
+"""The environment of a run, so that it can be repeated: command, versions, machine, and the state of the code."""
 
+import functools
 import json
 import os
 import platform
 import subprocess
+import tomllib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -14,15 +16,16 @@ import torch
 from hub import CHECKOUT
 
 PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "peft", "datasets", "torchmetrics", "bitsandbytes")
-LARGEST_PATCH = 2**20  # bytes; larger ones are most likely not code
+LARGEST_PATCH = 2**20  # bytes; a larger difference is hardly code
 
 
 def environment(command: Sequence[str]) -> dict[str, Any]:
-    """Of this process and machine. Packages and git that are not there are null."""
+    """Return facts of this process and machine. Missing packages and missing git facts are None."""
     gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     changed = _git("status", "--porcelain")
     return {
         "command": list(command),
+        "version": program_version(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "gpus": gpus, "cuda": torch.version.cuda},
@@ -33,8 +36,14 @@ def environment(command: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def program_version() -> str:
+    """Return the version of this program, from pyproject.toml."""
+    return str(tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+
+
 def write_environment(folder: Path, suffix: str, command: Sequence[str]) -> None:
-    """`environment{suffix}.json`, and `uncommitted{suffix}.patch` where tracked files differ from the commit."""
+    """Write `environment{suffix}.json`, and `uncommitted{suffix}.patch` if tracked files differ from the commit."""
     found = environment(command)
     (folder / f"environment{suffix}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     patch = _git("diff", "HEAD")
@@ -50,11 +59,11 @@ def _version(package: str) -> str | None:
 
 
 def _git(*args: str) -> str | None:
-    """What git says of the checkout; None where there is no git or no repository."""
+    """Return the output of git in the checkout; None without git or without a repository."""
     try:
-        asked = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", CHECKOUT, *args], capture_output=True, text=True, errors="replace", timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout if asked.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None

@@ -1,5 +1,7 @@
-"""Run folders, `runs/<name>/<start time>/`: made once, found again, never overwritten. No heavy imports: the CLI asks
-here before it loads anything."""
+"""Run folders, `runs/<name>/<start time>/`. A run folder is created once and never overwritten.
+
+This file imports nothing heavy: the command line looks for runs before it loads torch.
+"""
 
 import json
 import os
@@ -16,17 +18,17 @@ STARTED = "%Y-%m-%d_%H-%M-%S"
 
 @dataclass
 class RunSettings:
-    """Where a run is kept."""
+    """The folder of the run."""
 
     name: str = "run"
-    """Runs of one name are kept together; `--ckpt_path last` continues the newest of them."""
+    """Name of the run. `--ckpt_path last` resumes the newest run of this name."""
     root: str = "runs"
-    """Folder of all runs."""
+    """Folder of all runs; on several machines it must be shared."""
 
 
 @dataclass
 class Run:
-    """One run's folder and what is in it."""
+    """A run folder and the names in it."""
 
     folder: Path
 
@@ -40,7 +42,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """By val/loss."""
+        """The checkpoint with the lowest val/loss."""
         return self.checkpoints / "best.ckpt"
 
     def numbered(self, step: int) -> Path:
@@ -48,11 +50,14 @@ class Run:
         return self.checkpoints / f"step-{step:07d}.ckpt"
 
     def all_numbered(self) -> list[Path]:
-        """Those that there are, the newest last."""
-        return sorted(self.checkpoints.glob("step-*.ckpt"))
+        """Return the checkpoints with a step in their name, the last written one at the end.
+
+        By time and not by step: after a resume from an older step, higher steps are of the abandoned course.
+        """
+        return sorted(self.checkpoints.glob("step-*.ckpt"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def best_or_last(self) -> Path:
-        """The best; where training ended before the first validation, the last. It may not exist."""
+        """Return the best checkpoint, or the last one if training ended before a validation. It may not exist."""
         return self.best if self.best.is_file() or not self.last.is_file() else self.last
 
     @property
@@ -64,29 +69,29 @@ class Run:
         return self.folder / "summary.json"
 
     def config(self) -> Path:
-        """The resolved config; of a continued run, the newest of several."""
+        """Return the resolved config; a resumed run has several, and this is the newest."""
         found = sorted(self.folder.glob("config*.yaml"), key=lambda path: (path.stat().st_mtime, path.name))
         if not found:
             raise UserError("--run", self.folder, "is not a run: it has no config.yaml", "give a folder runs/NAME/TIME")
         return found[-1]
 
     def suffix(self) -> str:
-        """What the files of this start are told apart by: a run that is continued keeps the earlier ones."""
+        """Return the suffix for the files of this start, so that a resume keeps the files of earlier starts."""
         return f"-{datetime.now():{STARTED}}" if (self.folder / "config.yaml").exists() else ""
 
     def read_summary(self) -> dict[str, Any]:
-        """Empty where there is none yet."""
+        """Return summary.json; empty if it does not exist."""
         return json.loads(self.summary.read_text()) if self.summary.exists() else {}
 
     def update_summary(self, **figures: Any) -> None:
-        """Adds to summary.json, whole or not at all."""
+        """Add figures to summary.json, atomically."""
         scratch = self.summary.with_suffix(".tmp")
         scratch.write_text(json.dumps(self.read_summary() | figures, indent=2) + "\n")
         os.replace(scratch, self.summary)
 
 
 def new_run(settings: RunSettings) -> Run:
-    """A new, empty folder named by the time. Raises UserError if it cannot be made."""
+    """Create a folder named by the time. Raise UserError if that fails."""
     parent = Path(settings.root).expanduser() / settings.name
     started = datetime.now().strftime(STARTED)
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
@@ -94,25 +99,25 @@ def new_run(settings: RunSettings) -> Run:
             (parent / (started + suffix) / "checkpoints").mkdir(parents=True)
         except FileExistsError:
             if parent.is_dir():
-                continue  # another run began in this second
+                continue  # another run started in the same second
             raise UserError("run.root", settings.root, "is not a folder", "give a folder that can be written") from None
         except OSError as error:
             raise UserError(
                 "run.root", settings.root, f"cannot be written ({error.strerror})", "give a folder that can be written"
             ) from error
         return Run(parent / (started + suffix))
-    raise AssertionError("a thousand runs in one second")
+    raise AssertionError("1,000 runs in one second")
 
 
 def find_runs(root: str, name: str | None = None) -> Iterator[Run]:
-    """Runs with a config, the newest first, of this name or of all."""
+    """Yield the runs that have a config, the newest first; of one name or of all."""
     base = Path(root).expanduser()
     configs = base.glob(f"{name}/*/config.yaml" if name else "*/*/config.yaml")
     return (Run(path.parent) for path in sorted(configs, key=lambda path: path.parent.name, reverse=True))
 
 
 def newest_run(root: str, name: str | None = None) -> Run:
-    """The newest run that has a checkpoint. Raises UserError where there is none."""
+    """Return the newest run that has a checkpoint. Raise UserError if there is none."""
     for run in find_runs(root, name):
         if run.best_or_last().is_file():
             return run
@@ -127,13 +132,13 @@ def newest_run(root: str, name: str | None = None) -> Run:
 
 
 def run_of(checkpoint: Path) -> Run | None:
-    """The run that a checkpoint file belongs to, if it lies in one."""
+    """Return the run whose folder holds a checkpoint file; None if the file is elsewhere."""
     folder = checkpoint.resolve().parent.parent
     return Run(folder) if (folder / "config.yaml").is_file() else None
 
 
 def find_checkpoint(given: str, root: str, name: str | None) -> Path:
-    """The file meant by `--ckpt_path`: `last` or `best` of the newest run of this name, a run's folder, or a file."""
+    """Return the file for `--ckpt_path`: `last` or `best` of the newest run of this name, a run folder, or a file."""
     if given in ("last", "best"):
         run = newest_run(root, name)
         return run.best_or_last() if given == "best" or not run.last.is_file() else run.last
@@ -144,22 +149,23 @@ def find_checkpoint(given: str, root: str, name: str | None) -> Path:
         raise UserError(
             "--ckpt_path",
             given,
-            "is not a checkpoint nor a run with one",
-            "give last, best, a run's folder or a .ckpt file",
+            "is not a checkpoint, nor a run with a checkpoint",
+            "give last, best, a run folder or a .ckpt file",
         )
     return path
 
 
 def locate(ckpt_path: str | None, root: str, name: str | None, otherwise: str) -> tuple[Run, Path]:
-    """The run and checkpoint meant where only a checkpoint may be named: the newest run's best, if it is not.
+    """Return the run and the checkpoint for `--ckpt_path`; without it the best checkpoint of the newest run.
 
-    Raises UserError where there is none, and for a file outside a run, whose config only the option `otherwise` tells.
+    Raise UserError if there is none. Raise it also for a file outside a run folder, because its config is not known;
+    `otherwise` is the option that gives the config.
     """
     if ckpt_path in (None, "best", "last"):
         found = newest_run(root, name)
         return found, found.last if ckpt_path == "last" else found.best_or_last()
     checkpoint = find_checkpoint(ckpt_path, root, name)
     if (owner := run_of(checkpoint)) is None:
-        problem = "does not lie in a run's folder, so its config is unknown"
-        raise UserError("--ckpt_path", checkpoint, problem, f"give {otherwise}, too")
+        problem = "is not in a run folder, so its config is not known"
+        raise UserError("--ckpt_path", checkpoint, problem, f"give {otherwise} as well")
     return owner, checkpoint

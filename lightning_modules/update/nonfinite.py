@@ -1,9 +1,9 @@
-"""A loss or gradient that is not finite ends training before the optimizer step, with what it takes to see it again."""
+"""The gradient norm of an optimizer step. A NaN or infinity ends training before the update, with a file for replay."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,62 +12,71 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from datamodules.batches.collate import Batch
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import write_checkpoint
 from lightning_modules.ranks import from_all_ranks
-from lightning_modules.run.folder import Run
 
-LEAST_SCALE = 1.0  # of a gradient scaler; an overflow at a higher one is its way of finding a lower one
-NAMED = 8  # rows in the message
+LEAST_SCALE = 1.0  # at a higher scale an overflow is a gradient scaler's way to find a lower one
+SHOWN_ROWS = 8  # row ids in the message
 
 
 class NotFinite(UserError):
-    """Raised by all ranks at once. Nothing was updated; the last checkpoint is good."""
+    """A loss or gradient is NaN or infinite. All ranks raise it together, before the update."""
 
     together = True
 
 
 @dataclass
 class Attempt:
-    """One micro-batch of the optimizer step under way, with what its dropout began from."""
+    """A micro-batch of the current optimizer step, with the seed of its dropout."""
 
     batch: Batch
     seed: int
     loss: Tensor  # () detached
 
 
+class ReplayWriter(Protocol):
+    """Writes the micro-batches of a broken optimizer step for `python cli.py replay`."""
+
+    def path(self, step: int, rank: int) -> Path:
+        """Return the file of a rank; `step` counts the optimizer steps before the broken one."""
+
+    def write(self, tuner: LightningModule, step: int, attempts: Sequence[Attempt]) -> None:
+        """Write the file of this rank. Every rank must call it."""
+
+
 def propagate_nan(total: Tensor) -> Tensor:
-    """The loss, with a gradient that is NaN where the loss is not finite: so every rank sees it in the common gradient,
-    without asking. A loss can be infinite where its own gradient is finite."""
+    """Return the loss, with a NaN gradient if the loss is not finite.
+
+    The common gradient then tells all ranks without further communication. An infinite loss can have a finite gradient.
+    """
     return total * torch.where(total.detach().isfinite(), 1.0, torch.nan)
 
 
 @dataclass
 class Pending:
-    """The norm of an optimizer step's gradient on its way from the device."""
+    """A gradient norm on its way from the device to the host."""
 
-    step: int  # optimizer steps that were done before it
+    step: int  # optimizer steps before it
     attempts: list[Attempt]
     norm: Tensor  # () on the host
     arrived: torch.cuda.Event | None
 
 
 class Gradients:
-    """The gradient of an optimizer step: its norm, taken once, and what to do where it is not finite.
+    """The gradient of an optimizer step: its norm, computed once, and the check that it is finite.
 
-    Where the optimizer itself can leave out an update by what the device finds (fused AdamW), the host does not wait
-    for the norm: it looks at it when the next step, a log line, a validation or a checkpoint comes. Nothing was updated
-    then either, and nothing was written.
+    A fused AdamW skips an update by itself if the device finds NaN or infinity. The host then checks the norm later: at
+    the next step, log line, validation or checkpoint. Until then nothing is updated and nothing is written.
     """
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []
-        self.run: Run | None = None  # whose folder a step that breaks is written to, for replay
-        self.skipped = 0  # optimizer steps that a gradient scaler left out
+        self.replay: ReplayWriter | None = None
+        self.skipped = 0  # optimizer steps that a gradient scaler skipped
         self._norm = 0.0
         self._pending: Pending | None = None
 
     def norm(self, optimizer: torch.optim.Optimizer, step: int) -> Tensor:
-        """() the L2 norm of all gradients, over all ranks where they are sharded; of the step after `step` of them."""
+        """Return the L2 norm () of all gradients, over all ranks if they are sharded; `step` steps are done before."""
         norm = get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
         whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a DTensor
         fused, arrived = optimizer.defaults.get("fused"), None
@@ -86,9 +95,9 @@ class Gradients:
         clip_grads_with_norm_(_parameters(optimizer), limit, norm)
 
     def check_finite(self, tuner: LightningModule, known_only: bool = False) -> None:
-        """Looks at the last norm, if nobody did yet; with `known_only` not at one that would have to be waited for.
+        """Check the last norm, unless it was checked before; with `known_only` skip a norm that has not arrived.
 
-        Raises NotFinite, on all ranks, unless it is finite or a gradient scaler is about to find its scale.
+        Raise NotFinite on all ranks if the norm is not finite, unless a gradient scaler is still finding its scale.
         """
         if self._pending is None or (known_only and self._pending.arrived is not None):
             return
@@ -106,14 +115,11 @@ class Gradients:
             self.skipped += 1
             return
         look = ""
-        if self.run is not None:
-            folder = self.run.folder / "nonfinite"
-            content: dict[str, Any] = {"state_dict": tuner.trainer.strategy.lightning_module_state_dict()}
-            tuner.on_save_checkpoint(content)
-            write_replay(folder / replay_name(step, rank), pending.attempts, content)
-            look = f"look with python cli.py replay {folder / replay_name(step, next(iter(found), 0))}; "
+        if self.replay is not None:
+            self.replay.write(tuner, step, pending.attempts)
+            look = f"look with python cli.py replay {self.replay.path(step, next(iter(found), 0))}; "
         what = "; ".join(found.values()) or f"gradient norm {self._norm}, losses finite"
-        fix = "nothing was updated and checkpoints are as they were: lower model.optim.lr or repair the rows, and go on"
+        fix = "no weight was updated and checkpoints are intact: lower model.optim.lr or repair the rows, then resume"
         raise NotFinite(
             "training",
             f"optimizer step {step + 1}",
@@ -122,8 +128,7 @@ class Gradients:
         )
 
     def figures(self) -> dict[str, float]:
-        """For the log: the norm before clipping, of the last step that was looked at, and the steps left out so far if
-        there were any."""
+        """Return figures for the log: the last checked norm, before clipping, and the skipped steps, if any."""
         return {"grad_norm": self._norm} | ({"skipped_steps": float(self.skipped)} if self.skipped else {})
 
 
@@ -131,23 +136,11 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def replay_name(step: int, rank: int) -> str:
-    return f"step-{step + 1}-rank-{rank}.replay"
-
-
-def write_replay(path: Path, attempts: Sequence[Attempt], content: dict[str, Any]) -> None:
-    """What `python cli.py replay` reads: a checkpoint's content, and the micro-batches of the broken step. It lies in a
-    folder of the run, as checkpoints do, so that the run is found from the file."""
-    on_cpu = [attempt.batch.to("cpu") for attempt in attempts]
-    batches = [{field.name: getattr(batch, field.name) for field in fields(Batch)} for batch in on_cpu]
-    write_checkpoint(content | {"batches": batches, "seeds": [attempt.seed for attempt in attempts]}, path)
-
-
 def describe(attempts: Sequence[Attempt], rank: int) -> str | None:
-    """Which micro-batches of this rank have a loss that is not finite, and their rows; None if none has."""
+    """Return a rank's micro-batches whose loss is not finite, with the ids of their rows; None if there are none."""
     bad = [attempt for attempt in attempts if not attempt.loss.isfinite()]
     if not bad:
         return None
     rows = [row_id for attempt in bad for row_id in attempt.batch.row_ids]
-    named = ", ".join(rows[:NAMED]) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
+    named = ", ".join(rows[:SHOWN_ROWS]) + (f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else "")
     return f"rank {rank}: loss {float(bad[0].loss)} of rows {named}"

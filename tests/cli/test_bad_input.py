@@ -44,6 +44,9 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--trainer.max_epoch", "4"), ["trainer.max_epoch", "trainer.max_epochs?"]),
         (("--model.lora.rank", "many"), ["model.lora.rank", "'many'", "int"]),
         (("--model.lora.rank", "0"), ["model.lora.rank", "'0'"]),
+        (("--trainer.callbacks+=tests.cli.crash.Crash",), ["trainer.callbacks", "has no attribute 'Crash'"]),
+        (("--model.lora", "5"), ["model.lora", "'5'", "or null"]),
+        (("--model", "[1]"), ["model", "is not valid"]),
         (("--model.dtype", "half"), ["model.dtype", "'half'", "float16"]),
         (("--data.steps.split", "word"), ["data.steps.split", "'word'", "sentence"]),
         (("--data.max_length", "-5"), ["data.max_length", "'-5'", "8 or more"]),
@@ -63,7 +66,7 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
         (("--data.filters", "{tokens: []}"), ["data.filters.tokens", "would keep nothing"]),
         (("--data.mix", "[{name: builtin, weight: 0}]"), ["data.mix", "is not above 0"]),
-        (("--data.mix", "[{name: builtin, wieght: 1}]"), ["wieght"]),
+        (("--data.mix", "[{name: builtin, wieght: 1}]"), ["data.mix.wieght", "data.mix.weight?"]),
         (("--model.optim.lr", "0"), ["model.optim.lr", "'0.0'"]),
         (("--model.name", "no/such/folder"), ["model.name", "'no/such/folder'", "does not exist"]),
         (("--model.name", "Qwen/Qwen1.5-1.8B-Instruct"), ["model.name", "Use Qwen/Qwen1.5-1.8B-Chat."]),
@@ -78,7 +81,7 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--model.dtype", "float16"), ["model.dtype", "'float16'", "configs/hardware/cpu.yaml"]),
         (("--model.from_scratch", "true"), ["model.from_scratch", "model.lora null"]),
         (("--model.lora.peft.use_dorra", "true"), ["model.lora.peft.use_dorra", "Did you mean use_dora?"]),
-        (("--model.lora.peft", "[use_dora]"), ["model.lora.peft", "Expected a dict"]),
+        (("--model.lora.peft", "[use_dora]"), ["model.lora.peft", "'[use_dora]'", "Give {key: value, ...}"]),
         (("--model.quantize", "int8"), ["model.quantize", "'int8'", "nf4"]),
         (("--model.quantize", "nf4", "--model.lora", "null"), ["model.quantize", "Set model.lora"]),
         (("--model.quantize", "nf4", "--model.from_scratch", "true", "--model.lora", "null"), ["model.quantize"]),
@@ -125,9 +128,17 @@ def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None
         "fit", "--config", "mine.yaml"
     )
     (in_tmp / "mine.yaml").write_text("modle:\n  name: x\n")
-    assert "model.name?" in refused("fit", "--config", "mine.yaml")
+    assert "Did you mean model?" in refused("fit", "--config", "mine.yaml")
+    (in_tmp / "mine.yaml").write_text("data:\n  mix: [{name: builtin, split: x}]\nmodel:\n  optim: {lr: fast}\n")
+    assert "model.optim.lr: 'fast' is not valid. Give float." in refused("fit", "--config", "mine.yaml")
     (in_tmp / "mine.yaml").write_text("model: [1\n")
     assert "mine.yaml" in refused("fit", "--config", "mine.yaml")
+
+
+@pytest.mark.parametrize("command", ["fit", "estimate"])
+def test_fit_and_estimate_ask_for_a_config(command: str, refused: Callable[..., str]) -> None:
+    line = refused(command, "--model.lora.rank", "4")
+    assert "--config: is missing" in line and "configs/demo.yaml, configs/multi_think.yaml" in line
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "generate", "export"])
@@ -183,7 +194,7 @@ def test_checkpoints_that_do_not_fit(trained: Path, refused: Callable[..., str],
     for command in (fit, ("validate", "--ckpt_path", last), ("generate", "--prompt", "a", "--ckpt_path", last)):
         line = refused(*command)
         assert "last.ckpt' is damaged" in line
-        other = Path(line.partition("last good one is --ckpt_path ")[2].removesuffix("."))
+        other = Path(line.partition("newest whole one is --ckpt_path ")[2].removesuffix("."))
         assert other.parent == copy / "checkpoints" and other.is_file()
 
 

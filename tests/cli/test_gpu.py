@@ -85,7 +85,7 @@ def test_a_run_that_broke_ends_where_the_uninterrupted_one_does(precision: str, 
     assert fit(*more, "--run.name", "whole") == 0
     crash = ("--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=7")
     with pytest.raises(RuntimeError, match="crashed on purpose"):
-        fit(*more, *crash, "--checkpoint.every_n_steps", "1")
+        fit(*more, *crash, "--checkpoint.every_n_train_steps", "1")
     assert fit(*more, "--ckpt_path", "last") == 0
     mine, whole = only_run(in_tmp), only_run(in_tmp, "whole")
     ours, theirs = (

@@ -1,12 +1,13 @@
-"""What answers at once, and the table of commands."""
+"""Commands that answer at once, the table of commands, and the folder that a command runs in."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cli import COMMANDS, VERSION, main
+from cli import COMMANDS, TRAINER, VERSION, main
 from tests.conftest import ROOT
 
 # None of what answers at once may load a library that takes seconds
@@ -33,36 +34,68 @@ def test_help_and_version_and_mistakes_need_no_library() -> None:
     assert "Did you mean configs/multi_think.yaml?" in missing.stderr
 
 
-def test_the_table_of_commands_is_the_program() -> None:
-    from lightning.pytorch.cli import LightningCLI
+def test_without_the_packages_it_says_how_to_get_them() -> None:
+    bare = [sys.executable, "-S", "-E", str(ROOT / "cli.py")]  # a Python without site-packages
+    for args in (["fit", "--config", str(ROOT / "configs" / "demo.yaml")], ["generate", "--prompt", "Hi"]):
+        done = subprocess.run([*bare, *args], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"is not installed for {sys.executable}. Run make demo, or . .venv/bin/activate." in line
 
-    assert set(COMMANDS) == {*LightningCLI.subcommands(), "preview", "estimate", "generate", "export", "replay"}
+
+def test_every_command_has_a_module_of_its_name_or_is_one_of_the_trainer() -> None:
+    from commands.fit import ABOUT
+
+    assert set(ABOUT) == set(TRAINER)
+    files = {path.stem for path in (ROOT / "commands").glob("*.py")}
+    assert set(COMMANDS) - set(TRAINER) < files
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("fit", ["--ckpt_path", "--model.lora.rank", "--data.mix.weight", "--trainer.max_epochs"]),
+        ("validate", ["--ckpt_path", "--config"]),
+        ("test", ["--ckpt_path", "--config"]),
+        ("predict", ["--ckpt_path", "--config"]),
+        ("preview", ["--html", "--data.source"]),
+        ("generate", ["--prompt", "--ckpt_path"]),
+        ("estimate", ["--device_gb", "--tflops"]),
+        ("export", ["--to", "--ckpt_path"]),
+        ("replay", ["  file text", "--precision", "--device"]),
+    ],
+)
+def test_every_command_explains_itself(command: str, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    expected = {
-        "preview": ["--html", "--data.source"],
-        "generate": ["--prompt", "--ckpt_path"],
-        "estimate": ["--model.lora", "--trainer.devices"],
-        "export": ["--to", "--ckpt_path"],
-        "replay": ["--precision", "--device"],
-    }.get(command, ["--model.lora", "--data.source", "--ckpt_path"])
-    assert all(flag in text for flag in expected)
+    assert text.startswith(f"usage: python cli.py {command} [options]\n")
+    assert all(flag in text for flag in flags)
 
 
-def test_the_help_of_fit_documents_every_setting_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--help"]) == 0
-    text = capsys.readouterr().out
-    for words in (
-        "Peak learning rate",
-        "each step gets a think block",
-        "Adapters on a frozen base",
-        "Folder of all runs",
-    ):
-        assert " ".join(words.split()) in " ".join(text.split())
+SAME_LINE = ("--config", "configs/multi_think.yaml", "--trainer.max_epochs", "2", "--model.lora.rank", "4")
+
+
+@pytest.mark.parametrize("command", ["fit", "preview", "estimate", "validate"])
+def test_commands_take_the_same_settings(command: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--seed_everything", "3", "--ckpt_path", "last", "--run.name", "a", "--checkpoint.every_n_minutes", "1")
+    assert main([command, *SAME_LINE, *more, "--print_config"]) == 0
+    written = capsys.readouterr()
+    config = yaml.safe_load(written.out)
+    assert (config["trainer"]["max_epochs"], config["model"]["lora"]["rank"]) == (2, 4)
+    assert written.err == f"config {ROOT / 'configs' / 'multi_think.yaml'}\n"  # the checkout's, as this folder has none
+    assert main([command, *SAME_LINE, "--trainer.max_epoch", "2"]) == 2
+    assert "trainer.max_epoch: there is no such setting. Did you mean trainer.max_epochs?" in capsys.readouterr().err
+
+
+def test_a_config_of_this_folder_comes_before_the_checkouts(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (in_tmp / "configs").mkdir()
+    (in_tmp / "configs" / "multi_think.yaml").write_text("run:\n  name: mine\n")
+    assert main(["fit", "--config=configs/multi_think.yaml", "--print_config"]) == 0
+    written = capsys.readouterr()
+    assert (yaml.safe_load(written.out)["run"]["name"], written.err) == ("mine", "")
+    assert main(["fit", "--config=configs/demo.yaml", "-c", "configs/multi_think.yaml", "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["run"]["name"], config["data"]["max_length"]) == ("mine", 256)
 
 
 def test_the_version_is_the_projects() -> None:

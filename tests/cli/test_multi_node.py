@@ -178,7 +178,7 @@ def test_a_job_saves_ahead_of_its_limit_and_its_second_start_ends_the_run(
     fit = [
         "--config", DEMO, *SHORT, "--data.cache_dir", str(cache), "--data.train_rows", "320", "--data.num_workers", "1",
         "--model.evaluation.rows", "0", "--trainer.accumulate_grad_batches", "1", "--trainer.max_epochs", "1",
-        "--checkpoint.every_n_steps", "1",
+        "--checkpoint.every_n_train_steps", "1",
     ]  # fmt: skip
     job = tmp_path / "runs" / f"thinkwright-{JOB}"
     code, _ = submit(*fit, PYTHON=sys.executable, limit_at=f"runs/{job.name}/*/checkpoints/last.ckpt")

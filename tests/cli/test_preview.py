@@ -35,16 +35,20 @@ ROWS = [
     {"id": "long", "instruction": "Long?", "response": f"<think>{'word ' * 90}</think>b"},
     {"id": "half", "instruction": "Half \ud83e", "response": "<think>Hm.</think>c"},
 ]
-TEXT = "data:\n  source: rows.jsonl\n  max_length: 128\n  train_rows: null\n  val_rows: null\n  near_duplicate_threshold: null\n"
+TEXT = """data:
+  source: rows.jsonl
+  max_length: 128
+  train_rows: null
+  val_rows: null
+  near_duplicate_threshold: null
+"""
 
 
 @pytest.fixture
 def rows(in_tmp: Path) -> Path:
-    """A folder with five rows and a config that names them, with groups that have nothing to do with data."""
+    """A folder with five rows and a config that names them and has settings of the trainer."""
     (in_tmp / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (in_tmp / "rows.yaml").write_text(
-        f"{TEXT}model:\n  name: {TINY}\n  lora: null\ntrainer:\n  devices: 7\n  what: 1\n"
-    )
+    (in_tmp / "rows.yaml").write_text(f"{TEXT}model:\n  name: {TINY}\n  lora: null\ntrainer:\n  devices: 7\n")
     return in_tmp
 
 
@@ -74,7 +78,7 @@ def test_the_demos_data_is_shown_and_no_model_is_loaded(in_tmp: Path) -> None:
 import sys
 from cli import main
 assert main(["preview", "--config", {DEMO!r}, "--limit", "50", "--rows", "1", "--html", "page.html"]) == 0
-assert not {{"lightning_modules.think_tuner", "lightning_modules.net.think_net", "peft"}} & set(sys.modules)
+assert not {{"peft", "transformers.models.qwen2.modeling_qwen2"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=in_tmp, capture_output=True, text=True, check=False,
                           env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"})  # fmt: skip
@@ -84,7 +88,9 @@ assert not {{"lightning_modules.think_tuner", "lightning_modules.net.think_net",
     assert [path.name for path in in_tmp.iterdir()] == ["page.html"], "something was cached or left behind"
 
 
-def test_every_row_is_written_with_its_fate(rows: Path, preview: Callable[..., str], tiny_tokenizer: Any) -> None:
+def test_every_row_is_written_with_its_split_or_the_reason_why_it_is_dropped(
+    rows: Path, preview: Callable[..., str], tiny_tokenizer: Any
+) -> None:
     preview("--config", "rows.yaml", "--jsonl", "all.jsonl")
     found = {row["row_id"]: row for row in map(json.loads, (rows / "all.jsonl").read_text().splitlines())}
     assert [(row["row"], name) for name, row in found.items()] == [
@@ -109,7 +115,7 @@ def test_every_row_is_written_with_its_fate(rows: Path, preview: Callable[..., s
     assert long["reason"] == "longer than data.max_length" and len(long["input_ids"]) > 128
 
 
-def test_what_was_asked_for_last_wins(rows: Path, preview: Callable[..., str]) -> None:
+def test_the_later_setting_wins(rows: Path, preview: Callable[..., str]) -> None:
     (rows / "more.yaml").write_text("data:\n  max_length: 512\n")
     assert "5 rows read" in (text := preview("--config", "rows.yaml")) and "3 dropped" in text
     assert "2 dropped" in preview("--config", "rows.yaml", "--config=more.yaml")
@@ -118,7 +124,7 @@ def test_what_was_asked_for_last_wins(rows: Path, preview: Callable[..., str]) -
     assert "2 rows read" in preview("--config", "rows.yaml", "--limit", "2")
 
 
-def test_a_row_is_found_by_its_place_and_by_its_name(rows: Path, preview: Callable[..., str]) -> None:
+def test_a_row_is_found_by_its_position_and_by_its_id(rows: Path, preview: Callable[..., str]) -> None:
     for wanted in ("2", "late"):
         text = preview("--config", "rows.yaml", "--row", wanted)
         assert "row 2 · late · rows.jsonl" in text and "So it is.</think>Yes." in text
@@ -130,14 +136,14 @@ def test_a_row_is_found_by_its_place_and_by_its_name(rows: Path, preview: Callab
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ((), ["--config", "was not given", "configs/demo.yaml"]),
+        ((), ["--config", "is not given", "configs/demo.yaml"]),
         (("--config", "nowhere.yaml"), ["--config", "'nowhere.yaml'", "does not exist"]),
         (("--config", "rows.yaml", "--html", "rows.yaml"), ["--html: 'rows.yaml' exists. Give a new name."]),
         (("--config", "rows.yaml", "--jsonl", "rows.jsonl"), ["--jsonl: 'rows.jsonl' exists. Give a new name."]),
-        (("--config", "rows.yaml", "--jsonl", "a", "--html", "./a"), ["--jsonl", "is the file that --html names"]),
+        (("--config", "rows.yaml", "--jsonl", "a", "--html", "./a"), ["--jsonl", "is also the file of --html"]),
         (("--config", "rows.yaml", "--html", "no/such/page.html"), ["--html", "cannot be written"]),
         (("--config", "rows.yaml", "--row", "9"), ["--row", "'9'", "not among the 5 rows read"]),
-        (("--config", "rows.yaml", "--row", "1", "--html", "a"), ["--row", "Leave out --html"]),
+        (("--config", "rows.yaml", "--row", "1", "--html", "a"), ["--row", "Remove --html"]),
         (("--config", "rows.yaml", "--rows", "-1"), ["--rows", "'-1'"]),
         (("--config", "rows.yaml", "--limit", "0"), ["--limit", "'0'", "null for all"]),
         (("--config", "rows.yaml", "--data.max_lenght", "9"), ["data.max_lenght", "Did you mean data.max_length?"]),
@@ -146,8 +152,10 @@ def test_a_row_is_found_by_its_place_and_by_its_name(rows: Path, preview: Callab
         (("--config", "rows.yaml", "--model.name", "no/such/folder"), ["model.name", "'no/such/folder'"]),
         (("--config", "wrong.yaml"), ["data.max_lenght", "Did you mean data.max_length?"]),
         (("--config", "typo.yaml"), ["dtaa", "Did you mean data?"]),
+        (("--config", "trainer.yaml"), ["trainer.what: there is no such setting"]),
+        (("--config", "rows.yaml", "--model.lora.rnak", "4"), ["model.lora.rnak", "Did you mean model.lora.rank?"]),
         (("--config", "list.yaml"), ["--config", "'list.yaml' holds no settings"]),
-        (("--config", "flat.yaml"), ["data: '5' is not a group of settings"]),
+        (("--config", "flat.yaml"), ["data: '5' is not valid"]),
         (("--config", "broken.yaml"), ["--config", "'broken.yaml' is not YAML"]),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
@@ -158,6 +166,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     files = {
         "wrong": "data:\n  max_lenght: 5\n",
         "typo": "dtaa: {}\n",
+        "trainer": "trainer:\n  what: 1\n",
         "list": "[1]",
         "flat": "data: 5",
         "broken": "a: [1",
@@ -170,14 +179,14 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert {path: path.read_bytes() for path in rows.iterdir()} == before
 
 
-def test_a_file_that_breaks_off_is_not_there(rows: Path, refused: Callable[..., str]) -> None:
+def test_an_error_leaves_no_incomplete_file(rows: Path, refused: Callable[..., str]) -> None:
     with (rows / "rows.jsonl").open("a") as file:
         file.write("no json\n")
     assert "data.source" in refused("--config", "rows.yaml", "--jsonl", "all.jsonl", "--html", "page.html")
     assert {path.name for path in rows.iterdir()} == {"rows.jsonl", "rows.yaml"}
 
 
-def test_without_a_config_it_is_the_newest_runs(rows: Path, preview: Callable[..., str]) -> None:
+def test_without_a_config_it_uses_that_of_the_newest_run(rows: Path, preview: Callable[..., str]) -> None:
     for name, length in (("2026-01-01_00-00-00", 128), ("2026-01-02_00-00-00", 512)):
         (rows / "runs" / "mine" / name).mkdir(parents=True)
         text = (rows / "rows.yaml").read_text().replace("max_length: 128", f"max_length: {length}")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints.content import CONTENT_KEY
 from tests.conftest import needs_bitsandbytes
 
 Fit = Callable[..., int]
@@ -55,7 +56,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, fit: Fit) -> Path:
 def broken(fit: Fit, callback: str, **arguments: Any) -> int:
     """A fit with a callback that ends it, the schedule being that of the whole run; gives the exit code."""
     given = [f"--trainer.callbacks.{name}={value}" for name, value in arguments.items()]
-    return fit(*QUIET, f"--trainer.callbacks+=tests.cli.crash.{callback}", *given, "--checkpoint.every_n_steps", "1")
+    return fit(
+        *QUIET, f"--trainer.callbacks+=tests.cli.crash.{callback}", *given, "--checkpoint.every_n_train_steps", "1"
+    )
 
 
 @pytest.mark.parametrize(("stop_after", "workers"), [(2, 0), (5, 2), (7, 0), (7, 2)])
@@ -86,7 +89,10 @@ def test_a_signal_saves_first_and_nothing_is_lost(
     run = only_run(in_tmp)
     done = 5 + (callback == "SignalAfter")
     saved = read_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert (saved["global_step"], saved[KEY]["position"]["validation_due"]) == (done, callback != "SignalAfter")
+    assert (saved["global_step"], saved[CONTENT_KEY]["resume_position"]["validation_due"]) == (
+        done,
+        callback != "SignalAfter",
+    )
     assert fit(*QUIET, "--ckpt_path", str(run)) == 0
     same_end(run, uninterrupted)
 
@@ -113,8 +119,8 @@ def test_so_does_a_run_with_other_adapters_or_batches(variant: tuple[str, ...], 
     assert fit(*less, "--run.name", "whole") == 0
     crash = "--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=3"
     with pytest.raises(RuntimeError, match="crashed on purpose"):
-        fit(*less, *crash, "--checkpoint.every_n_steps", "1")
-    assert fit(*less, "--checkpoint.every_n_steps", "1", "--ckpt_path", "last", "--seed_everything", "5") == 0
+        fit(*less, *crash, "--checkpoint.every_n_train_steps", "1")
+    assert fit(*less, "--checkpoint.every_n_train_steps", "1", "--ckpt_path", "last", "--seed_everything", "5") == 0
     (whole,), (run,) = ((in_tmp / "runs" / name).iterdir() for name in ("whole", "demo"))
     assert logged(run) == logged(whole)
     mine, uninterrupted = weights(run), weights(whole)
@@ -173,7 +179,7 @@ def test_other_batches_of_the_same_steps_go_on_where_it_stood(
     with pytest.raises(RuntimeError, match="crashed on purpose"):
         fit(
             *QUIET, *without_dropout, "--trainer.callbacks+=tests.cli.crash.CrashAfter", "--trainer.callbacks.step=7",
-            "--checkpoint.every_n_steps", "1",
+            "--checkpoint.every_n_train_steps", "1",
         )  # fmt: skip
     other = ("--data.batch_size", "8", "--trainer.accumulate_grad_batches", "4", "--ckpt_path", "last")
     assert fit(*QUIET, *without_dropout, *other) == 0
@@ -194,7 +200,7 @@ def test_steps_of_another_size_begin_the_epoch_anew_and_say_so(
         broken(fit, "CrashAfter", step=7)
     assert fit(*QUIET, "--trainer.accumulate_grad_batches", "1", "--ckpt_path", "last") == 0
     assert (
-        "5 steps an epoch, now 10: epoch 2 begins anew, so the rows of its first 2 steps are seen again"
+        "5 steps an epoch, now 10: epoch 2 starts again, so the rows of its first 2 steps are seen twice"
         in capsys.readouterr().err
     )
     checkpoint = read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from cli import main
-from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints.content import CONTENT_KEY
 from tests.conftest import ROOT
 
 
@@ -39,6 +40,15 @@ def test_a_run_leaves_all_that_was_promised(in_trained: Path) -> None:
     assert samples.count("\n## Step ") + 1 == 4  # before, after each of two epochs, and of the best at the end
     assert samples.count("### Row ") == 4 * 3
     assert "### Instruction: " in samples
+
+
+def test_the_config_of_a_run_has_every_setting_and_starts_the_same_run_again(
+    in_trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", str(in_trained / "config.yaml"), "--print_config"]) == 0
+    again = yaml.safe_load(capsys.readouterr().out)
+    assert again == yaml.safe_load((in_trained / "config.yaml").read_text())
+    assert again["model"]["lora"]["rank"] == 32 and again["data"]["mix"] is None and "max_time" in again["trainer"]
 
 
 def test_metrics_are_logged_by_step_and_role(in_trained: Path) -> None:
@@ -83,12 +93,15 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(in_trained: 
     assert all("lora_" in name or name.endswith(".embeddings") for name in names)
     assert sum(name.endswith(".embeddings") for name in names) == 1  # tied
     assert all(tensor.dtype == torch.float32 for tensor in content["state_dict"].values())
-    assert content[KEY]["base"] == "assets/tiny-qwen"
-    assert content["optimizer_states"] and content["lr_schedulers"] and content[KEY]["train_loss"]
-    assert content[KEY]["seed"] == 1  # of dropout, the one thing that is random in a step
-    assert (content[KEY]["position"]["epoch"], content[KEY]["position"]["global_step"]) == (2, 4)
-    assert {"weights", "tokens", "hidden_size", "lora.rank"} <= set(content[KEY]["identity"])
-    assert {"data.template", "data.source", "data.seed", "rows"} <= set(content[KEY]["data"])
+    assert content[CONTENT_KEY]["base"] == "assets/tiny-qwen"
+    assert content["optimizer_states"] and content["lr_schedulers"] and content[CONTENT_KEY]["train_loss"]
+    assert content[CONTENT_KEY]["seed"] == 1  # of dropout, the one thing that is random in a step
+    assert (
+        content[CONTENT_KEY]["resume_position"]["epoch"],
+        content[CONTENT_KEY]["resume_position"]["global_step"],
+    ) == (2, 4)
+    assert {"weights", "tokens", "hidden_size", "lora.rank"} <= set(content[CONTENT_KEY]["identity"])
+    assert {"data.template", "data.source", "data.seed", "rows"} <= set(content[CONTENT_KEY]["data"])
     assert "hyper_parameters" not in content
     numbers = sum(tensor.numel() for tensor in content["state_dict"].values())
     assert path.stat().st_size < 4 * numbers * 3.2  # the tensors and AdamW's two moments
@@ -192,11 +205,11 @@ def test_half_precision_trains_and_keeps_what_is_trained_in_float32(
 def test_a_fit_on_a_cpu_says_what_it_multiplies_faster(
     in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("commands.trainer.bfloat16_gain", lambda: 2.0)
+    monkeypatch.setattr("commands.fit.bfloat16_gain", lambda: 2.0)
     once = ("--trainer.max_steps", "1", "--model.evaluation.rows", "0")
     assert fit(*once) == 0
     assert "this CPU multiplies" not in capfd.readouterr().err  # of a model as small, products are not most of a step
-    monkeypatch.setattr("commands.trainer.WIDE", 1)
+    monkeypatch.setattr("commands.fit.WIDE", 1)
     assert fit(*once) == 0
     assert capfd.readouterr().err.count("this CPU multiplies bfloat16 2.0 times as fast as float32") == 1
 

@@ -34,12 +34,13 @@ def test_the_peak_follows_batch_and_length_and_checkpointing(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("gb", "said"),
     [
-        (30, "30 GB hold it without gradient checkpointing"), (24, "24 GB hold it without gradient checkpointing"),
+        (30, "30 GB are enough without gradient checkpointing"),
+        (24, "24 GB are enough without gradient checkpointing"),
         (23.9, "--model.gradient_checkpointing 1"), (14, "with 10 of 24 layers checkpointed"),
-        (0.5, "do not hold it, even with all layers checkpointed: 1.00 GB"),
+        (0.5, "0.5 GB are not enough: with all layers checkpointed the peak is 1.00 GB"),
     ],
 )  # fmt: skip
-def test_as_few_layers_are_checkpointed_as_a_device_asks_for(gb: float, said: str) -> None:
+def test_the_fewest_layers_that_a_device_needs_are_checkpointed(gb: float, said: str) -> None:
     asked = []
 
     def peak(checkpointed: int) -> float:
@@ -50,7 +51,7 @@ def test_as_few_layers_are_checkpointed_as_a_device_asks_for(gb: float, said: st
     assert len(asked) <= 8  # each takes seconds
 
 
-def test_a_device_is_told_the_depth_that_the_estimate_itself_then_confirms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_estimate_confirms_the_number_of_layers_that_device_gb_names(capsys: pytest.CaptureFixture[str]) -> None:
     common = ("--config", "configs/demo.yaml", "--data.batch_size", "16")
     none, all_layers = (estimated(capsys, *common, "--model.gradient_checkpointing", n) for n in ("0", "true"))
     between = (none + all_layers) / 2e3
@@ -62,13 +63,20 @@ def test_a_device_is_told_the_depth_that_the_estimate_itself_then_confirms(capsy
     assert enough <= between * 1e3 < fewer
 
 
-def test_of_a_config_only_what_matters_is_read_and_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["estimate", "--config", "configs/demo.yaml", "--data.batch_size", "0"]) == 2
-    assert "data.batch_size: '0' is too low" in capsys.readouterr().err
-    assert main(["estimate", "--tflops", "1", "--data.train_rows", "null"]) == 2
-    assert "data.train_rows" in capsys.readouterr().err
-    assert main(["estimate", "--tflops", "1", "--tokens_per_second", "1"]) == 2
-    assert "one of the two" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--data.batch_size", "0"), "data.batch_size: '0' is too low"),
+        (("--tflops", "1", "--data.train_rows", "null"), "data.train_rows"),
+        (("--tflops", "1", "--tokens_per_second", "1"), "Give one of the two"),
+        (("--data.bach_size", "4"), "Did you mean data.batch_size?"),
+        (("--trainer.strategy", "fsdp"), "configs/strategy/fsdp.yaml"),
+    ],
+)
+def test_mistakes_are_one_line(args: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--config", "configs/demo.yaml", *args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def given(**changed: Any) -> Any:

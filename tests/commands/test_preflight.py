@@ -35,7 +35,7 @@ RECIPE = {"accelerator": "gpu", "devices": 4, "precision": "16-mixed", "strategy
         (
             4,
             RECIPE | {"strategy": "fsdp", "quantize": "nf4"},
-            r"model\.quantize: 'nf4' is for .* not sharded",
+            r"model\.quantize: 'nf4' cannot be sharded.*trainer\.strategy ddp",
         ),
         (4, {"devices": 4, "strategy": SHARDED, "quantize": "nf4"}, r"model\.quantize: 'nf4'.*trainer\.strategy ddp"),
         (4, {"devices": 4, "num_nodes": 2, "strategy": SHARDED}, r"'4' is not the number of devices, 8. Set it to 8"),

@@ -16,12 +16,11 @@ def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **set
     """A data module with a trainer after `done` batches."""
     few: dict[str, Any] = {"train_rows": 40, "val_rows": 10, "num_workers": 0, "cache_dir": str(tmp_path)}
     module = MagpieDataModule(**few | settings)
-    progress = SimpleNamespace(total=SimpleNamespace(processed=done))
+    module.batches_done = lambda: done
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         state=SimpleNamespace(fn=SimpleNamespace(value="fit")),
         accumulate_grad_batches=2, world_size=world_size, global_rank=rank, limit_train_batches=1.0,
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
-        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
     )  # fmt: skip
     module.setup("fit")
     return module

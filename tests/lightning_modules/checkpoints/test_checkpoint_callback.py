@@ -1,4 +1,7 @@
+"""When checkpoints are written, and which ones stay."""
+
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +10,7 @@ import pytest
 
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
+from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run
 from lightning_modules.run.signals import Signals, Stopped
 
@@ -29,9 +33,9 @@ class FakeTrainer(SimpleNamespace):
         os.replace(scratch, path)
 
 
-def saver(tmp_path: Path, **settings: Any) -> tuple[CheckpointCallback, Any, list[float], Signals]:
+def started(tmp_path: Path, **settings: Any) -> tuple[CheckpointCallback, Any, list[float], Signals]:
     clock, signals = [0.0], Signals()
-    Run(tmp_path).checkpoints.mkdir()
+    Run(tmp_path).checkpoints.mkdir(exist_ok=True)
     callback = CheckpointCallback(Run(tmp_path), CheckpointSettings(**settings), signals, None, lambda: clock[0])
     trainer: Any = FakeTrainer()
     callback.on_train_start(trainer, trainer)
@@ -53,8 +57,8 @@ def names(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in Run(tmp_path).checkpoints.iterdir())
 
 
-def test_every_n_steps_and_the_newest_few_stay(tmp_path: Path) -> None:
-    callback, trainer, _, _ = saver(tmp_path, every_n_steps=3, keep=2)
+def test_every_n_train_steps_and_the_newest_ones_stay(tmp_path: Path) -> None:
+    callback, trainer, _, _ = started(tmp_path, every_n_train_steps=3, save_total_limit=2)
     train(callback, trainer, 10)
     assert trainer.written == [("last.ckpt", 3), ("last.ckpt", 6), ("last.ckpt", 9)]
     assert names(tmp_path) == ["last.ckpt", "step-0000006.ckpt", "step-0000009.ckpt"]
@@ -62,39 +66,61 @@ def test_every_n_steps_and_the_newest_few_stay(tmp_path: Path) -> None:
     assert Run(tmp_path).last.stat().st_ino == Run(tmp_path).numbered(9).stat().st_ino  # no second copy on disk
 
 
-def test_nothing_is_written_before_anything_was_updated(tmp_path: Path) -> None:
-    callback, trainer, _, _ = saver(tmp_path, every_n_steps=1)
+def test_nothing_is_written_before_the_first_update(tmp_path: Path) -> None:
+    callback, trainer, _, _ = started(tmp_path, every_n_train_steps=1)
     trainer.optimizers[0].state.clear()
     train(callback, trainer, 3)
     assert trainer.written == []
 
 
-def test_keep_0_leaves_only_last(tmp_path: Path) -> None:
-    callback, trainer, _, _ = saver(tmp_path, every_n_steps=1, keep=0)
+def test_a_limit_of_0_leaves_only_last(tmp_path: Path) -> None:
+    callback, trainer, _, _ = started(tmp_path, every_n_train_steps=1, save_total_limit=0)
     train(callback, trainer, 3)
     assert names(tmp_path) == ["last.ckpt"]
 
 
 def test_every_n_minutes(tmp_path: Path) -> None:
-    callback, trainer, clock, _ = saver(tmp_path, every_n_minutes=1.0)
+    callback, trainer, clock, _ = started(tmp_path, every_n_minutes=1.0)
     train(callback, trainer, 7, 25.0, clock)
     assert trainer.written == [("last.ckpt", 3), ("last.ckpt", 6)]
 
 
-def test_every_n_epochs_and_at_the_end_of_training_without_writing_twice(tmp_path: Path) -> None:
-    callback, trainer, _, _ = saver(tmp_path, every_n_epochs=2, every_n_minutes=None)
+def test_each_epoch_ends_with_a_checkpoint_that_is_not_written_again_at_the_end(tmp_path: Path) -> None:
+    callback, trainer, _, _ = started(tmp_path, every_n_minutes=None)
     for epoch in range(3):
         trainer.current_epoch = epoch
         train(callback, trainer, 4)
         callback.on_train_epoch_end(trainer, trainer)
     callback.on_train_end(trainer, trainer)
-    assert trainer.written == [("last.ckpt", 8), ("last.ckpt", 12)]
-    assert names(tmp_path) == ["last.ckpt", "step-0000008.ckpt"]
+    assert trainer.written == [("last.ckpt", 4), ("last.ckpt", 8), ("last.ckpt", 12)]
+    assert names(tmp_path) == ["last.ckpt", "step-0000008.ckpt", "step-0000012.ckpt"]
 
 
-def test_best_is_the_lowest_validation_loss_also_after_going_on(tmp_path: Path) -> None:
-    callback, trainer, _, _ = saver(tmp_path)
-    for step, loss in enumerate([float("nan"), 2.0, 3.0, float("nan"), 1.0]):  # one that is none beats nothing
+def test_a_resume_from_an_older_step_keeps_its_own_checkpoints(tmp_path: Path) -> None:
+    """The checkpoints of the abandoned course have higher steps, but are older: they go first."""
+    callback, trainer, _, _ = started(tmp_path, every_n_train_steps=3, save_total_limit=2)
+    train(callback, trainer, 9)
+    resumed, trainer, _, _ = started(tmp_path, every_n_train_steps=1, save_total_limit=2)
+    trainer.global_step = 3
+    resumed.on_train_start(trainer, trainer)
+    train(resumed, trainer, 1)
+    assert names(tmp_path) == ["last.ckpt", "step-0000004.ckpt", "step-0000009.ckpt"]
+    train(resumed, trainer, 1)
+    assert names(tmp_path) == ["last.ckpt", "step-0000004.ckpt", "step-0000005.ckpt"]
+
+
+def test_a_checkpoint_that_no_fit_has_written_cannot_be_resumed(tmp_path: Path, content: CheckpointContent) -> None:
+    saved = replace(content, resume_position=None, data=None)
+    callback = CheckpointCallback(Run(tmp_path), CheckpointSettings(), Signals(), saved)
+    trainer: Any = FakeTrainer()
+    callback.setup(trainer, trainer, "validate")
+    with pytest.raises(UserError, match="holds no position in a fit"):
+        callback.setup(trainer, trainer, "fit")
+
+
+def test_best_is_the_lowest_validation_loss_also_after_a_resume(tmp_path: Path) -> None:
+    callback, trainer, _, _ = started(tmp_path)
+    for step, loss in enumerate([float("nan"), 2.0, 3.0, float("nan"), 1.0]):  # NaN is never the lowest
         trainer.global_step, trainer.callback_metrics["val/loss"] = step, loss
         callback.on_validation_start(trainer, trainer)
         callback.on_validation_end(trainer, trainer)
@@ -107,8 +133,8 @@ def test_best_is_the_lowest_validation_loss_also_after_going_on(tmp_path: Path) 
     assert len(trainer.written) == 2
 
 
-def test_a_validation_of_its_own_writes_nothing(tmp_path: Path) -> None:
-    callback, trainer, _, _ = saver(tmp_path)
+def test_a_validation_outside_a_fit_writes_nothing(tmp_path: Path) -> None:
+    callback, trainer, _, _ = started(tmp_path)
     trainer.state.fn, trainer.callback_metrics["val/loss"] = "validate", 1.0
     callback.on_validation_start(trainer, trainer)
     callback.on_validation_batch_start(trainer, trainer, None, 0)
@@ -116,11 +142,11 @@ def test_a_validation_of_its_own_writes_nothing(tmp_path: Path) -> None:
     assert trainer.written == []
 
 
-def test_a_signal_saves_once_at_the_border_of_a_step_and_then_stops(tmp_path: Path) -> None:
-    callback, trainer, _, signals = saver(tmp_path)
+def test_a_signal_saves_once_after_the_optimizer_step_and_then_stops(tmp_path: Path) -> None:
+    callback, trainer, _, signals = started(tmp_path)
     train(callback, trainer, 2)
     signals.received = 15
-    callback.on_train_batch_start(trainer, trainer, None, 5)  # in the middle of accumulation: not yet
+    callback.on_train_batch_start(trainer, trainer, None, 5)  # in the middle of an optimizer step
     with pytest.raises(Stopped) as stopped:
         callback.on_train_batch_start(trainer, trainer, None, 6)
     assert stopped.value.exit_code == 143
@@ -128,7 +154,7 @@ def test_a_signal_saves_once_at_the_border_of_a_step_and_then_stops(tmp_path: Pa
     assert trainer.written == [("last.ckpt", 2)]
 
 
-@pytest.mark.parametrize("name", ["every_n_steps", "every_n_epochs", "every_n_minutes", "keep"])
-def test_what_cannot_be_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["every_n_train_steps", "every_n_minutes", "save_total_limit"])
+def test_a_negative_value_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"checkpoint\.{name}"):
         CheckpointSettings(**{name: -1})

@@ -43,7 +43,7 @@ def test_where_there_is_none_the_way_to_one_is_named(tmp_path: Path) -> None:
     make(tmp_path, "demo", "2026-01-01_00-00-00", "last.ckpt")
     with pytest.raises(UserError, match=r"Did you mean run.name demo\?"):
         newest_run(str(tmp_path), "demmo")
-    with pytest.raises(UserError, match="is not a checkpoint nor a run with one"):
+    with pytest.raises(UserError, match="is not a checkpoint, nor a run with a checkpoint"):
         find_checkpoint("nowhere.ckpt", str(tmp_path), None)
 
 

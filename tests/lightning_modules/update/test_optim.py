@@ -1,3 +1,5 @@
+"""AdamW's parameter groups, and the learning rate by optimizer step."""
+
 from copy import deepcopy
 
 import pytest
@@ -13,7 +15,7 @@ from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_fa
 from tests.conftest import random_lm
 
 
-def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
+def test_only_trained_parameters_are_optimized_and_only_matrices_decay() -> None:
     module = nn.ModuleDict({"frozen": nn.Linear(2, 2), "adapter": nn.Linear(2, 3)})
     module["frozen"].requires_grad_(False)
     rows = nn.Parameter(torch.zeros(2, 4))
@@ -25,7 +27,7 @@ def test_only_what_is_trained_is_optimized_and_only_matrices_decay() -> None:
 
 @pytest.mark.parametrize("lora", [LoraSettings(rank=4, target_modules="all-linear", peft={"use_dora": True}), None])
 def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: ThinkTokenizer) -> None:
-    """Not on DoRA's magnitudes, the rows of tags, biases and norms."""
+    """Not on DoRA's magnitudes, new-token embeddings, biases and norms."""
     net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
     groups = build_optimizer(net.named_parameters(), OptimSettings(weight_decay=0.1)).param_groups
     names = {id(p): name for name, p in net.named_parameters()}
@@ -42,14 +44,14 @@ def test_decay_acts_on_matrices_only(lora: LoraSettings | None, tiny_tokenizer: 
         assert any("lora_magnitude_vector" in name for name in others)
 
 
-def test_the_rows_take_the_common_rate_by_default() -> None:
+def test_new_embeddings_take_the_common_rate_by_default() -> None:
     (group,) = build_optimizer(
         [("new.embeddings", nn.Parameter(torch.zeros(2, 4)))], OptimSettings(lr=1e-3)
     ).param_groups
     assert group["lr"] == 1e-3
 
 
-def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> None:
+def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_new_settings() -> None:
     def build(settings: OptimSettings) -> tuple[torch.optim.AdamW, LambdaLR]:
         torch.manual_seed(0)
         optimizer = build_optimizer([("a.weight", nn.Parameter(torch.ones(2, 2)))], settings)
@@ -74,7 +76,7 @@ def test_a_loaded_optimizer_keeps_its_moments_and_takes_the_settings_given() -> 
         assert group["lr"] == settings.lr * lr_factor(2, 10, settings)
 
 
-def test_schedules_rise_and_fall_as_said() -> None:
+def test_schedules_warm_up_and_fall() -> None:
     level = [lr_factor(step, 10, OptimSettings()) for step in range(10)]
     assert level == [1.0] * 10
     warm = OptimSettings(lr_scheduler_type="linear", warmup_ratio=0.2)
@@ -88,6 +90,6 @@ def test_schedules_rise_and_fall_as_said() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"new_token_lr": -1e-4}, {"warmup_ratio": 2}])
-def test_rates_that_cannot_be_are_refused(settings: dict[str, float]) -> None:
+def test_a_value_out_of_range_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"model\.optim\."):
         OptimSettings(**settings)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What suits a CPU; float16 with FSDP2 and a gradient scaler, which Lightning does not offer: two processes."""
+"""Advice on precision for CPUs; float16 with FSDP2 and a gradient scaler, in two processes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from lightning_modules.update.precision import advice_for_cpu, bfloat16_gain
 from tests.conftest import ROOT
 
 
-def test_two_processes_find_a_scale_together_learn_and_go_on_with_it(tmp_path: Path) -> None:
+def test_two_processes_find_a_scale_together_learn_and_resume_with_it(tmp_path: Path) -> None:
     script = Path(__file__).with_name("sharded_half.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
@@ -21,11 +21,11 @@ def test_two_processes_find_a_scale_together_learn_and_go_on_with_it(tmp_path: P
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert (facts["trained"], facts["frozen"]) == (["torch.float32"], ["torch.float16"])
-    # Each of the two holds its half, as estimated from shapes; what FSDP gathers for a moment is gone by now
+    # Each process holds its half, as estimated from shapes; FSDP has freed the tensors that it gathered
     assert facts["held"] == facts["estimated"] | {"gathered": 0.0}
     course, more = facts["course"], facts["more"]
     skipped = course[-1]["skipped"]
-    assert skipped >= 1  # the scale was too high on purpose: steps are left out until it is not
+    assert skipped >= 1  # the first scale is too high on purpose, so steps are skipped
     assert course[-1]["scale"] == 2.0 ** (20 - skipped) == facts["saved_scale"] == more[-1]["scale"]
     assert more[-1]["skipped"] == skipped
     first, last = (sum(step["loss"] for step in steps) for steps in (course[:4], more[-4:]))
@@ -35,12 +35,12 @@ def test_two_processes_find_a_scale_together_learn_and_go_on_with_it(tmp_path: P
 @pytest.mark.parametrize(
     ("precision", "gain", "said"),
     [
-        ("32-true", 2.2, "this CPU multiplies bfloat16 2.2 times as fast as float32; --trainer.precision bf16-mixed"),
-        ("bf16-mixed", 0.5, "this CPU multiplies float32 2.0 times as fast as bfloat16; --trainer.precision 32-true"),
+        ("32-true", 2.2, "this CPU multiplies bfloat16 2.2 times as fast as float32: add --trainer"),
+        ("bf16-mixed", 0.5, "this CPU multiplies float32 2.0 times as fast as bfloat16: add --trainer"),
         ("32-true", 1.1, None), ("32-true", 0.5, None), ("bf16-mixed", 2.2, None), ("bf16-mixed", 0.9, None),
     ],
 )  # fmt: skip
-def test_a_user_is_told_where_the_other_precision_is_faster(precision: str, gain: float, said: str | None) -> None:
+def test_advice_is_given_if_the_other_precision_is_faster(precision: str, gain: float, said: str | None) -> None:
     advice = advice_for_cpu(precision, gain)
     assert advice is None if said is None else advice is not None and advice.startswith(said)
 

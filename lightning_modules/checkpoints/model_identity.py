@@ -1,0 +1,121 @@
+"""The identity of the model that a checkpoint belongs to: base model, tokenizer and adapters."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from datamodules.tokens.tokenizer import ThinkTokenizer
+from errors import UserError
+from hub import model_folder
+from lightning_modules.checkpoints.content import CheckpointContent
+from lightning_modules.net.lora import LoraSettings
+from lightning_modules.net.quantize import Quantize
+
+ARCHITECTURE = (
+    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size", "tie_word_embeddings",
+)  # fmt: skip
+
+
+class Model(Protocol):
+    """The settings of ThinkTuner that decide whether a checkpoint belongs to it."""
+
+    name: str
+    revision: str | None
+    tags: Any
+    new_tokens: tuple[str, ...]
+    lora: LoraSettings | None
+    quantize: Quantize | None
+    from_scratch: bool
+
+
+class ModelIdentity:
+    """The identity of a model, computed once, and its comparison with checkpoints, done once for each of them."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._values: dict[str, Any] | None = None
+        self._checked: dict[str, Any] | None = None  # the identity in the last checkpoint that belongs to the model
+
+    def values(self) -> dict[str, Any]:
+        """Return all values of the identity. This downloads the base's weights if they are on the hub."""
+        if self._values is None:
+            weights = {} if self._model.from_scratch else {"weights": weights_digest(self._folder(weights=True))}
+            self._values = self._quick() | weights | {"quantize": self._model.quantize}
+        return self._values
+
+    def check(self, content: CheckpointContent, resumes: bool = False) -> None:
+        """Raise UserError with the first difference to the model of a checkpoint.
+
+        A fit that `resumes` must quantize the base as before; other commands may put adapters of a 4-bit base on the
+        full base.
+        """
+        if content.identity == self._checked:
+            return
+        quantize = {"quantize": self._model.quantize} if resumes else {}
+        check_settings(content.identity, content.base, self._quick() | quantize)
+        if not self._model.from_scratch:  # last, because the weights may have to be downloaded
+            check_weights(content.identity, content.base, self.values()["weights"])
+        self._checked = content.identity
+
+    def _folder(self, weights: bool = False) -> Path:
+        return model_folder(self._model.name, self._model.revision, weights=weights)
+
+    def _quick(self) -> dict[str, Any]:
+        model = self._model
+        tokenizer = ThinkTokenizer.load(model.name, model.revision, model.tags, model.new_tokens)
+        return settings_identity(self._folder(), tokenizer, model.lora)
+
+
+def settings_identity(folder: Path, tokenizer: ThinkTokenizer, lora: LoraSettings | None) -> dict[str, Any]:
+    """Return the identity without weights: architecture, tokens and adapters."""
+    config = json.loads((folder / "config.json").read_text())
+    known = {key: config.get(key) for key in ARCHITECTURE}
+    known["tokens"] = tokenizer.fingerprint
+    return known | (lora.identity() if lora else {"lora.rank": None})
+
+
+def weights_digest(folder: Path) -> str:
+    """Return a digest of each weight file's size, header and 8 samples of 64 KiB: quick, and enough to tell models
+    apart."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(str(size).encode())
+        with path.open("rb") as file:
+            digest.update(file.read(8 + min(int.from_bytes(file.read(8), "little"), 2**24)))
+            for sample in range(8):
+                file.seek(size * sample // 8)
+                digest.update(file.read(2**16))
+    return digest.hexdigest()[:16]
+
+
+def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) -> None:
+    """Raise UserError with the first difference between a checkpoint's model, called `base`, and the current one."""
+    for key in [*current, *(key for key in saved if key.startswith("lora.") and key not in current)]:
+        value, there = current.get(key), saved.get(key)
+        if there == value:
+            continue
+        if key.startswith("lora.") or key == "quantize":
+            fix = f"set model.{key} to {there}"
+            if there is None:
+                setting = f"model.{key.partition('.')[0]}"
+                fix = f"remove model.{key}" if key.startswith("lora.peft.") else f"set {setting} null"
+            problem = f"differs from the checkpoint's, {there}"
+            raise UserError(f"model.{key}", value, problem, f"{fix}, or train anew without --ckpt_path")
+        difference = (
+            "has another tokenizer" if key == "tokens" else f"has {key} {value}, the checkpoint's model {there}"
+        )
+        raise _another_base(base, difference)
+
+
+def check_weights(saved: dict[str, Any], base: str, digest: str) -> None:
+    """Raise UserError if the base's weights, by their digest, are not those that the checkpoint was trained on."""
+    if saved.get("weights") != digest:
+        raise _another_base(base, "has other weights")
+
+
+def _another_base(base: str, difference: str) -> UserError:
+    problem = f"the model given is not the one the checkpoint was trained on: it {difference}"
+    return UserError("model.name", None, problem, f"set model.name to {base}")

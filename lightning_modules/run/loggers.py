@@ -1,0 +1,42 @@
+"""Loggers of a run: metrics.csv, which a resumed run continues, and TensorBoard events."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsCsv(CSVLogger):
+    """Lightning's CSVLogger, but it writes each line of `metrics.csv` at once and keeps the lines of a resumed run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is not None:
+            return self._experiment
+        path, aside = (Path(self.log_dir) / name for name in ("metrics.csv", "metrics.csv.kept"))
+        if path.exists():
+            os.replace(path, aside)  # Lightning deletes an existing file
+        experiment: Any = super().experiment
+        if aside.exists():
+            os.replace(aside, path)
+            with path.open() as file:
+                experiment.metrics_keys = file.readline().strip().split(",")
+        return experiment
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoardLogger, but it writes events only: the settings are in the run's config.yaml."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
