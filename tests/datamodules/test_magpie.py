@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.batches.loader import PlanLoader
 from datamodules.magpie import MagpieDataModule
-from datamodules.rows.sources import MixedSource
+from datamodules.prepare.mix import MixedSource
 from datamodules.text.example import Columns
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags
@@ -16,18 +16,19 @@ def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **set
     """A data module with a trainer after `done` batches."""
     few: dict[str, Any] = {"train_rows": 40, "val_rows": 10, "num_workers": 0, "cache_dir": str(tmp_path)}
     module = MagpieDataModule(**few | settings)
-    module.batches_done = lambda: done
+    progress = SimpleNamespace(total=SimpleNamespace(processed=done))
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         state=SimpleNamespace(fn=SimpleNamespace(value="fit")),
         accumulate_grad_batches=2, world_size=world_size, global_rank=rank, limit_train_batches=1.0,
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
     )  # fmt: skip
     module.setup("fit")
     return module
 
 
 def rows(loader: PlanLoader) -> list[list[int]]:
-    return [batch.indices for batch in loader]
+    return [batch.rows for batch in loader]
 
 
 def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
@@ -36,7 +37,7 @@ def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
     assert len(ranks[0]) == len(ranks[1]) == 6  # 3 steps of 4 x 2 x 2 rows, 2 batches each
 
 
-@pytest.mark.parametrize("packing", ["none", "packed"])
+@pytest.mark.parametrize("packing", ["none", "grouped", "packed"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_continues_at_the_position_of_training(tmp_path: Any, workers: int, packing: str) -> None:
     settings: dict[str, Any] = {"packing": packing}
@@ -53,7 +54,7 @@ def test_the_first_validation_of_a_fit_refuses_an_impossible_plan_of_the_epochs(
     module.setup("validate")  # the validate command trains nothing
     assert module.epochs is None
     module.trains = True
-    with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one pack"):
+    with pytest.raises(UserError, match=r"data\.tokens_per_step: '10' is less than one packed row"):
         module.setup("validate")
 
 
@@ -68,7 +69,7 @@ def test_the_plan_of_the_epochs_is_printed_once(tmp_path: Any, caplog: pytest.Lo
 def test_evaluation_takes_rows_in_order_with_and_without_workers(tmp_path: Any) -> None:
     for workers in (0, 2):
         loader = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()
-        assert [batch.indices for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert [batch.rows for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_a_shortage_of_rows_is_printed_and_the_rows_are_used(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

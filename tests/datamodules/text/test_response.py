@@ -13,7 +13,7 @@ from datamodules.text.malformed import SHAPES, MalformedPolicy, MalformedRespons
 from datamodules.text.response import Passage, parse, unparse
 from datamodules.text.segments import Role, render
 from datamodules.text.steps import StepSettings
-from errors import UserError
+from datamodules.text.tags import Tags
 from tests.conftest import REAL_ROWS, TEMPLATE
 
 LENIENT = MalformedPolicy.of("keep")
@@ -115,7 +115,7 @@ def test_a_malformed_shape_is_kept_or_repaired_by_its_action(
 ) -> None:
     found, notes = parse(response, Tags(), policy(**{shape: action}, **ALSO.get(shape, {})))
     assert found == passages
-    assert f"{SHAPES[shape].description} ({'repaired' if policy == 'repair' else 'kept'})" in notes
+    assert f"{SHAPES[shape].description} ({'repaired' if action == 'repair' else 'kept'})" in notes
     if action == "keep":
         assert unparse(passages) in (response, f"<think>{response}")
     assert rendered(found) == unparse(found)
@@ -375,7 +375,7 @@ def test_a_repaired_response_needs_no_repair() -> None:
 
 
 def test_r1s_answers_come_back_byte_for_byte(r1_rows: list[dict[str, str]]) -> None:
-    """Each malformed one is counted by its kind."""
+    """Each malformed answer is counted by its kind."""
     counts: dict[str, int] = {}
     for row in r1_rows:
         try:
@@ -384,130 +384,12 @@ def test_r1s_answers_come_back_byte_for_byte(r1_rows: list[dict[str, str]]) -> N
             passages, notes = (), (str(malformed),)
         for note in notes:
             counts[note] = counts.get(note, 0) + 1
-        if spans:
-            assert unparse(spans) == rendered(spans) == closed(row["response"], notes)
-            assert all(text.strip() for text, is_thought in spans if is_thought)
-    found = {note: count for note, count in counts.items() if "data.untidy" in note or "repaired" in note}
-    if REAL_ROWS:  # one was cut before any tag and says one thing over and over
-        assert found == {"no opening tag (repaired)": 79, "endless repetition (data.untidy.repetition)": 1}
+        if passages:
+            assert unparse(passages) == rendered(passages) == closed(row["response"], notes)
+            assert all(text.strip() for text, is_thought in passages if is_thought)
+    found = {note: count for note, count in counts.items() if "data.malformed" in note or "repaired" in note}
+    if REAL_ROWS:  # one answer has no tag and repeats itself
+        repetition = "endless repetition (data.malformed_overrides.repetition)"
+        assert found == {"no opening tag (repaired)": 79, repetition: 1}
     else:
         assert found["no opening tag (repaired)"] == sum("no opening tag" in row["source"] for row in r1_rows) > 0
-
-
-def test_a_row_becomes_an_example() -> None:
-    parsed = example(ROW, Columns(), 5)
-    assert (parsed.row_id, parsed.group, parsed.instruction, parsed.notes) == ("a1", "easy", "2 + 2?", ())
-    assert (parsed.thoughts, parsed.answer) == (["\nEasy.\n"], "\n\n4")
-
-
-def test_an_example_reads_by_the_tags_and_policies_that_were_given() -> None:
-    row = {"instruction": "a <think>", "response": "[T]b"}
-    parsed = example(row, Columns(), 0, Tags("[T]", "[/T]"), untidy(unclosed="repair", no_answer="keep"))
-    assert (parsed.instruction, parsed.thoughts, parsed.answer) == ("a <think>", ["b"], "")
-    assert parsed.notes == ("think block never closed (repaired)", "no answer after the thoughts (kept)")
-
-
-TURNS = [
-    {"from": "human", "value": "2 + 2?"},
-    {"from": "gpt", "value": "<think>a</think>4"},
-    {"from": "human", "value": "sure?"},
-    {"from": "gpt", "value": "yes"},
-]
-
-
-@pytest.mark.parametrize("beside", [{}, {"instruction": None}, {"response": "<think>a</think>4", "instruction": None}])
-def test_conversations_are_the_fallback(beside: dict[str, Any]) -> None:
-    parsed = example({"conversations": TURNS, **beside}, Columns(), 5)
-    assert (parsed.instruction, parsed.answer, parsed.row_id, parsed.group) == ("2 + 2?", "4", "5", "all")
-
-
-def test_columns_come_before_conversations() -> None:
-    assert Columns().texts(ROW | {"conversations": TURNS}) == (ROW["instruction"], ROW["response"])
-    assert Columns().texts(ROW | {"response": "", "conversations": TURNS}) == (ROW["instruction"], "")
-
-
-@pytest.mark.parametrize(
-    "turns",
-    [
-        None,
-        "text",
-        {},
-        [],
-        [None, 3, "x"],
-        [{}],
-        [{"from": ["human"], "value": "a"}],
-        [{"from": "human"}, {"from": {}}],
-    ],
-    ids=str,
-)
-def test_conversations_in_any_shape_are_no_texts(turns: Any) -> None:
-    assert Columns().texts({"conversations": turns}) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        ({"response": None}, "instruction or response is not a text"),
-        ({"response": ["4"]}, "instruction or response is not a text"),
-        ({"response": b"4"}, "instruction or response is not a text"),
-        ({"instruction": 3}, "instruction or response is not a text"),
-        ({"instruction": None}, "instruction or response is not a text"),
-        ({"instruction": ""}, "empty instruction"),
-        ({"instruction": " \n"}, "empty instruction"),
-        ({"response": ""}, "empty response"),
-        ({"instruction": "a\udcff"}, "not valid UTF-8"),
-        ({"response": "<think>a\udcff</think>b"}, "not valid UTF-8"),
-    ],
-)
-def test_rows_without_texts_are_refused(broken: dict[str, object], reason: str) -> None:
-    with pytest.raises(MalformedResponse) as refused:
-        example(ROW | broken, Columns(), 0)
-    assert str(refused.value) == reason
-
-
-def test_rows_that_lack_a_column_are_refused() -> None:
-    for column in ("instruction", "response"):
-        with pytest.raises(MalformedResponse, match="instruction or response is not a text"):
-            example({name: value for name, value in ROW.items() if name != column}, Columns(), 0)
-
-
-@pytest.mark.parametrize(
-    ("row", "name"),
-    [
-        ({"conversation_id": "c", "uuid": "u", "id": 1}, "c"),
-        ({"conversation_id": None, "uuid": "u", "id": 1}, "u"),
-        ({"conversation_id": "", "id": 0}, "0"),
-        ({"uuid": ""}, "7"),
-        ({}, "7"),
-        ({"id": "a\udcffb"}, "a\ufffdb"),
-    ],
-)
-def test_a_row_is_named_by_its_columns_else_by_its_position(row: dict[str, Any], name: str) -> None:
-    assert Columns().name_of(row, 7) == name
-    assert Columns(row_id="key").name_of({"key": "k", **row}, 7) == "k"
-
-
-def test_names_can_be_written_though_a_row_has_broken_bytes_there() -> None:
-    parsed = example(ROW | {"conversation_id": "\ud800", "difficulty": "\udcff"}, Columns(), 0)
-    assert (parsed.row_id, parsed.group) == ("\ufffd", "\ufffd")
-
-
-@pytest.mark.parametrize(("value", "group"), [("hard", "hard"), (None, "all"), ("", "all"), (3, "3")])
-def test_the_group_is_a_text(value: Any, group: str) -> None:
-    assert example(ROW | {"difficulty": value}, Columns(), 0).group == group
-    assert example(ROW | {"level": value}, Columns(group="level"), 0).group == group
-
-
-def test_missing_columns_are_named_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"'response' is not in the data.*Set data.columns.*question, instruction"):
-        Columns().check(["question", "instruction"])
-    Columns().check(["conversations"])
-    Columns(response="output").check(["instruction", "output"])
-
-
-def test_literal_tags_in_an_instruction_are_its_text() -> None:
-    row = ROW | {"instruction": "What does <think>x</think> mean?"}
-    parsed = example(row, Columns(), 0)
-    prompt = render(parsed, TEMPLATE, StepSettings(split="none"))[0]
-    assert prompt == Segment(Role.PROMPT, "### Instruction: What does <think>x</think> mean?\n### Response: ")
-    assert (parsed.thoughts, parsed.notes) == (["\nEasy.\n"], ())
