@@ -92,7 +92,8 @@ class Tokens:
     """As much of a ThinkTokenizer as a net asks for: two new tags in the last rows of the vocabulary."""
 
     def __init__(self, vocabulary: int) -> None:
-        self.base_size, self.new_ids, self.subtoken_ids = vocabulary - 2, [vocabulary - 2, vocabulary - 1], [[1, 2], [3, 4]]
+        self.base_size, self.new_ids = vocabulary - 2, [vocabulary - 2, vocabulary - 1]
+        self.subtoken_ids = [[1, 2], [3, 4]]
 
     def __len__(self) -> int:
         return self.base_size + 2

@@ -20,9 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.datamodules.text.test_steps import LABELLED, THINK, boundaries, labelled_steps  # noqa: E402
-
 from datamodules.text.steps import StepMode, StepSettings, split_steps  # noqa: E402
+from tests.datamodules.text.test_steps import LABELLED, THINK, boundaries, labelled_steps  # noqa: E402
 
 Splitter = Callable[[str], list[str]]
 MODES: tuple[StepMode, ...] = ("none", "sentence", "paragraph", "marker")

@@ -9,8 +9,8 @@ from jsonargparse import set_parsing_settings
 
 from commands.parsing import Complaint, Parser
 from datamodules.magpie import MagpieDataModule
-from datamodules.text.tags import Tags
 from datamodules.text.segments import Template
+from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import KEY, read_checkpoint

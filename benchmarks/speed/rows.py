@@ -82,8 +82,8 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
     """Through MagpieDataModule's sources, steps, template and tokenizer; near duplicates stay."""
     from datamodules.magpie import MagpieDataModule
     from datamodules.prepare.pass_over_sources import PassOverSources
-    from datamodules.text.tags import Tags
     from datamodules.text.steps import StepSettings
+    from datamodules.text.tags import Tags
     from datamodules.tokens.tokenizer import ThinkTokenizer
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.batches.loader import PlanLoader
 from datamodules.magpie import MagpieDataModule
-from datamodules.rows.sources import MixedSource
+from datamodules.prepare.mix import MixedSource
 from datamodules.text.example import Columns
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags

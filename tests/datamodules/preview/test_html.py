@@ -107,7 +107,9 @@ def test_charts_say_in_words_what_they_draw(made: str, report: DataStats) -> Non
     assert sum(widths) == pytest.approx(100, abs=0.1)
 
 
-def test_what_is_over_the_limit_is_told_apart(rows: list[Row], report: DataStats, tiny_tokenizer: ThinkTokenizer) -> None:
+def test_what_is_over_the_limit_is_told_apart(
+    rows: list[Row], report: DataStats, tiny_tokenizer: ThinkTokenizer
+) -> None:
     def over(limit: int) -> int:
         return len(re.findall('<rect class="over"', page(rows, report, tiny_tokenizer.decode, limit)))
 

@@ -167,7 +167,8 @@ def test_a_row_is_explained_token_by_token(tiny_tokenizer: ThinkTokenizer) -> No
 
 def test_a_row_that_was_left_out_is_explained_by_its_reason(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
-    row = Row(4, ProcessedExample("cut", reason="think block never closed (data.malformed_overrides.unclosed)"), "rows.jsonl", None)
+    reason = "think block never closed (data.malformed_overrides.unclosed)"
+    row = Row(4, ProcessedExample("cut", reason=reason), "rows.jsonl", None)
     explain(out, row, "What?", "<think>never", tiny_tokenizer.decode)
     assert "left out: think block never closed (data.malformed_overrides.unclosed)" in printed(out)
     assert "none: the row was left out before that" in printed(out)

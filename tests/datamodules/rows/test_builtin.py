@@ -35,8 +35,8 @@ def test_rows_have_magpies_columns(style: builtin.Style) -> None:
         ]
 
 
-def test_every_calculation_is_right_unless_it_is_put_right() -> None:
-    """Each `a op b = c` in the reasoning holds, except those that "Wait" follows."""
+def test_every_calculation_is_right_or_corrected() -> None:
+    """Each `a op b = c` in the reasoning holds, unless "Wait" follows."""
     calculation = re.compile(r"(?<![\d.*/+-] )\b(\d+) ([-+*/]) (\d+) = (\d+)\b(?! [-+*/])([^.]*\. Wait)?")
     right = slips = 0
     for row in islice(builtin.rows(1), 5_000):
@@ -78,8 +78,8 @@ def test_held_out_problems_are_in_no_training_row_of_any_seed_or_style() -> None
     assert 0.08 < len(held_out) / (len(held_out) + len(trained)) < 0.12
 
 
-def test_wording_does_not_make_a_problem_another_one() -> None:
-    """Rows that say the same equation in other words, letters or order are on one side."""
+def test_the_side_of_a_problem_ignores_its_wording() -> None:
+    """Rows with one equation in other words, letters or order are on one side."""
     sides: dict[str, set[bool]] = {}
     for row in islice(builtin.rows(5), 20_000):
         if row["conversation_id"].startswith("add:"):
@@ -96,7 +96,7 @@ def test_think_rows_parse_into_one_thought_and_a_short_answer() -> None:
         assert not parsed.notes
 
 
-def test_plain_rows_have_no_tags_and_of_every_kind_some() -> None:
+def test_plain_rows_have_no_tags_and_are_of_three_kinds() -> None:
     rows = list(islice(builtin.rows(0, "plain"), 1_000))
     assert not any("think>" in row["response"] + row["instruction"] for row in rows)
     worked = [row for row in rows if row["instruction"].startswith(builtin.SHOW_WORK)]
@@ -105,7 +105,7 @@ def test_plain_rows_have_no_tags_and_of_every_kind_some() -> None:
     assert min(len(worked), len(drills), at_once) > 80
 
 
-def test_a_check_is_made_exactly_where_it_was_asked_for() -> None:
+def test_a_check_is_written_exactly_if_the_instruction_asks_for_it() -> None:
     rows = list(islice(builtin.rows(0), 1_000))
     asked = [row["instruction"].endswith("Check your answer.") for row in rows]
     assert asked == ["Check: " in row["response"] for row in rows]

@@ -59,28 +59,28 @@ def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst", "array.json", "stream.arrow", "file.arrow"])
-@pytest.mark.parametrize("share", [0.1, 0.6, 0.999])
-def test_a_file_that_was_cut_off_is_named_and_not_taken_for_whole(name: str, share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ratio", [0.1, 0.6, 0.999])
+def test_a_cut_file_is_named_and_never_looks_complete(name: str, ratio: float, tmp_path: Path) -> None:
     path = tmp_path / name
     WRITERS[name](path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(ratio * path.stat().st_size)])
     with pytest.raises(UserError) as caught:
         read(tmp_path)
     assert f"data.source: '{path}' cannot be read" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_arrow_stream_cut_between_two_batches_is_not_taken_for_whole(tmp_path: Path) -> None:
-    """What a writer that was killed leaves behind: every batch is in order, only the mark of the end is missing."""
+def test_an_arrow_stream_cut_between_two_batches_never_looks_complete(tmp_path: Path) -> None:
+    """A killed writer leaves complete batches without the end-of-stream mark."""
     arrow(tmp_path / "a.arrow", pa.ipc.new_stream)
     content = (tmp_path / "a.arrow").read_bytes()
     (tmp_path / "a.arrow").write_bytes(content.removesuffix(files.END_OF_STREAM))
-    with pytest.raises(UserError, match="the mark of its end is missing"):
+    with pytest.raises(UserError, match="the end-of-stream mark is missing"):
         read(tmp_path / "a.arrow")
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst", "a.arrow", "b.json.gz"])
-def test_files_that_are_something_else_are_named(name: str, tmp_path: Path) -> None:
+def test_files_of_another_format_are_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"<html>404</html>" * 9)
     with pytest.raises(UserError, match=f"{name}' cannot be read"):
         read(tmp_path)
@@ -92,15 +92,15 @@ def test_files_that_are_something_else_are_named(name: str, tmp_path: Path) -> N
         ("{oops", "Expecting property name enclosed in double quotes at column 2"),
         ('{"a": 1} {"b": 2}', "Extra data at column 10"),
         ('{"a": "cut', "Unterminated string starting at column 7"),
-        ('["a"]', "but list"),
-        ("3", "but int"),
-        ("null", "but NoneType"),
+        ('["a"]', "it is list"),
+        ("3", "it is int"),
+        ("null", "it is NoneType"),
         ("[" * 100_000, "recursion"),
         ('{"a": ' + "9" * 5_000 + "}", "4300"),
     ],
     ids=lambda value: value[:20],
 )
-def test_a_line_that_is_no_json_object_is_named_by_file_and_number(line: str, problem: str, tmp_path: Path) -> None:
+def test_a_line_without_a_json_object_is_named_by_file_and_number(line: str, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
     path.write_text(f'{{"a": 1}}\n\n{line}\n{{"a": 2}}\n')
     with pytest.raises(UserError) as caught:
@@ -112,12 +112,12 @@ def test_a_line_that_is_no_json_object_is_named_by_file_and_number(line: str, pr
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('[{"a": 1}, 2]', "object 2 is not a JSON object (but int)"),
+        ('[{"a": 1}, 2]', "object 2 is not a JSON object (it is int)"),
         ('[{"a": 1}, {oops}' + " " * 99 + "]", "object 2 is not a JSON object (Expecting property name"),
         ('[{"a": 1}, {"a": 2}', "object 3 is not a JSON object (the array does not end)"),
     ],
 )
-def test_an_array_with_something_else_in_it_is_named(text: str, problem: str, tmp_path: Path) -> None:
+def test_an_array_element_that_is_no_object_is_named(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError) as caught:
         read(tmp_path / "a.json")
@@ -125,12 +125,12 @@ def test_an_array_with_something_else_in_it_is_named(text: str, problem: str, tm
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.booleans()))), st.integers(1, 9))
-def test_an_array_reads_the_same_however_little_is_read_at_once(rows: list[dict[str, Any]], size: int) -> None:
+def test_an_array_gives_the_same_rows_for_any_read_size(rows: list[dict[str, Any]], size: int) -> None:
     import io
     from unittest import mock
 
     stream = io.TextIOWrapper(io.BytesIO(json.dumps(rows).encode()), encoding="utf-8")
-    with mock.patch.object(files, "ARRAY_AT_ONCE", size):
+    with mock.patch.object(files, "READ_CHARACTERS", size):
         assert list(files._json_array(Path("a.json"), stream)) == rows
 
 
@@ -152,13 +152,13 @@ def broken_text(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow"])
-def test_bytes_that_are_not_utf8_arrive_as_lone_surrogates(name: str, tmp_path: Path) -> None:
+def test_invalid_utf8_becomes_lone_surrogates(name: str, tmp_path: Path) -> None:
     broken_text(tmp_path / name)
     bad = "caf\udce9"
     assert read(tmp_path / name) == [{"a": "fine", "b": [{"c": "d"}]}, {"a": bad, "b": [{"c": bad}]}]
 
 
-def test_what_save_to_disk_wrote_is_read_by_split(tmp_path: Path) -> None:
+def test_a_saved_data_set_is_read_by_split(tmp_path: Path) -> None:
     import datasets
 
     rows = [{"a": f"{i}", "b": [{"c": "d"}]} for i in range(10)]
@@ -172,11 +172,11 @@ def test_what_save_to_disk_wrote_is_read_by_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.split: 'validation' is not in .*both. It has train, test\."):
         read(tmp_path / "both", split="validation")
     next((tmp_path / "one").glob("data-00001*")).unlink()
-    with pytest.raises(UserError, match=r"data-00001.*is missing from what save_to_disk wrote"):
+    with pytest.raises(UserError, match=r"data-00001.*is missing in this saved data set"):
         read(tmp_path / "one")
 
 
-def test_folders_and_globs_take_the_data_and_leave_the_rest(tmp_path: Path) -> None:
+def test_folders_and_globs_skip_other_files(tmp_path: Path) -> None:
     """As `hf download --local-dir` leaves it: a README, descriptions and a hidden cache beside the data."""
     for name in ("deep/er/b.jsonl", "deep/a.jsonl", ".cache/old.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -191,16 +191,16 @@ def test_folders_and_globs_take_the_data_and_leave_the_rest(tmp_path: Path) -> N
     assert files.local_files(f"{tmp_path}/*.jsonl", "train") == []
 
 
-def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
+def test_files_of_two_formats_are_refused(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.jsonl"):
         WRITERS[name](tmp_path / name)
     for place in (tmp_path, tmp_path / "*"):
-        with pytest.raises(UserError, match="is not one kind of"):
+        with pytest.raises(UserError, match="does not have one format of"):
             read(place)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "array.json", "file.arrow"])
-def test_a_part_costs_a_part(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_reads_only_a_part_of_the_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are opened when their turn comes, so what is wrong with a later one does not matter before."""
     WRITERS[name](tmp_path / name)
     missing = tmp_path / f"missing{''.join(Path(name).suffixes)}"

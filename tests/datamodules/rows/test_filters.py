@@ -15,7 +15,7 @@ ROW = {
 
 
 @pytest.mark.parametrize(
-    ("where", "passes"),
+    ("given", "passes"),
     [
         (None, True),
         ({}, True),
@@ -49,65 +49,65 @@ ROW = {
     ],
     ids=str,
 )
-def test_conditions_on_columns(where: dict[str, Any] | None, passes: bool) -> None:
-    """Plain values, lists, null and ranges; a value is what it is given as."""
-    assert (Filters(where).of_row(ROW) is None) == passes
+def test_conditions_on_columns(given: dict[str, Any] | None, passes: bool) -> None:
+    """Plain values, lists, null and ranges. A value matches only a value of its type."""
+    assert (Filters(given).of_row(ROW) is None) == passes
 
 
 def test_the_reason_names_the_first_condition_not_met() -> None:
-    selection = Filters({"language": "EN", "difficulty": "easy", "tokens": {"max": 10}, "steps": [1, 2]})
-    assert selection.of_row(ROW) == "data.filters.difficulty is not met"
-    assert selection.of_size(11, 3) == "data.filters.tokens is not met"
-    assert selection.of_size(10, 3) == "data.filters.steps is not met"
-    assert selection.of_size(10, 2) is None
+    filters = Filters({"language": "EN", "difficulty": "easy", "tokens": {"max": 10}, "steps": [1, 2]})
+    assert filters.of_row(ROW) == "data.filters.difficulty is not met"
+    assert filters.of_size(11, 3) == "data.filters.tokens is not met"
+    assert filters.of_size(10, 3) == "data.filters.steps is not met"
+    assert filters.of_size(10, 2) is None
 
 
 @given(st.integers(), st.integers(), st.integers())
 def test_a_range_includes_both_its_ends(low: int, high: int, value: int) -> None:
     low, high = sorted((low, high))
-    selection = Filters({"n": {"min": low, "max": high}, "tokens": {"min": low, "max": high}})
-    assert (selection.of_row({"n": value}) is None) == (low <= value <= high)
-    assert (selection.of_size(value, 0) is None) == (low <= value <= high)
+    filters = Filters({"n": {"min": low, "max": high}, "tokens": {"min": low, "max": high}})
+    assert (filters.of_row({"n": value}) is None) == (low <= value <= high)
+    assert (filters.of_size(value, 0) is None) == (low <= value <= high)
 
 
 @given(st.lists(st.none() | st.text() | st.integers() | st.booleans(), min_size=1), st.data())
 def test_a_list_keeps_exactly_its_values(values: list[Any], data: st.DataObject) -> None:
-    selection = pickle.loads(pickle.dumps(Filters({"x": values})))  # as worker processes get it
-    assert selection.of_row({"x": data.draw(st.sampled_from(values))}) is None
-    assert selection.of_row({"x": "".join(map(str, values)) + "!"}) == "data.filters.x is not met"
+    filters = pickle.loads(pickle.dumps(Filters({"x": values})))  # as in worker processes
+    assert filters.of_row({"x": data.draw(st.sampled_from(values))}) is None
+    assert filters.of_row({"x": "".join(map(str, values)) + "!"}) == "data.filters.x is not met"
 
 
-def test_missing_columns_are_named_with_those_there_are() -> None:
+def test_missing_columns_are_named_beside_the_present_ones() -> None:
     Filters({"difficulty": "hard", "tokens": {"min": 1}, "steps": 1}).check(["difficulty"])
     with pytest.raises(UserError) as caught:
         Filters({"dificulty": "hard", "colour": "red", "language": "EN"}).check(["difficulty", "language"])
     assert str(caught.value) == (
-        "data.where: 'dificulty, colour' is no column; there are difficulty, language, and tokens and steps of every "
-        "row. Did you mean difficulty?"
+        "data.filters: 'dificulty, colour' is no column; the columns are difficulty, language, and tokens and steps "
+        "for every row. Did you mean difficulty?"
     )
 
 
 @pytest.mark.parametrize(
-    ("where", "key", "problem"),
+    ("given", "key", "problem"),
     [
-        (["hard"], "data.where", "is no mapping"),
-        ({"difficulty": []}, "data.where.difficulty", "would keep nothing"),
-        ({"difficulty": [["hard"]]}, "data.where.difficulty", "is no plain value"),
-        ({"score": [{"min": 1}]}, "data.where.score", "is no plain value"),
-        ({"score": {}}, "data.where.score", "is no end of a range"),
-        ({"score": {"mni": 1, "max": 2}}, "data.where.score", "'mni' is no end of a range"),
-        ({"score": {"min": 3, "max": 2}}, "data.where.score", "min is above max"),
-        ({"score": {"min": "low"}}, "data.where.score.min", "'low' is no number"),
-        ({"score": {"max": True}}, "data.where.score.max", "is no number"),
-        ({"score": {"max": float("nan")}}, "data.where.score.max", "is no number"),
-        ({"tokens": "many"}, "data.where.tokens", "is no number of them"),
-        ({"steps": None}, "data.where.steps", "is no number of them"),
-        ({"steps": [1, 2.5]}, "data.where.steps", "is no number of them"),
+        (["hard"], "data.filters", "is no mapping"),
+        ({"difficulty": []}, "data.filters.difficulty", "would keep nothing"),
+        ({"difficulty": [["hard"]]}, "data.filters.difficulty", "is no plain value"),
+        ({"score": [{"min": 1}]}, "data.filters.score", "is no plain value"),
+        ({"score": {}}, "data.filters.score", "is no end of a range"),
+        ({"score": {"mni": 1, "max": 2}}, "data.filters.score", "'mni' is no end of a range"),
+        ({"score": {"min": 3, "max": 2}}, "data.filters.score", "min is above max"),
+        ({"score": {"min": "low"}}, "data.filters.score.min", "'low' is no number"),
+        ({"score": {"max": True}}, "data.filters.score.max", "is no number"),
+        ({"score": {"max": float("nan")}}, "data.filters.score.max", "is no number"),
+        ({"tokens": "many"}, "data.filters.tokens", "is no whole number"),
+        ({"steps": None}, "data.filters.steps", "is no whole number"),
+        ({"steps": [1, 2.5]}, "data.filters.steps", "is no whole number"),
     ],
     ids=str,
 )
-def test_malformed_conditions_are_refused_by_name(where: Any, key: str, problem: str) -> None:
+def test_malformed_conditions_are_refused_by_name(given: Any, key: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as caught:
-        Filters(where)
+        Filters(given)
     assert caught.value.key == key
     assert "\n" not in str(caught.value)

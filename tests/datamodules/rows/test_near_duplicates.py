@@ -36,7 +36,7 @@ def near(one: str, two: str, threshold: float = 0.8) -> bool:
         ("请解方程并写出过程", "请解方程,并写出过程。"),
     ],
 )
-def test_rewordings_are_near(one: str, two: str) -> None:
+def test_rewordings_are_near_duplicates(one: str, two: str) -> None:
     assert near(one, two)
     assert near(two, one)
 
@@ -53,12 +53,12 @@ def test_rewordings_are_near(one: str, two: str) -> None:
         (PROBLEM, "Write a poem about the farmers of this land and their cows in spring."),
     ],
 )
-def test_other_problems_are_not_however_alike_the_words(one: str, two: str) -> None:
+def test_other_problems_with_similar_words_are_no_near_duplicates(one: str, two: str) -> None:
     assert not near(one, two, threshold=0.7)
 
 
 @pytest.mark.parametrize("text", ["", "Hi!", "why not", "\ud800", "?!?"])
-def test_texts_too_short_for_a_shingle_are_near_to_none(text: str) -> None:
+def test_texts_without_a_shingle_have_no_near_duplicate(text: str) -> None:
     assert signature(text).size == 0
     assert not near(text, text)
 
@@ -83,14 +83,14 @@ def test_exact_duplicates_never_cross(text: str, change: Callable[[str], str]) -
 
 
 @given(st.text(max_size=300))
-def test_any_text_has_a_signature_and_is_like_itself(text: str) -> None:
+def test_every_text_is_a_near_duplicate_of_itself(text: str) -> None:
     made = signature(text)
     assert made.dtype == np.uint16
     assert near(text, text, threshold=1.0) == (made.size > 0)
 
 
 @pytest.mark.parametrize("changed", [2, 10, 30])
-def test_agreement_estimates_the_similarity_of_the_shingles(changed: int) -> None:
+def test_equal_places_estimate_the_similarity_of_the_shingles(changed: int) -> None:
     """Against the similarity counted in full, on texts of 200 words of which some at the end differ."""
     words = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(200)]
     other = words[:-changed] + [f"other{word}" for word in words[-changed:]]
@@ -122,12 +122,12 @@ def test_a_pair_is_found_among_many() -> None:
     assert not any(border.crosses(signature(" ".join(rng.choice(words, 30))), held_out=True) for _ in range(300))
 
 
-def test_a_pair_is_found_behind_others_that_share_its_wording() -> None:
+def test_a_pair_is_found_behind_others_of_the_same_template() -> None:
     rng = np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnr"]
     border = DedupIndex(0.9)
     border.add(signature(" ".join([*words, "else"])), held_out=True)
-    for _ in range(60):  # later ones, like it to some 0.8, so that they share two bands of sixteen and more
+    for _ in range(60):  # later rows with a similarity of about 0.8: they share two or more of the sixteen bands
         changed = set(rng.choice(100, 4, replace=False))
         other = " ".join("other" if i in changed else word for i, word in enumerate(words))
         assert not near(" ".join(words), other, threshold=0.9)
@@ -136,7 +136,7 @@ def test_a_pair_is_found_behind_others_that_share_its_wording() -> None:
 
 
 @given(st.floats(0.05, 1.0))
-def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_are_as_short_as_can_be(threshold: float) -> None:
+def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_have_length_one(threshold: float) -> None:
     band = band_length(threshold)
     assert band == 1 or 1 - (1 - threshold**band) ** (128 // band) >= 0.9
 

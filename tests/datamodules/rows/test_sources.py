@@ -32,7 +32,7 @@ def test_jsonl_parquet_folders_and_globs_give_the_same_rows(tmp_path: Path) -> N
     assert list(opened(tmp_path / "parts" / "*.parquet").rows()) == ROWS
 
 
-def test_reading_a_part_costs_a_part(tmp_path: Path) -> None:
+def test_a_stream_reads_only_a_part_of_the_file(tmp_path: Path) -> None:
     """The stream is lazy: the broken end of a file does not matter to who stops before it."""
     many = [{"instruction": "x" * 1000, "response": "y"} for _ in range(40_000)]
     path = write_jsonl(tmp_path / "long.jsonl", many)
@@ -41,7 +41,7 @@ def test_reading_a_part_costs_a_part(tmp_path: Path) -> None:
     assert len(list(islice(opened(path).rows(), 100))) == 100
 
 
-def test_identity_changes_with_the_file_and_the_split_and_is_stable(tmp_path: Path) -> None:
+def test_the_fingerprint_is_stable_and_changes_with_the_file_and_the_seed(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl")
     before = opened(path).fingerprint
     assert opened(path).fingerprint == before
@@ -50,7 +50,7 @@ def test_identity_changes_with_the_file_and_the_split_and_is_stable(tmp_path: Pa
     assert opened(path).fingerprint != before
 
 
-def test_identity_changes_with_the_bytes_though_size_and_time_are_the_same(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_bytes_at_equal_size_and_time(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl")
     before, stat = opened(path).fingerprint, path.stat()
     path.write_text(path.read_text().replace("Answer 29", "Answer 92"))
@@ -59,7 +59,7 @@ def test_identity_changes_with_the_bytes_though_size_and_time_are_the_same(tmp_p
     assert opened(path).fingerprint != before
 
 
-def test_an_instruction_is_on_one_side_however_it_is_spaced() -> None:
+def test_the_side_of_an_instruction_ignores_case_and_white_space() -> None:
     side = HeldOut(0.5, seed=0)
     for i in range(50):
         assert side({}, f"Ask {i}") == side({}, f"  ask\n{i} ")
@@ -74,7 +74,7 @@ def test_built_in_rows_are_endless_and_seeded() -> None:
     assert "think>" not in next(opened("builtin-plain").rows())["response"]
 
 
-def test_built_in_problems_share_their_wording_and_are_not_to_be_compared(tmp_path: Path) -> None:
+def test_built_in_problems_are_not_compared_for_near_duplicates(tmp_path: Path) -> None:
     assert not opened("builtin").comparable
     assert opened(write_jsonl(tmp_path / "a.jsonl")).comparable
 
@@ -84,12 +84,12 @@ def test_built_in_problems_share_their_wording_and_are_not_to_be_compared(tmp_pa
     [
         ("missing.jsonl", "'missing.jsonl' does not exist"),
         ("no/such/folder/x", "does not exist"),
-        ("rows.csv", "is not one kind of"),
+        ("rows.csv", "does not have one format of"),
         ("empty.jsonl", "is empty"),
-        ("hollow", "holds no .parquet, .jsonl, .json"),
+        ("hollow", "contains no .parquet, .jsonl, .json"),
     ],
 )
-def test_sources_that_are_not_there_are_refused_at_once(in_tmp: Path, name: str, message: str) -> None:
+def test_a_source_that_does_not_exist_is_refused_when_it_is_opened(in_tmp: Path, name: str, message: str) -> None:
     (in_tmp / "rows.csv").write_text("a,b\n")
     (in_tmp / "empty.jsonl").touch()
     (in_tmp / "hollow").mkdir()
@@ -105,7 +105,7 @@ def test_a_broken_file_is_named_when_it_is_read(tmp_path: Path) -> None:
         list(opened(path).rows())
 
 
-def test_a_pinned_hub_set_is_not_asked_for_before_rows_are_read() -> None:
+def test_a_pinned_hub_data_set_is_requested_only_when_rows_are_read() -> None:
     source = opened("Magpie-Align/Some-Set", revision="d78edb811991faba57a3b7226719f3818460e723")
     with pytest.raises(UserError, match=r"is not in the local cache.*hf download --repo-type dataset.*make demo"):
         next(source.rows())

@@ -115,7 +115,7 @@ def test_a_malformed_shape_is_kept_or_repaired_by_its_action(
 ) -> None:
     found, notes = parse(response, Tags(), policy(**{shape: action}, **ALSO.get(shape, {})))
     assert found == passages
-    assert f"{SHAPES[shape].description} ({'repaired' if policy == 'repair' else 'kept'})" in notes
+    assert f"{SHAPES[shape].description} ({'repaired' if action == 'repair' else 'kept'})" in notes
     if action == "keep":
         assert unparse(passages) in (response, f"<think>{response}")
     assert rendered(found) == unparse(found)
@@ -388,6 +388,6 @@ def test_real_answers_come_back_byte_for_byte(real_rows: list[dict[str, str]]) -
             assert unparse(passages) == rendered(passages) == closed(row["response"], notes)
             assert all(text.strip() for text, is_thought in passages if is_thought)
     assert counts.pop("no opening tag (repaired)") == 79
-    assert {note: count for note, count in counts.items() if "data.untidy" in note} == {
+    assert {note: count for note, count in counts.items() if "data.malformed" in note} == {
         "endless repetition (data.malformed_overrides.repetition)": 1
     }

@@ -88,15 +88,17 @@ def test_results_have_the_order_of_the_rows_and_each_has_its_own_tokens(tiny_tok
     rows = [Columns().read(ROW | {"instruction": f"Take {i}"} | broken.get(i, {}), 10 + i) for i in range(12)]
     results = process(rows, config(filters={"difficulty": "easy"}), tiny_tokenizer.encoder)
     assert [result.row_id for result in results] == [str(10 + i) for i in range(12)]
-    for i, outcome in enumerate(results):
+    for i, result in enumerate(results):
         assert (result.reason is None) == (i not in (1, 4, 7))
         if result.reason is None:
             assert f"Take {i}\n" in spelled(result, tiny_tokenizer)
         else:
             assert (result.length, len(result.ids), result.supervised) == (0, 0, 0)
     assert [results[i].reason for i in (1, 4, 7)] == [
-        "instruction or response is not a text", "think block never closed (data.malformed_overrides.unclosed)", "data.filters.difficulty is not met"
-    ]  # fmt: skip
+        "instruction or response is not a text",
+        "think block never closed (data.malformed_overrides.unclosed)",
+        "data.filters.difficulty is not met",
+    ]
 
 
 def test_no_rows_give_no_results(encoder: Encoder) -> None:
@@ -142,8 +144,8 @@ def test_texts_are_filled_on_request(encoder: Encoder) -> None:
 
 
 def test_texts_are_the_texts_that_the_model_sees(encoder: Encoder) -> None:
-    repaired = one(ROW | {"response": "a\r\n</think>b"}, config("none", malformed=MalformedPolicy.of("repair", {"windows_lines": "repair"})), encoder,
-                   texts=True)  # fmt: skip
+    policy = MalformedPolicy.of("repair", {"windows_lines": "repair"})
+    repaired = one(ROW | {"response": "a\r\n</think>b"}, config("none", malformed=policy), encoder, texts=True)
     assert (repaired.thoughts, repaired.answer) == (["a\n"], "b")
     no_answer = one(
         ROW | {"response": "<think>a</think>"},
@@ -202,7 +204,7 @@ def test_control_tokens_and_tags_in_code_of_a_response_stay_text(tiny_tokenizer:
 
 
 @pytest.mark.parametrize(
-    ("where", "reason"),
+    ("filters", "reason"),
     [
         ({}, None),
         ({"difficulty": ["easy", "hard"]}, None),
@@ -214,8 +216,8 @@ def test_control_tokens_and_tags_in_code_of_a_response_stay_text(tiny_tokenizer:
         ({"tokens": {"max": 10}, "difficulty": "hard"}, "data.filters.difficulty is not met"),
     ],
 )
-def test_rows_are_filtered_by_columns_and_by_size(encoder: Encoder, where: Row, reason: str | None) -> None:
-    assert one(ROW, config(filters=where), encoder).reason == reason
+def test_rows_are_filtered_by_columns_and_by_size(encoder: Encoder, filters: Row, reason: str | None) -> None:
+    assert one(ROW, config(filters=filters), encoder).reason == reason
 
 
 def test_filters_see_the_size_before_truncation(encoder: Encoder) -> None:
@@ -347,7 +349,7 @@ def test_kept_real_rows_are_balanced(tiny_tokenizer: ThinkTokenizer, real_rows: 
     for split in ("none", "sentence"):
         given = config(split, max_length=1_200, overlong="truncate_thoughts")
         results = process(rows, given, tiny_tokenizer.encoder)
-        kept = [outcome for result in results if result.reason is None]
+        kept = [result for result in results if result.reason is None]
         assert len(kept) > len(rows) // 2
         assert any(THOUGHTS_TRUNCATED in result.notes for result in kept)
         assert all(tags_balanced(result, tiny_tokenizer) and len(result.ids) <= 1_200 for result in kept)
