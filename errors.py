@@ -1,13 +1,13 @@
-"""The one exception for mistakes that a user can mend, and the "did you mean" behind its messages."""
+"""UserError, the exception for mistakes that a user can correct, and `did_you_mean` for its messages."""
 
 import difflib
 from collections.abc import Iterable
 
-INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the signal, as shells count
+INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
 
 
 class UserError(Exception):
-    """Bad input. Its text is one sentence with the setting, the value and the way out; `cli.main` prints it, exits 2.
+    """Wrong input. Its text has the setting, the value, the problem and the way out. `cli.main` prints it and exits 2.
 
     `UserError("data.source", "rows.csv", "is not a format this reads", "give .parquet, .jsonl or .json")` reads
     `data.source: 'rows.csv' is not a format this reads. Give .parquet, .jsonl or .json.`
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The known word nearest to this one, if any is near: the whole word, or its last dotted part."""
+    """Return the most similar known word, compared as a whole or by its last dotted part, or None."""
     known = list(known)
     if match := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
         return match[0]

@@ -1,7 +1,7 @@
-"""From the name of a model or a data set to what is on disk or on the hub, with a quick and clear "no".
+"""From the name of a model or data set to files on disk or on the hub, with quick and clear refusals.
 
-Left alone, the libraries retry an unreachable hub for 23 to 46 seconds and name no way out. Here one short request goes
-first: it tells a missing repository from a missing network, and without network the local cache answers if it can.
+By themselves the libraries retry an unreachable hub for 23 to 46 seconds and name no way out. Here one short request
+comes first. It distinguishes a missing repository from a missing network. Without network the local cache is used.
 """
 
 import functools
@@ -14,14 +14,14 @@ from errors import UserError, did_you_mean
 
 CHECKOUT = Path(__file__).resolve().parent
 PROBE_SECONDS = 6.0
-RETRY_AFTER = (0.5, 1.0)  # seconds; on top of the 23 for which huggingface_hub repeats some requests
+RETRY_AFTER = (0.5, 1.0)  # seconds, added to the 23 seconds for which huggingface_hub repeats some requests
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TOKENIZER_FILES = [
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*.jinja", "added_tokens.json",
     "special_tokens_map.json",
 ]  # fmt: skip
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
-# What a mistyped id is compared with. Not a limit: any decoder-only model with q/k/v/o projections will do.
+# A mistyped id is compared with these. Other decoder-only models with q/k/v/o projections work as well.
 KNOWN_MODELS = [
     "Qwen/Qwen1.5-0.5B-Chat", "Qwen/Qwen1.5-1.8B-Chat", "Qwen/Qwen1.5-4B-Chat", "Qwen/Qwen2-0.5B-Instruct",
     "Qwen/Qwen2-1.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen3-0.6B",
@@ -36,16 +36,16 @@ Kind = Literal["model", "dataset"]
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of this name: as given, else relative to the checkout, so that shipped configs work from anywhere."""
+    """Return the folder of this name, relative to here or to the checkout: shipped configs work from any folder."""
     return next((p.resolve() for p in (Path(name).expanduser(), CHECKOUT / name) if p.is_dir()), None)
 
 
 @functools.cache
 def model_folder(name: str, revision: str | None = None, weights: bool = False) -> Path:
-    """A local folder with the config and tokenizer of a model and, if asked, its weights; downloaded where needed.
+    """Return a local folder with the config and tokenizer of a model, and with its weights on request.
 
-    Raises UserError for a path that does not exist, an id or revision that the hub does not know (naming the nearest
-    known id), and a hub out of reach while the local cache lacks the files.
+    Missing files are downloaded. Raises UserError for a path that does not exist, an id or revision that is unknown to
+    the hub (with the nearest known id), and an unreachable hub if the local cache lacks the files.
     """
     key = "model.name"
     if folder := local_folder(name):
@@ -63,11 +63,11 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False) 
 
     patterns = TOKENIZER_FILES + (WEIGHT_FILES if weights else [])
     try:
-        # "*/*": Llama's repositories carry a second copy of the weights in a sub-folder
+        # "*/*": Llama's repositories have a second copy of the weights in a subfolder
         found = snapshot_download(
             name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=not online
         )
-    except Exception as error:  # by version and moment: httpx, requests, OSError or the hub's own
+    except Exception as error:  # httpx's, requests', OSError or the hub's own, depending on versions
         raise unreachable("model", key, name, error) from error
     if not (Path(found) / "config.json").is_file() or (weights and not list(Path(found).glob("*.safetensors"))):
         if not online:
@@ -82,9 +82,9 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False) 
 
 
 def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
-    """What the hub says of this repository (`ModelInfo` or `DatasetInfo`), or None where it is out of reach.
+    """Return the `ModelInfo` or `DatasetInfo` of a repository, or None if the hub is unreachable.
 
-    Raises UserError if the hub answers that there is no such repository or revision, or that it needs an account.
+    Raises UserError if the hub answers that the repository or revision does not exist or needs an account.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -101,7 +101,7 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
     except RepositoryNotFoundError as error:
         near = did_you_mean(name, KNOWN_MODELS if kind == "model" else KNOWN_DATASETS)
         fix = f"did you mean {near}?" if near else "check its spelling, or run `hf auth login` if it is private"
-        raise UserError(key, name, "is not on the hub, nor a folder or file here", fix) from error
+        raise UserError(key, name, "is neither on the hub nor a folder or file here", fix) from error
     except RevisionNotFoundError as error:
         raise UserError(
             key,
@@ -109,15 +109,15 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
             "has no such revision",
             "give a branch, tag or commit of that repository, or null",
         ) from error
-    except Exception:  # by version: httpx, requests, OSError or OfflineModeIsEnabled
+    except Exception:  # httpx's, requests', OSError or OfflineModeIsEnabled, depending on versions
         return None
 
 
 def be_patient() -> None:
-    """Has huggingface_hub ask again where the hub answers 5xx; by itself it does so for some kinds of request only."""
+    """Make huggingface_hub repeat a request after a 5xx answer. By itself it repeats only some kinds of requests."""
     from huggingface_hub import get_session
 
-    client: Any = get_session()  # the one for all requests
+    client: Any = get_session()  # shared by all requests
     if "send" in vars(client):
         return
     send = client.send
@@ -135,12 +135,12 @@ def be_patient() -> None:
 
 
 def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> UserError:
-    """The error for a hub that does not answer: what to download, which local path to give, and the demo."""
+    """Return the error for an unreachable hub, with the ways out: a download, a local folder, the demo."""
     from huggingface_hub import constants
 
     what = "--repo-type dataset " if kind == "dataset" else ""
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
     if error is not None and not constants.HF_HUB_OFFLINE:
         why += f" ({type(error).__name__})"
-    fix = f"where there is network run `hf download {what}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
+    fix = f"on a machine with network run `hf download {what}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
     return UserError(key, name, f"is not in the local cache and {why}", fix)

@@ -1,10 +1,10 @@
-"""Makes assets/tiny-qwen anew: tokenizer, configuration, and weights pretrained by configs/tiny_base.yaml.
+"""Make assets/tiny-qwen: tokenizer, configuration, and weights pretrained with configs/tiny_base.yaml.
 
-    python assets/make_tiny_qwen.py            # about 45 minutes on 2 cores; writes beside, then replaces the folder
+    python assets/make_tiny_qwen.py            # about 45 minutes on 2 cores; replaces the folder at the end
 
-The model is a Qwen2 of 0.9M parameters. Its tokenizer is a byte-level BPE that cuts text as Qwen's does (digits one by
+The model is a Qwen2 with 0.9M parameters. Its tokenizer is a byte-level BPE that splits text like Qwen's (digits one by
 one) and has Qwen's ChatML tokens. It learns the built-in problems in plain text, without think tags and without the
-held-out ones: to answer at once, to write out the work where asked to, and arithmetic.
+held-out problems: to answer at once, to write out the work on request, and arithmetic.
 """
 
 import json
@@ -34,10 +34,11 @@ SHAPE = {
     "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 352, "num_attention_heads": 4,
     "num_key_value_heads": 4, "tie_word_embeddings": True, "max_position_embeddings": 1024, "initializer_range": 0.02,
 }  # fmt: skip
-ROWS = 640  # of the matrix: the tokenizer has fewer, and room is left for new tokens, as in Qwen's
+VOCABULARY = 640  # size of the embedding matrix; as in Qwen's, the tokenizer has fewer tokens, with room for new ones
 
 
 def write_tokenizer(folder: Path) -> None:
+    """Train the tokenizer on the built-in rows and save it."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -50,7 +51,7 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=ROWS - 32, initial_alphabet=alphabet, min_frequency=30, show_progress=False
+        vocab_size=VOCABULARY - 32, initial_alphabet=alphabet, min_frequency=30, show_progress=False
     )
     texts = ["### Instruction: \n### Response: "] * 100
     for row in islice(builtin.rows(0, "plain"), 10_000):
@@ -70,17 +71,19 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_config(folder: Path) -> None:
+    """Save the model and generation configs."""
     from transformers import AutoTokenizer, GenerationConfig, Qwen2Config
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    Qwen2Config(vocab_size=ROWS, architectures=["Qwen2ForCausalLM"], dtype="float32", **SHAPE, **ends).save_pretrained(
-        folder
-    )
+    Qwen2Config(
+        vocab_size=VOCABULARY, architectures=["Qwen2ForCausalLM"], dtype="float32", **SHAPE, **ends
+    ).save_pretrained(folder)
     GenerationConfig(**ends).save_pretrained(folder)
 
 
 def make(scratch: Path) -> None:
+    """Make the model in `scratch` and move it to assets/tiny-qwen."""
     scratch.mkdir(parents=True)
     write_tokenizer(scratch)
     write_config(scratch)

@@ -6,13 +6,13 @@ def test_the_text_has_key_value_problem_and_way_out() -> None:
     assert str(error) == "data.source: 'rows.csv' is of no known format. Give a .jsonl file."
 
 
-def test_a_question_keeps_its_mark_and_no_value_is_left_out() -> None:
+def test_a_question_keeps_its_mark_and_a_missing_value_is_not_shown() -> None:
     assert str(UserError("model.lr", None, "there is no such setting", "did you mean model.optim.lr?")) == (
         "model.lr: there is no such setting. Did you mean model.optim.lr?"
     )
 
 
-def test_the_nearest_word_is_found_whole_or_by_its_last_part() -> None:
+def test_the_nearest_word_is_found_by_the_whole_or_by_its_last_part() -> None:
     known = ["model.optim.lr", "model.lora.rank", "trainer.max_epochs"]
     assert did_you_mean("model.lora.rnak", known) == "model.lora.rank"
     assert did_you_mean("train.max_epoch", known) == "trainer.max_epochs"

@@ -1,4 +1,4 @@
-"""A model name becomes a folder or an error. In processes of their own: the hub's address is read at import."""
+"""Names to folders, local and from the hub, and clear refusals. Own processes, because the hub's address is read once."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def ask(env: dict[str, str], name: str, revision: str = "", weights: bool = Fals
     return result.stdout.strip()
 
 
-def test_a_folder_is_taken_from_here_or_from_the_checkout(in_tmp: Path) -> None:
+def test_a_folder_is_found_from_here_and_from_the_checkout(in_tmp: Path) -> None:
     assert hub.model_folder("assets/tiny-qwen") == TINY
     assert hub.model_folder(str(TINY)) == TINY
     (in_tmp / "hollow").mkdir()
@@ -39,18 +39,18 @@ def test_a_folder_is_taken_from_here_or_from_the_checkout(in_tmp: Path) -> None:
         hub.model_folder("a/b/c")
 
 
-def test_the_id_that_circulates_is_put_right_without_asking_anyone() -> None:
+def test_a_common_wrong_id_is_corrected_without_network() -> None:
     for size in ("0.5B", "1.8B", "72B"):
         with pytest.raises(UserError, match=rf"use Qwen/Qwen1\.5-{size}-Chat".replace("use", "Use")):
             hub.model_folder(f"Qwen/Qwen1.5-{size}-Instruct")
 
 
 @pytest.mark.slow
-def test_an_id_becomes_a_folder_and_again_without_network(hub_env: dict[str, str], tmp_path: Path) -> None:
+def test_a_downloaded_id_is_found_again_without_network(hub_env: dict[str, str], tmp_path: Path) -> None:
     env = hub_env | {"HF_HOME": str(tmp_path)}
     folder = Path(ask(env, "Qwen/Qwen2-1.5B-Instruct"))
     assert (folder / "tokenizer.json").is_file()
-    assert not (folder / "model.safetensors").exists()  # not asked for yet
+    assert not (folder / "model.safetensors").exists()  # not requested yet
     assert "is not in the local cache" in ask(env | {"HF_HUB_OFFLINE": "1"}, "Qwen/Qwen2-1.5B-Instruct", weights=True)
     assert Path(ask(env, "Qwen/Qwen2-1.5B-Instruct", weights=True), "model.safetensors").is_file()
     for offline in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
@@ -58,14 +58,14 @@ def test_an_id_becomes_a_folder_and_again_without_network(hub_env: dict[str, str
 
 
 @pytest.mark.slow
-def test_what_the_hub_does_not_know_is_told_with_the_nearest_that_it_does(hub_env: dict[str, str]) -> None:
+def test_an_unknown_id_is_refused_with_the_nearest_known_one(hub_env: dict[str, str]) -> None:
     assert "Did you mean Qwen/Qwen2-1.5B-Instruct?" in ask(hub_env, "Qwen/Qwen2-1.5B-Instruckt")
     assert "check its spelling" in ask(hub_env, "nobody/nothing").lower()
     assert "has no such revision" in ask(hub_env, "Qwen/Qwen2-1.5B-Instruct", "no-such-branch")
 
 
 @pytest.mark.slow
-def test_a_hub_that_does_not_answer_is_told_with_the_ways_out() -> None:
+def test_a_hub_that_does_not_answer_is_reported_with_the_ways_out() -> None:
     env = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     text = ask(env, "Qwen/Qwen1.5-1.8B-Chat")
     for words in ("127.0.0.1:9 does not answer", "hf download Qwen/Qwen1.5-1.8B-Chat --local-dir", "make demo"):

@@ -106,7 +106,7 @@ def band_length(threshold: float) -> int:
 
 
 class _Side:
-    """The signatures of one side. Each band has a table of the last row with a hash; `previous` has the row before it."""
+    """The signatures of one side. A table for each band has the last row with a hash; `previous` has the row before."""
 
     def __init__(self, band: int) -> None:
         bands = PLACES // band

@@ -42,7 +42,8 @@ def test_an_override_changes_one_shape() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"no_thougt": "keep"}, "data.malformed_overrides: 'no_thougt' is no malformed shape. Did you mean no_thought?"),
+        ({"no_thougt": "keep"},
+         "data.malformed_overrides: 'no_thougt' is no malformed shape. Did you mean no_thought?"),
         ({"x": "keep"}, "data.malformed_overrides: 'x' is no malformed shape. Choose among missing_open, unclosed, "),
         ({"no_thought": "repair"},
          "data.malformed_overrides.no_thought: 'repair' is no action for this shape. Choose drop or keep."),

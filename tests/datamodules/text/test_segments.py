@@ -14,7 +14,7 @@ def roles_and_texts(segments: list[Segment]) -> list[tuple[str, str]]:
     return [(segment.role.name, segment.text) for segment in segments]
 
 
-def test_each_step_gets_a_block_and_the_answer_is_left_alone() -> None:
+def test_each_step_gets_a_block_and_the_answer_is_unchanged() -> None:
     assert roles_and_texts(render(parse_example(Columns().read(ROW, 0)), TEMPLATE, SENTENCES)) == [
         ("PROMPT", "### Instruction: Solve 2x + 3 = 7\n### Response: "),
         ("TAG_OPEN", ""),
@@ -28,7 +28,7 @@ def test_each_step_gets_a_block_and_the_answer_is_left_alone() -> None:
     ]
 
 
-def test_without_splitting_a_block_is_kept_as_it_is() -> None:
+def test_without_splitting_a_block_is_unchanged() -> None:
     row = ROW | {"response": "<think>\n a. b. \n</think>c"}
     assert roles_and_texts(render(parse_example(Columns().read(row, 0)), TEMPLATE, WHOLE))[1:4] == [
         ("TAG_OPEN", ""),
@@ -49,7 +49,7 @@ def test_a_response_without_thoughts_is_an_answer(steps: StepSettings) -> None:
     assert segments[1].text == "b. c."
 
 
-def test_texts_that_touch_are_one_segment_and_control_tokens_stand_alone() -> None:
+def test_neighbouring_texts_are_one_segment_and_control_tokens_are_separate() -> None:
     start, end = (Segment(Role.PROMPT, name, control=True) for name in ("<|im_start|>", "<|im_end|>"))
     user, ask = Segment(Role.PROMPT, "user\n"), Segment(Role.PROMPT, "Go: ")
     template = Template((start, user, None, end, ask, None))
@@ -61,6 +61,6 @@ def test_texts_that_touch_are_one_segment_and_control_tokens_stand_alone() -> No
     ]
 
 
-def test_white_space_around_an_instruction_goes_where_the_template_strips_it() -> None:
+def test_a_stripping_template_strips_the_instruction() -> None:
     assert Template((None,)).prompt(" a ")[0].text == " a "
     assert Template((None,), strips=True).prompt(" a ")[0].text == "a"

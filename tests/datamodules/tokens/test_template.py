@@ -26,11 +26,11 @@ def tokenizer(chat: str | None = None, **special: str) -> ThinkTokenizer:
     return ThinkTokenizer(full)
 
 
-def test_instruction_is_the_recipe(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_the_template_instruction_is_the_text_of_the_recipe(tiny_tokenizer: ThinkTokenizer) -> None:
     assert load_template("instruction", None, tiny_tokenizer) == TEMPLATE
 
 
-def test_the_models_own_chat_template_with_its_control_tokens() -> None:
+def test_chat_is_the_models_own_template_with_its_control_tokens() -> None:
     turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     ours = tokenizer(turns + "<|im_start|>")
     assert texts(load_template("chat", None, ours).prompt(TRICKY)) == [
@@ -40,7 +40,7 @@ def test_the_models_own_chat_template_with_its_control_tokens() -> None:
     assert texts(with_system)[:4] == ["[<|im_start|>]", "system\nBe ", "[<|im_start|>]", " brief."]
 
 
-def test_a_typed_control_token_is_text_and_one_of_the_template_is_its_id(tiny_tokenizer: ThinkTokenizer) -> None:
+def test_a_control_token_is_text_in_an_instruction_and_an_id_in_a_template(tiny_tokenizer: ThinkTokenizer) -> None:
     template = load_template("<|im_start|>{{ instruction }}<|im_end|>", None, tiny_tokenizer)
     (ids,) = tiny_tokenizer.encode_prompts([template.prompt(TRICKY)])
     controls = [i for i in ids if i in tiny_tokenizer.control_ids.values()]
@@ -48,20 +48,20 @@ def test_a_typed_control_token_is_text_and_one_of_the_template_is_its_id(tiny_to
     assert tiny_tokenizer.decode(ids) == f"<|im_start|>{TRICKY}<|im_end|>"
 
 
-def test_a_template_that_opens_the_block_itself_leaves_that_to_the_model() -> None:
+def test_the_opening_tag_at_the_end_of_a_template_is_removed() -> None:
     template = load_template("chat", None, tokenizer("{{ messages[0].content + '<|im_end|><think>\\n' }}"))
     assert texts(template.prompt("Hi")) == ["Hi", "[<|im_end|>]"]
     assert template.opening == "<think>\n"
 
 
-def test_a_template_that_trims_is_followed() -> None:
+def test_a_template_may_strip_the_instruction() -> None:
     chat = tokenizer("A {{ messages[0].content | trim }}:")
     for setting in ("chat", "A {{ instruction|trim }}:"):
         template = load_template(setting, None, chat)
         assert texts(template.prompt("  Hi\n there\n")) == ["A Hi\n there:"]
 
 
-def test_an_instruction_may_come_twice() -> None:
+def test_a_template_may_repeat_the_instruction() -> None:
     assert texts(load_template("{{ instruction }}! {{ instruction }}", None, tokenizer()).prompt("a")) == ["a! a"]
 
 
@@ -83,7 +83,7 @@ def test_the_beginning_of_text_comes_once(tmp_path: Path) -> None:
     assert texts(load_template("chat", None, ours).prompt("a")) == ["a"]
 
 
-def test_a_file_is_read_and_its_last_line_end_is_not_part_of_it(tmp_path: Path) -> None:
+def test_a_template_file_is_read_without_its_last_line_end(tmp_path: Path) -> None:
     (tmp_path / "mine.jinja").write_text("{# a comment #}\nQ: {{ instruction }}\nA:\n")
     template = load_template(str(tmp_path / "mine.jinja"), None, tokenizer())
     assert texts(template.prompt("Hi")) == ["Q: Hi\nA:"]
@@ -95,16 +95,14 @@ def test_a_file_is_read_and_its_last_line_end_is_not_part_of_it(tmp_path: Path) 
         ("Q {{ instruction", None, r"line 1, 'Q \{\{ instruction': unexpected end"),
         ("a\n{{ instruction }}\n{{ nothing }}\n", None, r"line 3, '\{\{ nothing \}\}': 'nothing' is undefined"),
         ("a\n{% if x %}{{ instruction }}\n", None, "is wrong in line"),
-        ("{{ 'a' }}", None, "leaves the instruction out"),
+        ("{{ 'a' }}", None, "omits the instruction"),
         ("instruction", "Be brief.", "data.system: 'Be brief.' has no place in the template"),
         ("### Instruction: {instruction}\n### Response: {response}", None, r"is not Jinja. Write \{\{ instruction"),
         ("instructoin", None, "Did you mean instruction?"),
         ("missing.jinja", None, "does not exist. Give instruction, chat, a Jinja file"),
     ],
 )
-def test_templates_that_cannot_work_are_refused_before_there_is_a_tokenizer(
-    setting: str, system: str | None, message: str
-) -> None:
+def test_impossible_templates_are_refused_without_a_tokenizer(setting: str, system: str | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_template(setting, system)
 
@@ -112,9 +110,9 @@ def test_templates_that_cannot_work_are_refused_before_there_is_a_tokenizer(
 @pytest.mark.parametrize(
     ("setting", "chat", "message"),
     [
-        ("{{ instruction | upper }}", None, "makes something else of an instruction than its text"),
-        ("{{ instruction.split('\n')[0] }}", None, "makes something else"),
-        ("chat", "{{ messages[0].content[:9] }}", "makes something else"),
+        ("{{ instruction | upper }}", None, "changes the text of the instruction"),
+        ("{{ instruction.split('\n')[0] }}", None, "changes the text of the instruction"),
+        ("chat", "{{ messages[0].content[:9] }}", "changes the text of the instruction"),
         ("chat", "{{ raise_exception('no system') }}", "no system"),
     ],
 )

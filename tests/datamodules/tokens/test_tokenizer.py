@@ -28,14 +28,14 @@ def qwen(qwen_tokenizer: Path) -> ThinkTokenizer:
     return ThinkTokenizer.load(str(qwen_tokenizer))
 
 
-def test_the_tags_are_two_new_ordinary_tokens_in_the_room_after_the_vocabulary(qwen: ThinkTokenizer) -> None:
+def test_the_tags_are_two_new_ordinary_tokens_after_the_vocabulary(qwen: ThinkTokenizer) -> None:
     assert qwen.new_ids == [151646, 151647] == [qwen.open_id, qwen.close_id]
     assert len(qwen) == 151648
     assert qwen.full.decode([qwen.open_id, qwen.close_id], skip_special_tokens=True) == "<think></think>"
     assert qwen.end_id == 151645
 
 
-def test_the_embedded_tokenizer_cuts_as_qwens_does(tiny: ThinkTokenizer) -> None:
+def test_the_embedded_tokenizer_splits_text_like_qwens(tiny: ThinkTokenizer) -> None:
     pieces = [tiny.decode([i]) for i in tiny.encode(["Solve 2x + 135 = 25"])[0]]
     assert "".join(pieces) == "Solve 2x + 135 = 25"
     assert [piece for piece in pieces if piece.strip().isdigit()] == list("213525")
@@ -55,7 +55,7 @@ def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, r
     assert qwen.encode(texts) == qwen.full(texts, add_special_tokens=False).input_ids
 
 
-def test_a_row_is_its_pieces_one_after_the_other(qwen: ThinkTokenizer) -> None:
+def test_a_row_is_the_sequence_of_its_segments(qwen: ThinkTokenizer) -> None:
     row = {"instruction": "Say <think>", "response": "<think>\nA is b. So c.\n</think>\n\nx = 2"}
     segments = render(parse_example(Columns().read(row, 0)), TEMPLATE, StepSettings())
     ((ids, roles),) = qwen.encoder.encode_rows([segments])
@@ -85,7 +85,7 @@ def test_a_row_is_its_pieces_one_after_the_other(qwen: ThinkTokenizer) -> None:
 
 @given(instruction=st.text(max_size=30), response=st.text(max_size=30))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-def test_the_prompt_has_the_same_ids_in_training_and_when_asked(
+def test_the_prompt_has_the_same_ids_in_training_and_in_generation(
     tiny: ThinkTokenizer, instruction: str, response: str
 ) -> None:
     if not instruction.strip() or not response.strip() or "think>" in response:
@@ -101,7 +101,7 @@ def test_the_prompt_has_the_same_ids_in_training_and_when_asked(
     assert (roles[len(asked) :] != Role.PROMPT).all()
 
 
-def test_a_model_that_has_the_tags_keeps_its_own(tmp_path: Path, tiny: ThinkTokenizer) -> None:
+def test_a_model_with_the_tags_keeps_its_own_tokens(tmp_path: Path, tiny: ThinkTokenizer) -> None:
     import shutil
 
     shutil.copytree(TINY, tmp_path / "model")
@@ -113,7 +113,7 @@ def test_a_model_that_has_the_tags_keeps_its_own(tmp_path: Path, tiny: ThinkToke
     assert again.open_id not in again.encode([TRICKY])[0]
 
 
-def test_a_beginning_of_text_token_comes_first_where_the_model_wants_one(tiny: ThinkTokenizer) -> None:
+def test_a_beginning_of_text_token_comes_first_if_the_tokenizer_adds_one(tiny: ThinkTokenizer) -> None:
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
@@ -147,7 +147,7 @@ def test_the_encoder_works_in_another_process(tiny: ThinkTokenizer) -> None:
         assert ours.tolist() == theirs.tolist()
 
 
-texts_with_seams = st.text(alphabet=[*"ab .\n<>", SEPARATOR, "é", "好"], max_size=12)
+texts_with_separators = st.text(alphabet=[*"ab .\n<>", SEPARATOR, "é", "好"], max_size=12)
 
 
 @given(
@@ -157,7 +157,10 @@ texts_with_seams = st.text(alphabet=[*"ab .\n<>", SEPARATOR, "é", "好"], max_s
                 st.sampled_from([Segment(Role.TAG_OPEN), Segment(Role.TAG_CLOSE), Segment(Role.END)]),
                 st.just(Segment(Role.PROMPT, "<|im_start|>", control=True)),
                 st.builds(
-                    Segment, st.sampled_from([Role.PROMPT, Role.THOUGHT, Role.ANSWER]), texts_with_seams, st.just(False)
+                    Segment,
+                    st.sampled_from([Role.PROMPT, Role.THOUGHT, Role.ANSWER]),
+                    texts_with_separators,
+                    st.just(False),
                 ),
             ),
             max_size=6,
@@ -166,7 +169,7 @@ texts_with_seams = st.text(alphabet=[*"ab .\n<>", SEPARATOR, "é", "好"], max_s
     )
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_rows_at_once_are_their_texts_one_by_one(tiny: ThinkTokenizer, rows: list[list[Segment]]) -> None:
+def test_rows_encoded_together_equal_their_texts_encoded_alone(tiny: ThinkTokenizer, rows: list[list[Segment]]) -> None:
     encoder = tiny.encoder
     for row, (ids, roles) in zip(rows, encoder.encode_rows(rows), strict=True):
         expected: list[tuple[int, Role]] = []
@@ -181,7 +184,7 @@ def test_rows_at_once_are_their_texts_one_by_one(tiny: ThinkTokenizer, rows: lis
         assert roles.dtype == np.dtype(np.int8)
 
 
-def test_runs_of_white_space_that_a_model_added_as_tokens_stay_tokens(tiny: ThinkTokenizer) -> None:
+def test_added_tokens_of_white_space_stay_tokens(tiny: ThinkTokenizer) -> None:
     from transformers import AutoTokenizer
 
     full = AutoTokenizer.from_pretrained(TINY)
@@ -202,7 +205,7 @@ def tiny_with_tokens() -> ThinkTokenizer:
     return ThinkTokenizer.load(str(TINY), None, Tags(), WITH_STEP)
 
 
-def test_further_tokens_are_one_id_wherever_they_stand_and_tags_stay_text(
+def test_new_tokens_are_one_id_in_every_text_and_tags_stay_text(
     tiny_with_tokens: ThinkTokenizer, tiny: ThinkTokenizer
 ) -> None:
     tokenizer = tiny_with_tokens
@@ -222,7 +225,7 @@ def test_further_tokens_are_one_id_wherever_they_stand_and_tags_stay_text(
     assert tokenizer.encode(["a<step>b"])[0] == tokenizer.full("a<step>b", add_special_tokens=False).input_ids
 
 
-def test_what_each_new_token_was_before_is_kept(tiny_with_tokens: ThinkTokenizer, tiny: ThinkTokenizer) -> None:
+def test_the_subtokens_of_each_new_token_are_kept(tiny_with_tokens: ThinkTokenizer, tiny: ThinkTokenizer) -> None:
     texts = ["<think>", "</think>", *WITH_STEP]
     assert tiny_with_tokens.subtoken_ids == tiny.encode(texts)
     assert tiny.subtoken_ids == tiny.encode(texts[:2])
@@ -230,7 +233,7 @@ def test_what_each_new_token_was_before_is_kept(tiny_with_tokens: ThinkTokenizer
 
 @given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_other_text_has_the_ids_that_it_has_without_further_tokens(texts: list[str]) -> None:
+def test_new_tokens_do_not_change_the_ids_of_other_text(texts: list[str]) -> None:
     with_tokens, without = (ThinkTokenizer.load(str(TINY), None, Tags(), tokens) for tokens in (WITH_STEP, ()))
     texts = [text for text in texts if not any(token in text for token in (*WITH_STEP, SEPARATOR))]
     rows = [[Segment(Role.PROMPT, text) for text in texts]]
@@ -241,10 +244,10 @@ def test_other_text_has_the_ids_that_it_has_without_further_tokens(texts: list[s
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [
-        ([" "], "is no token"), (["<|im_end|>"], "is a control token"), (["a"], "is a token of the model already"),
+        ([" "], "is no token"), (["<|im_end|>"], "is a control token"), (["a"], "is already a token of the model"),
         (["<think>"], "is part of <think>"), (["<s>", "<s>x"], "is part of <s>"),
     ],
 )  # fmt: skip
-def test_further_tokens_that_cannot_be_are_refused(tokens: list[str], words: str) -> None:
+def test_impossible_new_tokens_are_refused(tokens: list[str], words: str) -> None:
     with pytest.raises(UserError, match=rf"data\.new_tokens: .*{words}"):
         ThinkTokenizer.load(str(TINY), None, Tags(), tuple(tokens))
