@@ -13,7 +13,6 @@ from typing import Any
 from benchmarks.speed.rows import ROOT
 
 SIDES = ("ours", "trl", "plain", "rates", "model")
-GRACE = 5  # seconds
 
 
 def parse_side(text: str) -> dict[str, Any]:
