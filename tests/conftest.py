@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "assets" / "tiny-qwen"
 REAL_ROWS, REAL_TOKENIZER = (os.environ.get(f"THINKWRIGHT_REAL_{name}") for name in ("ROWS", "TOKENIZER"))
-# The recipe's, as data.template instruction gives it for a model without a beginning-of-text token
+# The template of `data.template instruction`, for a model without a beginning-of-text token
 TEMPLATE = Template((Segment(Role.PROMPT, "### Instruction: "), None, Segment(Role.PROMPT, "\n### Response: ")))
 
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
