@@ -133,7 +133,6 @@ def test_what_a_command_failed_of_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         runs.run_cli(["fitt"], tmp_path / "fit.log")
 
 
-@pytest.mark.slow
 def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = [sys.executable, "-m", "tests.benchmarks.slow_to_save", str(log)]
@@ -147,7 +146,6 @@ def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
     assert log.read_text() == "begun\nsaved\n"
 
 
-@pytest.mark.slow
 def test_one_command_trains_tabulates_and_does_not_train_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

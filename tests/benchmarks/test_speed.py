@@ -70,7 +70,6 @@ def test_rows_come_back_from_their_file_and_prompts_have_no_label(tmp_path: Path
     assert loaded.of_length(50, 2).lengths.tolist() == [50, 50]
 
 
-@pytest.mark.slow
 def test_our_side_and_the_plain_one_train_to_the_same_losses(tmp_path: Path) -> None:
     """Each in its own process, as the benchmark has it, on the embedded model."""
     made, path = rows(), tmp_path / "rows.npz"
