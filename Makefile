@@ -1,5 +1,5 @@
 # make demo         from a fresh clone to a model that thinks
-# make quick        lint, types and the tests outside tests/cli that start no process; for a change under way
+# make quick        lint, types and the tests that start no process, without tests/cli; for a change under way
 # make test         lint, types and all tests
 # make test-oldest  the quick tests with the oldest versions that pyproject.toml allows
 # make readme       the README's commands, word for word, in a fresh clone
@@ -27,7 +27,7 @@ test: $(READY) check
 quick: $(READY) check quick-tests
 
 quick-tests: $(READY)
-	$(PYTEST) --ignore tests/cli -m "not slow and not gpu"
+	$(PYTEST) --ignore tests/cli --ignore tests/benchmarks -m "not slow and not gpu"
 
 test-oldest:
 	$(MAKE) quick-tests VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt

@@ -1,7 +1,7 @@
 """Runs the README's commands word for word, in a fresh clone of this checkout.
 
-A fenced block with the info string `sh demo` is run; all such blocks are one shell script, in their order. The line
-that begins with `git clone` clones this checkout in the place of its address. The first command that fails ends it.
+The fenced blocks with the info string `sh demo` are one shell script, in their order. A line that begins with `git
+clone` clones this checkout instead; without such a line the script runs inside a clone. The first error ends it.
 """
 
 import re
@@ -16,8 +16,11 @@ CLONE = re.compile(r"^git clone \S+", re.MULTILINE)
 
 
 def script(readme: str, source: str) -> str:
-    """Return the commands of a README, with `source` in the place of the address that it clones."""
-    return CLONE.sub(f"git clone {source}", "".join(BLOCK.findall(readme)))
+    """Return the commands of a README, which begin by cloning `source`."""
+    commands = "".join(BLOCK.findall(readme))
+    if not CLONE.search(commands):
+        return f"git clone {source} thinkwright && cd thinkwright\n{commands}"
+    return CLONE.sub(f"git clone {source}", commands)
 
 
 def main() -> int:

@@ -42,8 +42,9 @@ def test_the_workflow_and_the_documents_call_targets_that_the_makefile_has() -> 
 
 
 def test_the_readmes_commands_are_the_marked_blocks_with_a_clone_of_this_checkout() -> None:
-    text = "```sh demo\ngit clone https://example.org/x thinkwright && cd thinkwright\nmake demo\n```\n\n```\nno\n```\n"
-    assert script(text, "HERE") == "git clone HERE thinkwright && cd thinkwright\nmake demo\n"
+    for clone in ("git clone https://example.org/x thinkwright && cd thinkwright\n", ""):
+        text = f"```sh demo\n{clone}make demo\n```\n\n```\nno\n```\n"
+        assert script(text, "HERE") == "git clone HERE thinkwright && cd thinkwright\nmake demo\n"
     commands = script((ROOT / "README.md").read_text(encoding="utf-8"), "HERE")
     assert commands.startswith("git clone HERE ")
     assert "make demo" in commands

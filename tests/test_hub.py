@@ -1,4 +1,4 @@
-"""Names to folders, local and from the hub, and clear refusals. Own processes, because the hub's address is read once."""
+"""A name becomes a folder, local or from the hub, or an error. Own processes: the hub's address is read once."""
 
 import os
 import subprocess

@@ -28,7 +28,7 @@ def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **set
 
 
 def rows(loader: PlanLoader) -> list[list[int]]:
-    return [batch.rows for batch in loader]
+    return [batch.indices for batch in loader]
 
 
 def test_an_epoch_holds_every_row_once_over_all_ranks(tmp_path: Any) -> None:
@@ -69,7 +69,7 @@ def test_the_plan_of_the_epochs_is_printed_once(tmp_path: Any, caplog: pytest.Lo
 def test_evaluation_takes_rows_in_order_with_and_without_workers(tmp_path: Any) -> None:
     for workers in (0, 2):
         loader = data(tmp_path, val_batch_size=4, num_workers=workers).val_dataloader()
-        assert [batch.rows for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert [batch.indices for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_a_shortage_of_rows_is_printed_and_the_rows_are_used(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

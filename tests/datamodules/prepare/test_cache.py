@@ -65,7 +65,7 @@ def test_prepared_rows_have_the_ids_of_the_tokenizer(
     assert last.ids.dtype == np.int32
     assert last.roles.dtype == np.int8
     assert (train.supervised[-1], train.lengths[-1]) == ((last.roles != Role.PROMPT).sum(), len(last.ids))
-    assert last.row == len(train) - 1
+    assert last.index == len(train) - 1
 
 
 def test_equal_rows_are_prepared_once_and_any_change_prepares_anew(

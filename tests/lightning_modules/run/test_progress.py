@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.run import progress
 from lightning_modules.run.progress import Progress, fit_line
 
 SPEED = {"tokens_per_second": 123456.7, "hours_left": 12.5}
@@ -35,7 +34,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds; the first element is the time."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("lightning_modules.run.progress.time.monotonic", lambda: now[0])
     return now
 
 
