@@ -137,12 +137,7 @@ def test_the_error_of_a_failed_command_is_shown(tmp_path: Path, monkeypatch: pyt
         runs.run_cli(["fitt"], tmp_path / "fit.log")
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
 def test_after_a_signal_to_the_group_the_command_can_save(tmp_path: Path) -> None:
-=======
-def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
->>>>>>> tests
     log = tmp_path / "log"
     started = [sys.executable, "-m", "tests.benchmarks.slow_to_save", str(log)]
     waiting = subprocess.Popen(started, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -155,12 +150,7 @@ def test_a_signal_to_all_waits_for_the_command_to_save(tmp_path: Path) -> None:
     assert log.read_text() == "begun\nsaved\n"
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
 def test_a_second_run_of_the_command_reports_without_training(
-=======
-def test_one_command_trains_tabulates_and_does_not_train_again(
->>>>>>> tests
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "rows.jsonl"

@@ -72,14 +72,8 @@ def test_rows_are_the_same_after_saving_and_prompts_have_no_label(tmp_path: Path
     assert loaded.of_length(50, 2).lengths.tolist() == [50, 50]
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
 def test_ours_and_plain_have_the_same_losses(tmp_path: Path) -> None:
     """Each in its own process, as in the benchmark, on the embedded model."""
-=======
-def test_our_side_and_the_plain_one_train_to_the_same_losses(tmp_path: Path) -> None:
-    """Each in its own process, as the benchmark has it, on the embedded model."""
->>>>>>> tests
     made, path = rows(), tmp_path / "rows.npz"
     made.ids[:] = np.arange(20) + 40
     made.save(path)
