@@ -7,6 +7,7 @@ THINKWRIGHT_REAL_TOKENIZER  a folder with Qwen1.5's tokenizer.json and tokenizer
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,6 +43,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    """Undo what a command of an earlier test did to the program's log: pytest's `caplog` reads it from the root."""
+    log = logging.getLogger("thinkwright")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
