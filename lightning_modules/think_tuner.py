@@ -140,7 +140,7 @@ class ThinkTuner(LightningModule):
         return min(planned, steps) if steps > 0 else planned
 
     def on_train_start(self) -> None:
-        """Restore the optimizer's settings from the config. Raise UserError if a step would end without its tokens."""
+        """Restore the optimizer's settings from the config. Raise UserError if a step would be incomplete."""
         if isinstance(schedule := self.lr_schedulers(), LambdaLR):
             restore_settings(schedule, self.optimizer_settings)
         if self.seed is None:

@@ -35,15 +35,9 @@ class BeforeAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        norm: NormWeights,
-        cos: Tensor,
-        sin: Tensor,
-        qkv: LinearCall,
-        dtypes: ProductDtypes,
+        ctx: Any, x: Tensor, norm: NormWeights, cos: Tensor, sin: Tensor, qkv: LinearCall, dtypes: ProductDtypes,
         *_: Tensor,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         normed, scale = rms_norm(x, norm.weight, norm.eps)
         outputs, a_out = qkv.linear.forward(normed.to(dtypes.base), qkv.weights, dtypes)
         ctx.norm, ctx.qkv, ctx.dtypes = norm, qkv, dtypes
@@ -77,16 +71,9 @@ class AfterAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        attended: Tensor,
-        norm: NormWeights,
-        o: LinearCall,
-        gate_up: LinearCall,
-        down: LinearCall,
-        dtypes: ProductDtypes,
-        *_: Tensor,
-    ) -> Tensor:
+        ctx: Any, x: Tensor, attended: Tensor, norm: NormWeights, o: LinearCall, gate_up: LinearCall, down: LinearCall,
+        dtypes: ProductDtypes, *_: Tensor,
+    ) -> Tensor:  # fmt: skip
         attended = attended.to(dtypes.base)
         (y,), o_a_out = o.linear.forward(attended, o.weights, dtypes)
         y = _plus(y, x)
