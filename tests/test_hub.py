@@ -1,4 +1,4 @@
-"""Names to folders, local and from the hub, and clear refusals. Own processes, because the hub's address is read once."""
+"""Names to folders, local and from the hub, and clear refusals. The address of the hub is read once a process."""
 
 import os
 import subprocess

@@ -97,7 +97,8 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
         think = ThinkTokenizer.load(scratch, None, Tags(), ())
         module = MagpieDataModule(
             str(folder / "all.jsonl"), steps=StepSettings("sentence"), max_length=max_length, train_rows=None,
-            val_rows=1, heldout_ratio=0.01, near_duplicate_threshold=None, num_proc=1, cache_dir=scratch, tokenizer=scratch,
+            val_rows=1, heldout_ratio=0.01, near_duplicate_threshold=None, num_proc=1, cache_dir=scratch,
+            tokenizer=scratch,
         )  # fmt: skip
         kept = list(PassOverSources(module.parts(), think.encoder, module.quotas("fit"), None))
     rows = [(outcome.ids, outcome.roles) for outcome, _, split in kept if split == "train"]

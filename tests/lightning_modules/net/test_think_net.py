@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from datamodules.text.tags import Tags
 from datamodules.text.segments import Role
+from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.net import loss as loss_module
