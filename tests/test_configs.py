@@ -88,7 +88,7 @@ def test_qlora_changes_what_the_base_is_held_in_and_nothing_of_the_recipe(capsys
 def test_the_mix_is_four_to_one(capsys: pytest.CaptureFixture[str]) -> None:
     data = parse(capsys, "multi_think.yaml", "recipe/strong.yaml", "data/mix.yaml")["data"]
     assert [source["weight"] for source in data["mix"]] == [4.0, 1.0]
-    assert data["mix"][0]["where"] == {"tokens": {"max": 1000}}
+    assert data["mix"][0]["filters"] == {"tokens": {"max": 1000}}
     assert data["max_length"] == 4096
 
 
