@@ -142,6 +142,5 @@ def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> Use
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
     if error is not None and not constants.HF_HUB_OFFLINE:
         why += f" ({type(error).__name__})"
-    download = f"hf download {what}{name} --local-dir DIR"
-    fix = f"on a machine with network run `{download}` and set {key} DIR, or try `make demo`"
+    fix = f"with network run `hf download {what}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
     return UserError(key, name, f"is not in the local cache and {why}", fix)

@@ -223,8 +223,6 @@ class MagpieDataModule(LightningDataModule):
         if trains:
             self._plan_epochs(folder)
 
-    # Resuming
-
     def identity(self) -> dict[str, Any]:
         """Return the digests of the prepared rows and the settings behind them, as plain JSON for a checkpoint."""
         return same_rows.identity(self)

@@ -1,4 +1,4 @@
-"""A name becomes a folder, local or from the hub, or an error. Own processes: the hub's address is read once."""
+"""Names to folders, local and from the hub, and clear refusals. The address of the hub is read once a process."""
 
 import os
 import subprocess

@@ -43,8 +43,6 @@ class Step:
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem and all the texts for its rows."""
-
     family: str
     numbers: tuple[int, ...]
     question: str

@@ -57,8 +57,7 @@ def local_files(name: str, split: str) -> list[Path]:
         found = [p for p in files if format_of(p)] or files
     formats = {format_of(p) for p in found}
     if found and (None in formats or len(formats) > 1):
-        problem, fix = f"does not have one format of {FORMATS_IN_WORDS}", "give files of one of these formats"
-        raise UserError(SETTING, name, problem, fix)
+        raise UserError(SETTING, name, f"does not have one format of {FORMATS_IN_WORDS}", "give files of one format")
     for p in found:
         if p.stat().st_size == 0:
             raise UserError(SETTING, p, "is empty", "give a file with rows in it")

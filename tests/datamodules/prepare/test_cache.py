@@ -83,7 +83,7 @@ def test_equal_rows_are_prepared_once_and_any_change_prepares_anew(
             {"max_length": 256},
             {"steps": StepSettings(split="none")},
             {"steps": StepSettings(split="paragraph")},
-            {"where": {"tokens": {"min": 1}}},
+            {"filters": {"tokens": {"min": 1}}},
             {"overlong": "truncate"},
         )
     ]

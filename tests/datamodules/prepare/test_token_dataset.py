@@ -44,7 +44,7 @@ def test_every_row_comes_back_as_it_was_written(count: int, tmp_path: Path, monk
         found = dataset[index]
         assert (found.index, found.row_id, found.group) == (index, row.row_id, row.group)
         assert (found.ids.tolist(), found.roles.tolist()) == (row.ids.tolist(), row.roles.tolist())
-        assert (found.ids.dtype, found.roles.dtype) == (np.dtype(np.int32), np.dtype(np.int8))
+        assert found.ids.dtype == np.int32 and found.roles.dtype == np.int8
 
 
 def test_rows_are_views_into_the_mapped_file(tmp_path: Path) -> None:
