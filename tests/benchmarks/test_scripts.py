@@ -16,6 +16,7 @@ def test_a_benchmark_imports_and_prints_its_help(
     with pytest.raises(SystemExit) as ended:
         module.main()
     assert ended.value.code == 0
+    assert module.__doc__ is not None
     assert module.__doc__.splitlines()[0] in " ".join(capsys.readouterr().out.split("\n"))
 
 
