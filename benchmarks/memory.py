@@ -90,11 +90,8 @@ class Tokens:
     """The part of ThinkTokenizer that a net needs: two new tags, the last tokens of the vocabulary."""
 
     def __init__(self, vocabulary: int) -> None:
-        self.base_size, self.new_ids, self.subtoken_ids = (
-            vocabulary - 2,
-            [vocabulary - 2, vocabulary - 1],
-            [[1, 2], [3, 4]],
-        )
+        self.base_size, self.subtoken_ids = vocabulary - 2, [[1, 2], [3, 4]]
+        self.new_ids = [vocabulary - 2, vocabulary - 1]
 
     def __len__(self) -> int:
         return self.base_size + 2

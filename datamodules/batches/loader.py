@@ -63,8 +63,7 @@ class PlanLoader:
     def __init__(
         self, planned: int, in_epoch: int, batches: Callable[[int, int], Iterable[Batch]], done: Callable[[], int]
     ) -> None:
-        """planned: batches in the plan of an epoch. in_epoch: batches of them that the fit trains on."""
-        self._planned, self._in_epoch = planned, in_epoch
+        self._planned, self._in_epoch = planned, in_epoch  # batches of the plan of an epoch; batches to train on
         self._batches, self._done = batches, done
 
     def __len__(self) -> int:

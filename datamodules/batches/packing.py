@@ -50,13 +50,11 @@ def best_fit(lengths: np.ndarray, capacity: int, order: np.ndarray) -> tuple[np.
 
 
 def balanced_bins(values: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin of each value, (G, K) int64, for each of G independent groups.
+    """Return the bin of each value, (G, K) int64, for each of G independent groups. values: (G, K), 0 or more.
 
     Within a group the bins differ by at most one in their number of values, and by at most the largest value in their
-    sums. Values are assigned in rounds of `bins` values: the largest value of a round goes to the bin with the smallest
+    sums. Values are assigned in rounds of `bins` values. In a round the largest value goes to the bin with the smallest
     sum, the second largest to the bin with the second smallest sum, and so on.
-
-    values: (G, K), 0 or more.
     """
     chosen = np.empty(values.shape, np.int64)
     sums = np.zeros((len(values), bins), values.dtype)
@@ -71,11 +69,8 @@ def balanced_bins(values: np.ndarray, bins: int) -> np.ndarray:
 
 
 def low_drift_order(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a random order of the values, (N,) int64, whose running sum stays close to that of the mean.
-
-    The sum of the first k values differs from k times the mean by at most the largest deviation of one value from the
-    mean. values: (N,) integers.
-    """
+    """Return a random order of (N,) integers. In this order the sum of the first k values differs from k times the mean
+    by at most the largest deviation of one value from the mean."""
     deviations = values * len(values) - values.sum()  # times N, so that they stay integers
     drawn = rng.permutation(len(values))
     above, below = (drawn[mask].tolist() for mask in (deviations[drawn] > 0, deviations[drawn] <= 0))

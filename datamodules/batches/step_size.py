@@ -26,7 +26,7 @@ def check_tokens_per_step(packing: Packing, tokens_per_step: int | None) -> None
     if tokens_per_step < 1:
         raise UserError("data.tokens_per_step", tokens_per_step, "is below 1", "give 1 or more, or null")
     if packing == "none":
-        _refuse_without_packing(tokens_per_step, "data.packing is none")
+        raise _without_packing(tokens_per_step, "data.packing is none")
 
 
 @dataclass(frozen=True)
@@ -97,24 +97,21 @@ def plan_step_size(
             fill = int(lengths.sum()) / (packs * max_length)
             size = replace(size, pack_tokens=max_length, steps=steps)
     elif tokens_per_step is not None:
-        _refuse_without_packing(tokens_per_step, f"data.packing auto does not pack: {reason}")
+        raise _without_packing(tokens_per_step, f"data.packing auto does not pack: {reason}")
     steps = steps_per_epoch(examples, size)
     tokens = [batch[0].step_tokens for batch in plan_epoch(lengths, supervised, size, seed, 0).batches]
     spread = min(tokens), total // steps, max(tokens)
     return EpochLayout(size, reason, examples, packs, fill, steps, steps_per_epoch(examples, unpacked), spread)
 
 
-def _refuse_without_packing(tokens_per_step: int, why: str) -> None:
+def _without_packing(tokens_per_step: int, why: str) -> UserError:
     fix = "set data.packing packed, or data.tokens_per_step null"
-    raise UserError("data.tokens_per_step", tokens_per_step, f"applies to packing only, and {why}", fix)
+    return UserError("data.tokens_per_step", tokens_per_step, f"applies to packing only, and {why}", fix)
 
 
 def _packed_steps(packs: int, examples: int, supervised: int, unpacked: StepSize, tokens_per_step: int | None) -> int:
-    """The optimizer steps per epoch with packing.
-
-    Steps have about tokens_per_step supervised tokens; by default the mean of the unpacked steps. By default there are
-    more steps if the micro-batches could not hold their packs.
-    """
+    """The optimizer steps per epoch with packing, for about tokens_per_step supervised tokens each. By default that is
+    the mean of the unpacked steps, or less if the micro-batches could not hold their packs."""
     if tokens_per_step is not None:
         return max(1, round(supervised / tokens_per_step))
     return max(1, round(examples / unpacked.step_capacity), -(-packs // unpacked.step_capacity))

@@ -2,7 +2,7 @@
 
     "Subtract 3: 2x = 4. Divide by 2: x = 2."  ->  ["Subtract 3: 2x = 4.", "Divide by 2: x = 2."]
 
-The joined steps equal the thought, except for the white space between steps. `python benchmarks/steps.py` compares
+The joined steps equal the thought, except for the white space between steps. `python -m benchmarks.steps` compares
 speed, precision and recall with other sentence splitters on hand-labelled traces.
 """
 

@@ -84,10 +84,8 @@ class StepShape:
 def estimate_memory(
     net: ThinkNet, step: StepShape, counts: Sequence[int] = (1,), sharded: bool = False, nf4: bool = False
 ) -> dict[int, MemoryEstimate]:
-    """Return the estimate for each number of devices in `counts`, with all tokens supervised.
-
-    net: on `meta`; its tensors are fake ones afterwards. sharded: by FSDP2. nf4: the base is quantized to 4 bits.
-    """
+    """Return the estimate for each number of devices, with all tokens supervised. `sharded`: by FSDP2. `nf4`: the base
+    is quantized to 4 bits. The net is on `meta`; its tensors are fake ones afterwards."""
     on_cpu_scratch = 2 * max(4.0 * p.numel() for p in net.parameters() if p.requires_grad)
     # A 4-bit weight is dequantized as a whole for its product
     dequantized = max(map(_size, _linear_weights(net.causal_lm.base_model.layers))) if nf4 else 0.0
@@ -124,10 +122,8 @@ def net_on_meta(tuner: ThinkTuner) -> ThinkNet:
 
 
 def held_memory(net: ThinkNet, devices: int = 1, sharded: bool = False, nf4: bool = False) -> HeldMemory:
-    """Return what a device holds for a net on any device, `meta` included.
-
-    With DDP each device holds everything; with `sharded` its part.
-    """
+    """Return the held memory for a net on any device, `meta` included. With DDP each device holds everything, with
+    `sharded` its part."""
     layers = [set(layer.parameters()) for layer in net.causal_lm.base_model.layers]
     quantized = set(_linear_weights(net.causal_lm.base_model.layers)) if nf4 else set()
     parts = devices if sharded else 1

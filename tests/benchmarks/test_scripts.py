@@ -16,7 +16,8 @@ def test_a_benchmark_imports_and_prints_its_help(
     with pytest.raises(SystemExit) as ended:
         module.main()
     assert ended.value.code == 0
-    assert (module.__doc__ or "").splitlines()[0] in " ".join(capsys.readouterr().out.split("\n"))
+    assert module.__doc__ is not None
+    assert module.__doc__.splitlines()[0] in " ".join(capsys.readouterr().out.split("\n"))
 
 
 def test_the_step_benchmark_scores_a_perfect_splitter_with_one() -> None:

@@ -61,7 +61,7 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.overlong", "cut"), ["data.overlong", "'cut'", "truncate"]),
         (("--data.malformed_overrides.nested", "mend"), ["data.malformed_overrides.nested", "'mend'", "repair"]),
         (("--data.near_duplicate_threshold", "2"), ["data.near_duplicate_threshold", "'2.0'"]),
-        (("--data.packing", "pack"), ["data.packing", "'pack'", "packed", "grouped"]),
+        (("--data.packing", "pack"), ["data.packing", "'pack'", "packed", "none"]),
         (("--data.packing", "none", "--data.tokens_per_step", "9"), ["data.tokens_per_step", "data.packing is none"]),
         (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
         (("--data.filters", "{tokens: []}"), ["data.filters.tokens", "would keep nothing"]),
