@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import release_kept
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
 from lightning_modules.internals.lightning_internals import run_pending_validation
@@ -92,7 +91,6 @@ class CheckpointCallback(Checkpoint):
             log.info(f"not exact: {note}")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        release_kept()
         if self._resume is not None:
             self._resume.apply_to(checkpoint)
 

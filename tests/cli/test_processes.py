@@ -172,7 +172,7 @@ def test_an_error_on_one_rank_ends_all_with_that_error(rank: int, in_tmp: Path, 
     code, said, seconds = run(fit(*UNEVEN, *TWO["ddp"], "--data.cache_dir", str(cache), *broken), in_tmp)
     assert code == 1, said
     assert "RuntimeError: crashed on purpose" in said
-    assert f"rank {1 - rank} ends, since rank {rank} did: RuntimeError: crashed on purpose" in said
+    assert f"rank {1 - rank} ends because rank {rank} failed: RuntimeError: crashed on purpose" in said
     assert seconds < 60
 
 

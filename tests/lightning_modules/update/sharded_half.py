@@ -1,4 +1,4 @@
-"""Run by test_precision.py: two CPU processes train in float16 with FSDP2 and a gradient scaler, save, and go on.
+"""Run by test_precision.py: two CPU processes train in float16 with FSDP2 and a gradient scaler, save, and resume.
 
 python tests/lightning_modules/update/sharded_half.py FOLDER
 """
@@ -26,7 +26,7 @@ SCALE = 2.0**20  # overflows at first, as too high a scale does on a GPU
 
 
 class Course(Callback):
-    """What each batch brought: loss, scale, and the steps left out so far. Saves at the end."""
+    """Notes loss, scale and skipped steps after each batch, and saves at the end."""
 
     def __init__(self, saved: Path) -> None:
         self.saved = saved
