@@ -98,6 +98,6 @@ def test_packs_of_r1s_rows_are_97_percent_full_or_close_to_the_possible(
     fewest = max(int((2 * lengths > max_length).sum()), -(-int(lengths.sum()) // max_length))
     packs = len(packed(lengths, capacity=max_length))
     filled = lengths.sum() / (packs * max_length)
-    assert filled >= min(0.97, 0.99 * lengths.sum() / (fewest * max_length))
+    assert filled >= min(0.97, 0.985 * lengths.sum() / (fewest * max_length))
     if max_length >= 2048:
         assert filled >= 0.97
