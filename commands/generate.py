@@ -11,7 +11,7 @@ from commands.load import Loaded, add_run_arguments, load_run
 from commands.parsing import Parser
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
-from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
+from lightning_modules.generation.generate import DecodingSettings, SamplingSettings, generate, generation_config
 from lightning_modules.generation.think_response import ThinkResponse
 
 
@@ -22,7 +22,7 @@ def build_parser() -> Parser:
         "--prompts", type=str | None, default=None, help="File with one prompt per line; - reads standard input."
     )
     add_run_arguments(parser)
-    parser.add_class_arguments(DecodingSettings, None)
+    parser.add_class_arguments(SamplingSettings, None)
     parser.add_argument(
         "--jsonl", action="store_true", help="Print one JSON object per prompt: prompt, thoughts, answer, finished."
     )
@@ -40,7 +40,7 @@ def run(args: Sequence[str]) -> int:
     prompts = [*given.prompt, *lines(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
-    settings = DecodingSettings(given.max_new_tokens, given.temperature, given.top_p)
+    settings = SamplingSettings(given.max_new_tokens, given.temperature, given.top_p)
     loaded = load_run(given.run, given.ckpt_path, given.root)
     torch.manual_seed(given.seed)
     loaded.tuner.to(device(given.device))

@@ -25,15 +25,24 @@ class DecodingSettings:
     the longest responses that you train on."""
     temperature: float = 0.0
     """Temperature of sampling. Default 0: the likeliest token each time. A higher value gives more varied responses."""
-    top_p: float = 1.0
-    """Sample only from the likeliest tokens that together have this probability. Default 1, all tokens. Has no effect
-    with temperature 0."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise UserError("max_new_tokens", self.max_new_tokens, "is below 1", "give the most tokens of a response")
         if not self.temperature >= 0:
             raise UserError("temperature", self.temperature, "is below 0", "give 0 for the likeliest token each time")
+
+
+@dataclass
+class SamplingSettings(DecodingSettings):
+    """How `generate` answers prompts."""
+
+    top_p: float = 1.0
+    """Sample only from the likeliest tokens that together have this probability. Default 1, all tokens. Has no effect
+    with temperature 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.top_p <= 1:
             raise UserError("top_p", self.top_p, "is not above 0 and at most 1", "give 1 to sample from all tokens")
 
@@ -52,7 +61,9 @@ def generation_config(
     ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
     sampling: dict[str, Any] = {"do_sample": False}
     if settings.temperature > 0:
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
+        if isinstance(settings, SamplingSettings):
+            sampling["top_p"] = settings.top_p
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         eos_token_id=sorted({tokenizer.end_id, *ends}),

@@ -6,7 +6,7 @@ import torch
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
+from lightning_modules.generation.generate import SamplingSettings, generate, generation_config
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
 from tests.conftest import random_lm
@@ -18,7 +18,7 @@ def net(tiny_tokenizer: ThinkTokenizer) -> ThinkNet:
 
 
 def config_for(net: ThinkNet, tokenizer: ThinkTokenizer, **settings: Any) -> Any:
-    return generation_config(tokenizer, net.vocabulary, None, DecodingSettings(**{"max_new_tokens": 12} | settings))
+    return generation_config(tokenizer, net.vocabulary, None, SamplingSettings(**{"max_new_tokens": 12} | settings))
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> None:
@@ -45,11 +45,11 @@ def test_of_the_bases_own_config_only_the_end_tokens_stay(tiny_tokenizer: ThinkT
     from transformers import GenerationConfig
 
     base = GenerationConfig(do_sample=True, repetition_penalty=1.3, temperature=0.7, eos_token_id=[3, 4])
-    config = generation_config(tiny_tokenizer, 640, base, DecodingSettings())
+    config = generation_config(tiny_tokenizer, 640, base, SamplingSettings())
     assert config.eos_token_id == sorted({3, 4, tiny_tokenizer.end_id})
     assert (config.do_sample, config.repetition_penalty) == (False, None) or config.repetition_penalty == 1.0
     assert config.suppress_tokens == list(range(len(tiny_tokenizer), 640))
-    assert generation_config(tiny_tokenizer, len(tiny_tokenizer), base, DecodingSettings()).suppress_tokens is None
+    assert generation_config(tiny_tokenizer, len(tiny_tokenizer), base, SamplingSettings()).suppress_tokens is None
 
 
 def test_sampling_is_seeded_and_greedy_is_not_sampling(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> None:
@@ -77,4 +77,4 @@ def test_generating_leaves_training_as_it_was(net: ThinkNet, tiny_tokenizer: Thi
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(settings))):
-        DecodingSettings(**settings)
+        SamplingSettings(**settings)
