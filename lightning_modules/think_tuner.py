@@ -257,7 +257,7 @@ class ThinkTuner(LightningModule):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Only what is trained; the base stays where it came from."""
+        """Return the trained tensors only. The base is named in the checkpoint, not copied."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         keep = {kwargs.get("prefix", "") + name for name in self.trained()}
         for name in set(state) - keep:

@@ -45,7 +45,7 @@ class ResumePosition:
         return asdict(self)
 
     def carried_over(self, data: FitData) -> tuple["ResumePosition", str | None]:
-        """Return the position in the epochs of `data`, and a note on what is not exact; None if all is exact."""
+        """Return the position in the epochs of `data`, and a note on the differences; None if the resume is exact."""
         now = replace(self, **_division(data))
         if now == self:
             return self, None

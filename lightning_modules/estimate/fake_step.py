@@ -30,7 +30,7 @@ class WorkingMemory:
 
     activations: float  # kept for the backward pass, at the start of the loss
     loss: float  # of the loss on top of that: a chunk of logits and the gradient of the hidden states
-    backward: float  # of the backward pass on top of what is kept when it starts
+    backward: float  # of the backward pass, above the bytes that are kept when it starts
     peak: float  # of the whole pass, gradients of the weights included
 
 

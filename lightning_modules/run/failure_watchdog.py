@@ -44,7 +44,7 @@ class FailureWatchdog(Callback):
             self._store = TCPStore(host, port, is_master=False, timeout=wait)
         self._watching = threading.Thread(target=self._watch, args=(self._store,), daemon=True, name="watchdog")
         self._watching.start()
-        trainer.strategy.barrier("watchdog")  # no rank goes on before every rank can report an error
+        trainer.strategy.barrier("watchdog")  # no rank continues before every rank can report an error
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._store is None:

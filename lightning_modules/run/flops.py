@@ -1,6 +1,6 @@
 """The FLOPs of a training step, and the peak FLOP/s of GPUs: together they give the model FLOPs utilization (MFU).
 
-After PaLM, appendix B (arXiv 2204.02311): model FLOPs are the FLOPs that the task needs, not those that a program
+After PaLM, appendix B (arXiv 2204.02311): model FLOPs are the FLOPs that the task needs, not the FLOPs that a program
 spends, so recomputed activations do not count. Three adaptations to LoRA and to packed sequences:
 - A weight costs 2 FLOPs per token in the forward pass, 2 for the gradient of its input, and 2 for its own gradient if
   it is trained: 6, or 4 for a frozen weight.
