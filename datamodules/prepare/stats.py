@@ -1,4 +1,4 @@
-"""DataStats: how many rows were read, kept and dropped, and why. A user should see these counts before training."""
+"""DataStats: counts of the rows read, kept and dropped, with reasons. A user sees them before training."""
 
 from bisect import bisect_left
 from collections.abc import Iterator

@@ -225,7 +225,7 @@ def _json_lines(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
 
 
 def _json_array(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
-    """Rows of an array. The text in memory is as long as the longest object needs."""
+    """Rows of an array. Memory grows with the longest object, not with the file."""
     decode = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*")
     buffer, at, number = text.read(READ_CHARACTERS).lstrip()[1:], 0, 1

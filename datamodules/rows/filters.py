@@ -1,11 +1,11 @@
-"""Which rows are kept: the conditions of `data.filters`, on the columns of a row and on its size.
+"""The conditions of `data.filters` on the columns and the size of a row.
 
     filters: {difficulty: [medium, hard, null], language: EN, tokens: {min: 200, max: 2000}, steps: {min: 2}}
 
-A list keeps a row whose value is in the list. A plain value is a list of one. null stands for a row without a value. If
-the column holds a list, one matching element is enough, and an empty list is no value. `{min, max}` keeps numbers, both
-ends included; either end may be missing. `tokens` (length of the whole row) and `steps` (its think blocks in training)
-are computed, not columns.
+A list keeps a row whose value is in the list. A single value is a list with this value. null stands for a row without a
+value. If the column holds a list, one matching element is enough; an empty list counts as no value. `{min, max}`
+keeps numbers, both ends included; either end may be missing. `tokens` (length of the whole row) and `steps` (its think
+blocks in training) are computed, not columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ SIZES = ("tokens", "steps")
 
 @dataclass(frozen=True)
 class OneOf:
-    """Holds for a value in `values`. Each is stored with whether it is a boolean, because in Python True equals 1."""
+    """True for a value in `values`. Each is stored as (is a boolean, value), because in Python True equals 1."""
 
     values: frozenset[tuple[bool, Any]]
 
@@ -32,7 +32,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Between:
-    """Holds for a number from `min` to `max`, both included. None means no limit."""
+    """True for a number from `min` to `max`, both included. None means no limit."""
 
     min: float | None
     max: float | None

@@ -96,7 +96,7 @@ def _stream(name: str, revision: str | None, split: str, seed: int) -> Iterator[
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints tracebacks of the errors below
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints each of its tries
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints each attempt
     # huggingface_hub repeats a request for 23 seconds. By default `datasets` repeats that twenty times.
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     try:

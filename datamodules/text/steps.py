@@ -19,7 +19,7 @@ from errors import UserError
 StepMode = Literal["none", "sentence", "paragraph", "marker"]
 Span = tuple[int, int]  # start and end offset in the thought
 
-# The words with which R1 doubts or checks its last statement, or tries another way
+# R1 uses these words to doubt or check its last statement, or to try another way
 MARKERS: tuple[str, ...] = (
     "Wait", "But wait", "Oh wait", "No, wait", "Hmm", "Hold on", "But hold on", "Actually", "But no", "But maybe",
     "On second thought", "Alternatively", "Another way", "Another approach", "Let me check", "Let me double-check",
@@ -35,7 +35,7 @@ class StepSettings:
 
     split: StepMode = "sentence"
     """Where a step ends. `none` keeps a thought as it is. `sentence` ends a step at the end of a sentence, `paragraph`
-    at an empty line, which is how R1 separates steps. `marker` starts a step at each of `markers`."""
+    at an empty line, as R1 separates steps. `marker` starts a step at each of `markers`."""
     markers: list[str] = field(default_factory=lambda: list(MARKERS))
     """For `split: marker`: a sentence or line that begins with one of these texts starts a step. Case-sensitive. The
     default lists R1's own turning words."""

@@ -201,7 +201,7 @@ def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: S
         elif name in known and name not in added:
             problem, fix = "is already a token of the model", "delete it"
         elif clash := next((other for other in others if name in other or other in name), None):
-            problem, fix = f"is part of {clash}, or contains it", "give tokens of which none is part of another"
+            problem, fix = f"is part of {clash}, or contains it", "give tokens that are not part of each other"
         else:
             continue
         raise UserError("data.new_tokens", name, problem, fix)

@@ -86,7 +86,7 @@ def r1_lengths(
     source.write_text("".join(json.dumps(row) + "\n" for row in r1_rows))
     given = {"train_rows": None, "val_rows": None, "near_duplicate_threshold": None, "max_length": 100_000}
     data = MagpieDataModule(str(source), tokenizer=str(qwen_tokenizer), **given)  # type: ignore[arg-type]
-    return np.array([len(outcome.ids) for outcome, _, split in data.processed_examples() if split is not None])
+    return np.array([len(example.ids) for example, _, split in data.processed_examples() if split is not None])
 
 
 @pytest.mark.parametrize("max_length", [512, 1024, 2048, 4096])

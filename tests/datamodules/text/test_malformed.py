@@ -70,7 +70,7 @@ def test_a_dropped_shape_names_the_setting_and_a_handled_one_is_noted_once() -> 
 
 
 def table(text: str) -> dict[str, list[str]]:
-    """The rows of the table of shapes in a text: name -> actions for strict, repair, keep, and the other actions."""
+    """The lines of the table of shapes in a text: name -> actions for strict, repair, keep, and the other actions."""
     lines = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
     ]
