@@ -138,9 +138,9 @@ def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> Use
     """Return the error for an unreachable hub, with the ways out: a download, a local folder, the demo."""
     from huggingface_hub import constants
 
-    what = "--repo-type dataset " if kind == "dataset" else ""
+    option = "--repo-type dataset " if kind == "dataset" else ""
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
     if error is not None and not constants.HF_HUB_OFFLINE:
         why += f" ({type(error).__name__})"
-    fix = f"with network run `hf download {what}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
+    fix = f"with network run `hf download {option}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
     return UserError(key, name, f"is not in the local cache and {why}", fix)

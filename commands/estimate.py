@@ -136,15 +136,15 @@ def duration(given: Any, shape: ModelShape, devices: int) -> str:
     if epochs < 0 and steps < 0:
         fix = "set trainer.max_epochs or trainer.max_steps"
         raise UserError("trainer.max_epochs", trainer.max_epochs, "does not say where training ends", fix)
-    of_steps = steps * data.batch_size * trainer.accumulate_grad_batches * devices
-    rows = min(n for n in (epochs * data.train_rows, of_steps) if n > 0)
+    step_rows = steps * data.batch_size * trainer.accumulate_grad_batches * devices
+    rows = min(n for n in (epochs * data.train_rows, step_rows) if n > 0)
     flops = rows * training_flops(shape, [length], supervised)
     if given.tflops:
-        seconds, rate = flops / (given.tflops * 1e12 * devices), f"{given.tflops:g} TFLOP/s a device"
+        seconds, rate = flops / (given.tflops * 1e12 * devices), f"{given.tflops:g} TFLOP/s per device"
     else:
         seconds, rate = rows * supervised / given.tokens_per_second, f"{given.tokens_per_second:,.0f} tokens/s"
-    rows_are = f"{rows:,} rows of {length:,} tokens, {supervised:,} of them supervised: {flops / 1e15:,.2f} PFLOP"
+    work = f"{rows:,} rows of {length:,} tokens, {supervised:,} of them supervised: {flops / 1e15:,.2f} PFLOP"
     per_second = rows * supervised / seconds
-    speed = f"{per_second:,.0f} supervised tokens/s, {flops / seconds / devices / 1e12:,.2f} TFLOP/s a device"
+    speed = f"{per_second:,.0f} supervised tokens/s, {flops / seconds / devices / 1e12:,.2f} TFLOP/s per device"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{rows_are}. At {rate} the fit takes {hours} h {minutes} min ({speed}), without evaluation."
+    return f"{work}. At {rate} the fit takes {hours} h {minutes} min ({speed}), without evaluation."

@@ -1,4 +1,4 @@
-"""preview: show the data of a config as the model would see it. It loads no model, and prepares and caches nothing."""
+"""preview: show the data of a config as the model sees it. It loads no model and caches no rows."""
 
 import json
 import os

@@ -56,7 +56,7 @@ class MagpieDataModule(LightningDataModule):
             tags are added to its vocabulary.
         source_tags: Tags around a thought in the data. null: the same as `tags`.
         new_tokens: Further tokens to add to the vocabulary, like <step>. Each is one token wherever it occurs in a row;
-            its embeddings are trained with those of the tags.
+            its embeddings are trained like the embeddings of the tags.
         steps: How a thought is split into steps. Each step gets a think block of its own.
         max_length: Longest row, in tokens: prompt, thoughts, answer and end.
         overlong: Action for a row longer than max_length. `drop` drops it, `truncate_thoughts` drops steps from

@@ -1,8 +1,8 @@
 """The batches of a plan, made ahead by threads, and a training loader that starts at the current position of the fit.
 
 Threads are faster than processes here. A batch is a few copies out of a memory-mapped file. A process would need more
-time to send it than to make it (benchmarks/README.md, "Making batches"). A process that is forked while other threads
-run (those of gloo, TensorBoard or the progress bar) may also hang before it starts.
+time to send it than to make it (benchmarks/README.md, "Making batches"). A process that is forked while threads of
+gloo, TensorBoard or the progress bar run may also hang before it starts.
 """
 
 from collections import deque

@@ -23,7 +23,7 @@ def _bars(edges: tuple[int, ...]) -> list[int]:
 
 @dataclass
 class DataStats:
-    """Counts of rows, or of tokens where the name says so. Plain numbers and texts, stored as stats.json."""
+    """Counts of rows, or of tokens if the name contains `tokens`. Plain numbers and texts, stored as stats.json."""
 
     read: int = 0
     kept: dict[str, int] = field(default_factory=dict)  # by split, as the next two

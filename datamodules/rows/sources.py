@@ -43,7 +43,7 @@ def open_source(name: str, revision: str | None, split: str, heldout_ratio: floa
     split, and a hub that does not answer. `rows` raises UserError for a source that cannot be read to its end.
     """
     if name in BUILT_IN:
-        # The base model was pretrained on the same problems, so the held-out problems are fixed, whatever the seed.
+        # The base model was pretrained on the same problems, so the held-out problems are the same for every seed.
         # Different problems share their wording by design.
         style = BUILT_IN[name]
         return Source(

@@ -66,7 +66,7 @@ def unparse(passages: tuple[Passage, ...], tags: Tags = Tags()) -> str:  # noqa:
 
 
 def _check_characters(response: str, shapes: ShapesFound) -> str:
-    """The response with its line ends repaired, if the policy says so."""
+    """The response, with repaired line ends if the policy repairs them."""
     if "\r\n" in response and shapes.handle("windows_lines") == "repair":
         response = response.replace("\r\n", "\n")
     if not response.isascii():

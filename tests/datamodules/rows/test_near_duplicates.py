@@ -63,7 +63,7 @@ def test_texts_without_a_shingle_have_no_near_duplicate(text: str) -> None:
     assert not near(text, text)
 
 
-def test_only_the_other_side_counts() -> None:
+def test_near_duplicates_are_sought_on_the_other_side_only() -> None:
     index, text = DedupIndex(0.8), signature(PROBLEM)
     index.add(text, held_out=False)
     assert not index.crosses(text, held_out=False)

@@ -183,13 +183,13 @@ def test_every_malformed_shape_is_noted_once() -> None:
 @pytest.mark.parametrize(
     ("response", "passages"),
     [
-        # a fence that the thought leaves open would take the closing tag for code, up to a fence of the answer
+        # an open fence in the thought, with a fence in the answer: the closing tag is not code
         ("<think>a\n```\nb</think>\n```\nc\n```\n", (thought("a\n```\nb"), plain("\n```\nc\n```\n"))),
         ("<think>a\n```py\nb</think>c\n```\nd", (thought("a\n```py\nb"), plain("c\n```\nd"))),
         ("<think>a ` b</think>c ` d", (thought("a ` b"), plain("c ` d"))),
         ("<think>a ` b</think>\nc ` d", (thought("a ` b"), plain("\nc ` d"))),
         ("<think>a\n```\nb</think>c", (thought("a\n```\nb"), plain("c"))),
-        # marks of different length, hence no code
+        # marks of different lengths do not enclose code
         ("<think>a `` b</think>c ` d", (thought("a `` b"), plain("c ` d"))),
         ("<think>a\n````\nb</think>c\n```\nd", (thought("a\n````\nb"), plain("c\n```\nd"))),
     ],

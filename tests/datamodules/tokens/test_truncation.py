@@ -175,7 +175,7 @@ def test_no_more_steps_are_dropped_than_necessary(encoder: Encoder, within: bool
 
 @pytest.mark.parametrize("within", [False, True])
 def test_many_short_steps_are_dropped_beside_a_long_answer(encoder: Encoder, within: bool) -> None:
-    """An estimate by the mean of the row would never drop enough."""
+    """An estimate by the mean tokens of the row would drop too few steps."""
     steps = ["First. ", *["Ok so. "] * 200, "Last."]
     passages = [Passage("".join(steps), thought=True)] if within else [Passage(text, thought=True) for text in steps]
     segments = render(Example("a", (*passages, Passage("好" * 500, thought=False))), TEMPLATE, WHOLE)
