@@ -31,9 +31,7 @@ def build_parser() -> Parser:
         "device's memory, since the estimate misses some of it.",
     )
     parser.add_argument(
-        "--tflops",
-        type=float | None,
-        help="TFLOP/s that a device reaches: its peak times the utilization, for example 0.4.",
+        "--tflops", type=float | None, help="TFLOP/s that a device reaches: its peak times the utilization, e.g. 0.4."
     )
     parser.add_argument(
         "--tokens_per_second", type=float | None, help="Supervised tokens per second of all devices, from a run's log."

@@ -1,8 +1,8 @@
 """The plan of an epoch: the examples of every micro-batch on every rank, complete before the epoch begins.
 
-A plan is a pure function of (lengths, supervised tokens, step size, seed, epoch). Therefore the supervised tokens of an
-optimizer step over all ranks are known in advance, and every token has the same weight without communication; a resumed
-fit continues at an index of the plan; and the number of optimizer steps is exact.
+A plan is a pure function of (lengths, supervised tokens, step size, seed, epoch). This has three uses. The supervised
+tokens of an optimizer step over all ranks are known in advance, so every token has the same weight without
+communication. A resumed fit continues at an index of the plan. The number of optimizer steps is exact.
 
     none      The examples are shuffled, and each step takes the next batch_size x accumulate x world_size of them.
               Within a step they are sorted by length, so a micro-batch holds examples of similar length. The order

@@ -4,8 +4,8 @@ The ratio of equal places of two signatures estimates the Jaccard similarity of 
 the resemblance and containment of documents"). Signatures are cut into bands, and two signatures are compared only if
 they share a whole band (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.3 and 3.4).
 
-A shingle is three consecutive words. It also contains all numbers of the text with the operators before them: "Solve x
-+ 5 = 12" and "Solve x + 6 = 12" share no shingle, and neither do two long problems that differ in one number. Case,
+A shingle is three consecutive words, together with all numbers of the text and the operators before them. Two problems
+that differ in one number share no shingle, like "Solve x + 5 = 12" and "Solve x + 6 = 12". Case,
 white space, punctuation and "please" are ignored. `sources.HeldOut` already puts instructions that are equal up to
 case and white space on one side.
 """

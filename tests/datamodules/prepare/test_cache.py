@@ -44,7 +44,7 @@ def part(path: Path, data: list[dict[str, object]], **config: Any) -> Part:
 
 @pytest.fixture
 def made(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> Callable[..., tuple[Path, DataStats]]:
-    """Prepares one part into a cache of the test's own."""
+    """Prepare one part into a cache of this test only."""
 
     def run(one: Part, quotas: Quotas = ALL, num_proc: int = 1, near: float | None = 0.8) -> tuple[Path, DataStats]:
         return prepare([one], tiny_tokenizer, quotas, near, tmp_path / "cache", num_proc)
