@@ -26,9 +26,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--jsonl", action="store_true", help="Print one JSON object per prompt: prompt, thoughts, answer, finished."
     )
-    parser.add_argument(
-        "--batch_size", type=int, default=16, help="Prompts per batch; give a lower number if memory runs out."
-    )
+    parser.add_argument("--batch_size", type=int, default=16, help="Prompts per batch; fewer need less memory.")
     parser.add_argument("--seed", type=int, default=1, help="Random seed, used if temperature is above 0.")
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."

@@ -258,9 +258,7 @@ def _object(value: Any, path: Path, place: str) -> Row:
 
 
 def _not_json(path: Path, place: str, why: str) -> UserError:
-    return UserError(
-        SETTING, path, f"cannot be read: {place} is not a JSON object ({why[:160]})", "correct or remove it"
-    )
+    return UserError(SETTING, path, f"cannot be read: {place} is not a JSON object ({why[:160]})", "fix or remove it")
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {"parquet": _parquet, "json": _json, "arrow": _arrow}

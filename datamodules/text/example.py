@@ -68,10 +68,8 @@ class Columns:
         if instruction is None or response is None:
             turns = row.get(CONVERSATIONS)
             turns = turns if isinstance(turns, list) else []
-            by_speaker = {
-                str(turn.get("from")): turn.get("value") for turn in reversed(turns) if isinstance(turn, Mapping)
-            }
-            instruction, response = instruction or by_speaker.get("human"), response or by_speaker.get("gpt")
+            texts = {str(turn.get("from")): turn.get("value") for turn in reversed(turns) if isinstance(turn, Mapping)}
+            instruction, response = instruction or texts.get("human"), response or texts.get("gpt")
         ids = (row.get(column) for column in ROW_ID_COLUMNS)
         row_id = next((_encodable(str(value)) for value in ids if value not in (None, "")), str(position))
         return RawExample(row, row_id, _encodable(str(row.get(GROUP_COLUMN) or "all")), instruction, response)
