@@ -171,7 +171,7 @@ class PassOverSources:
         empty = next((split for split, rows in stats.kept.items() if not rows), None)
         if empty is None:
             return
-        why = ", ".join(f"{count} {reason}" for reason, count in stats.dropped.items()) or "none was on that side"
+        why = ", ".join(f"{count} {reason}" for reason, count in stats.dropped.items()) or "no row belongs to it"
         problem = f"leaves no row for {empty} of {stats.read:,} read ({why})"
         if any(reason.startswith("data.filters") for reason in stats.dropped):
             fix = "loosen the filters, or look at python cli.py preview"

@@ -84,7 +84,7 @@ class DedupIndex:
             raise UserError(
                 "data.near_duplicate_threshold",
                 threshold,
-                "is no similarity",
+                "is not a similarity",
                 "give a number above 0 and at most 1, like 0.8",
             )
         self.threshold = threshold

@@ -60,7 +60,7 @@ class Columns:
         if missing and CONVERSATIONS not in present:
             names = " and ".join(missing)
             fix = f"set data.columns.instruction and data.columns.response to two of: {', '.join(present)}"
-            raise UserError("data.columns", names, "is not in the data, nor is there a conversations column", fix)
+            raise UserError("data.columns", names, "is not in the data, and there is no conversations column", fix)
 
     def read(self, row: Mapping[str, Any], position: int) -> RawExample:
         """Read the texts and names of a row. A row without an id is named by its position in the source."""

@@ -100,12 +100,12 @@ class MalformedPolicy:
             if name not in SHAPES:
                 near = did_you_mean(str(name), SHAPES)
                 fix = f"did you mean {near}?" if near else f"choose among {', '.join(SHAPES)}"
-                raise UserError("data.malformed_overrides", name, "is no malformed shape", fix)
+                raise UserError("data.malformed_overrides", name, "is not a malformed shape", fix)
             allowed = SHAPES[name].actions
             chosen = next((one for one in allowed if one == action), None)
             if chosen is None:
                 key, fix = f"data.malformed_overrides.{name}", f"choose {' or '.join(allowed)}"
-                raise UserError(key, action, "is no action for this shape", fix)
+                raise UserError(key, action, "is not an action for this shape", fix)
             actions[name] = chosen
         return cls(actions)
 

@@ -43,7 +43,7 @@ class StepSettings:
     def check(self) -> None:
         """Raise UserError for values that cannot work."""
         if self.split not in get_args(StepMode):
-            raise UserError("data.steps.split", self.split, "is no mode", f"choose {', '.join(get_args(StepMode))}")
+            raise UserError("data.steps.split", self.split, "is not a mode", f"choose {', '.join(get_args(StepMode))}")
         if self.split == "marker" and not self.markers:
             fix = "delete the setting to use R1's own markers"
             raise UserError("data.steps.markers", None, "is empty, but data.steps.split is marker", fix)
@@ -73,7 +73,7 @@ CLOSERS = {
 }  # fmt: skip
 
 # A stop that certainly ends a sentence if white space and a capital follow: after a word of three letters or more that
-# is no abbreviation, after a number within a line, after a bracket, or a "?". Most stops are of this kind.
+# is not an abbreviation, after a number within a line, after a bracket, or a "?". Most stops are of this kind.
 SURE = (
     r"(?:(?<=[a-z]{3}\.)(?<!rof\.|ept\.|rox\.|esp\.|viz\.|inc\.|ltd\.)(?<![ivx]{3}\.)"
     r"|(?<=[a-z=] \d\.)|(?<=[a-z=] \d\d\.)|(?<=\)\.)|(?<=\?))"

@@ -195,7 +195,7 @@ def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: S
     for k, name in enumerate(new_tokens):
         others = [tags.open, tags.close, *new_tokens[:k]]
         if not name.strip() or SEPARATOR in name:
-            problem, fix = "is no token", "give texts like <step>"
+            problem, fix = "is not a token", "give texts like <step>"
         elif name in full.all_special_tokens:
             problem, fix = "is a control token of the model", "delete it: a template may name it"
         elif name in known and name not in added:

@@ -239,7 +239,7 @@ def test_filters_that_keep_nothing_are_named(tmp_path: Path, made: Callable[...,
         match=r"data\.filters: .*leaves no row for train of 9 read \(9 data\.filters\.difficulty is not met\)",
     ):
         made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), filters={"difficulty": ["hard"]}))
-    with pytest.raises(UserError, match=r"data\.filters: 'dificulty' is no column.*Did you mean difficulty\?"):
+    with pytest.raises(UserError, match=r"data\.filters: 'dificulty' is not a column.*Did you mean difficulty\?"):
         made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), filters={"dificulty": ["easy"]}))
 
 

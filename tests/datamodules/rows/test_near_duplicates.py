@@ -143,5 +143,5 @@ def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_have_length_one(thresh
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1])
 def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
-    with pytest.raises(UserError, match="is no similarity"):
+    with pytest.raises(UserError, match="is not a similarity"):
         DedupIndex(threshold)
