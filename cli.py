@@ -11,15 +11,15 @@ from errors import INTERRUPTED, UserError, did_you_mean
 
 VERSION = "0.1.0"
 COMMANDS = {
-    "fit": "train a model by a config, or continue a run with --ckpt_path last",
+    "fit": "train a model with a config, or resume a run with --ckpt_path last",
     "validate": "measure a run's best checkpoint on the validation rows",
     "test": "measure it on held-out rows that validation never saw",
     "predict": "answer those rows and write predictions.jsonl",
-    "preview": "show the data as the model sees it, and why rows are dropped",
+    "preview": "show the data as the model sees it, and the dropped rows with reasons",
     "estimate": "estimate the memory and the time that a config needs",
-    "generate": "ask a run's model",
+    "generate": "answer prompts with a run's model",
     "export": "write a run's model as a folder that transformers opens",
-    "replay": "recompute, example by example, an optimizer step that was not finite",
+    "replay": "recompute an optimizer step that was not finite, row by row",
 }
 TRAINER = ("fit", "validate", "test", "predict")  # commands that run Lightning's Trainer
 HELP = f"""usage: python cli.py COMMAND [options]
@@ -78,8 +78,8 @@ if __name__ == "__main__":
         traceback.print_exc()
         code = 1
     if code:
-        # An interpreter that shuts down in order would wait for worker processes that outlived an error, and threads
-        # of a broken download would abort it. Both end by themselves when this process is gone
+        # A normal exit would wait for worker processes that still run after an error, and threads of a broken
+        # download would abort it. Both end when this process ends
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -9,8 +9,8 @@ INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
 class UserError(Exception):
     """Wrong input. Its text has the setting, the value, the problem and the way out. `cli.main` prints it and exits 2.
 
-    `UserError("data.source", "rows.csv", "is not a format this reads", "give .parquet, .jsonl or .json")` reads
-    `data.source: 'rows.csv' is not a format this reads. Give .parquet, .jsonl or .json.`
+    `UserError("data.source", "rows.csv", "has no known format", "give .parquet, .jsonl or .json")` reads
+    `data.source: 'rows.csv' has no known format. Give .parquet, .jsonl or .json.`
     """
 
     def __init__(self, key: str, value: object, problem: str, fix: str) -> None:

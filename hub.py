@@ -1,7 +1,7 @@
 """From the name of a model or data set to files on disk or on the hub, with quick and clear refusals.
 
-By themselves the libraries retry an unreachable hub for 23 to 46 seconds and name no way out. Here one short request
-comes first. It distinguishes a missing repository from a missing network. Without network the local cache is used.
+The libraries retry an unreachable hub for 23 to 46 seconds and name no way out. Here one short request comes first.
+It distinguishes a missing repository from a missing network. Without network the local cache is used.
 """
 
 import functools
@@ -36,7 +36,7 @@ Kind = Literal["model", "dataset"]
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the folder of this name, relative to here or to the checkout: shipped configs work from any folder."""
+    """Return the folder of this name, here or in the checkout: shipped configs work from any folder."""
     return next((p.resolve() for p in (Path(name).expanduser(), CHECKOUT / name) if p.is_dir()), None)
 
 
@@ -89,7 +89,7 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    be_patient()
+    retry_server_errors()
     api = HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
     try:
@@ -113,8 +113,8 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
         return None
 
 
-def be_patient() -> None:
-    """Make huggingface_hub repeat a request after a 5xx answer. By itself it repeats only some kinds of requests."""
+def retry_server_errors() -> None:
+    """Make huggingface_hub repeat a request after a 5xx answer. By default it repeats only some kinds of requests."""
     from huggingface_hub import get_session
 
     client: Any = get_session()  # shared by all requests
@@ -122,7 +122,7 @@ def be_patient() -> None:
         return
     send = client.send
 
-    def patient_send(request: Any, **options: Any) -> Any:
+    def send_with_retries(request: Any, **options: Any) -> Any:
         for pause in RETRY_AFTER:
             response = send(request, **options)
             if response.status_code < 500:
@@ -131,16 +131,16 @@ def be_patient() -> None:
             time.sleep(pause)
         return send(request, **options)
 
-    client.send = patient_send
+    client.send = send_with_retries
 
 
 def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> UserError:
     """Return the error for an unreachable hub, with the ways out: a download, a local folder, the demo."""
     from huggingface_hub import constants
 
-    what = "--repo-type dataset " if kind == "dataset" else ""
+    option = "--repo-type dataset " if kind == "dataset" else ""
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
     if error is not None and not constants.HF_HUB_OFFLINE:
         why += f" ({type(error).__name__})"
-    fix = f"with network run `hf download {what}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
+    fix = f"with network run `hf download {option}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
     return UserError(key, name, f"is not in the local cache and {why}", fix)

@@ -1,4 +1,4 @@
-"""estimate: the memory that a fit needs on each device, and the time it takes, before anything is loaded."""
+"""estimate: the memory of a fit on each device, and its time, before anything is loaded."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -21,20 +21,20 @@ from lightning_modules.update.precision import MIXED
 def build_parser() -> Parser:
     parser = fit_parser(
         "estimate",
-        "Estimate the memory at the peak of a training step, in MB a device. The step runs on tensors without memory, "
-        "so nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation.",
+        "Estimate the peak memory of a training step, in MB per device. The step runs on tensors without memory: "
+        "nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation.",
     )
     parser.add_argument(
         "--device_gb",
         type=float | None,
-        help="Memory of a device in GB: says how many layers must be checkpointed to stay below it. Give nine tenths "
-        "of the device's memory, since no estimate sees everything.",
+        help="Memory of a device in GB. Prints how many layers to checkpoint to stay below it. Give nine tenths of the "
+        "device's memory, since the estimate misses some of it.",
     )
     parser.add_argument(
-        "--tflops", type=float | None, help="TFLOP/s that a device reaches: its peak times the utilization, say 0.4."
+        "--tflops", type=float | None, help="TFLOP/s that a device reaches: its peak times the utilization, e.g. 0.4."
     )
     parser.add_argument(
-        "--tokens_per_second", type=float | None, help="Supervised tokens a second of all devices, from a run's log."
+        "--tokens_per_second", type=float | None, help="Supervised tokens per second of all devices, from a run's log."
     )
     parser.add_argument("--row_tokens", type=int | None, help="Mean tokens of a row; null is data.max_length.")
     parser.add_argument("--row_supervised", type=int | None, help="Mean supervised tokens of a row; null is all.")
@@ -59,9 +59,9 @@ def run(args: Sequence[str]) -> int:
     counts = sorted({1, 2, 4, 8, devices} if sharded else {devices})
     where = f"{'GPU' if on_gpu else 'CPU'}, {'FSDP2' if sharded else 'not sharded'}"
     batch = f"batches of {step.batch_size} x {step.max_length:,} tokens, all supervised"
-    print(f"{tuner.name}, MB a device ({where}); {batch}")
+    print(f"{tuner.name}, MB per device ({where}); {batch}")
     nf4 = tuner.quantize == "nf4"
-    show(estimate_memory(net, step, counts, sharded, nf4))
+    print_table(estimate_memory(net, step, counts, sharded, nf4))
     if given.device_gb:
 
         def peak(checkpointed: int) -> float:
@@ -69,15 +69,15 @@ def run(args: Sequence[str]) -> int:
             return estimate_memory(net_on_meta(tuner), step, [devices], sharded, nf4)[devices].total
 
         with Console().status("counting the layers to checkpoint"):
-            said = depth(peak, len(net.causal_lm.base_model.layers), given.device_gb)
-        print(said)
+            advice = depth(peak, len(net.causal_lm.base_model.layers), given.device_gb)
+        print(advice)
     if given.tflops or given.tokens_per_second:
         print(duration(given, ModelShape.of(net), devices))
     return 0
 
 
 def check(given: Any) -> None:
-    """Raises UserError for a number that is out of range, or that the time needs and that is missing."""
+    """Raise UserError for a number that is out of range, or missing although the time depends on it."""
     least: dict[str, float] = {
         "data.max_length": 8,
         "data.batch_size": 1,
@@ -95,7 +95,7 @@ def check(given: Any) -> None:
         raise UserError("data.train_rows", None, problem, "add --data.train_rows N after the configs")
 
 
-def show(columns: dict[int, MemoryEstimate]) -> None:
+def print_table(columns: dict[int, MemoryEstimate]) -> None:
     """Print a table with one column for each number of devices."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
@@ -134,15 +134,15 @@ def duration(given: Any, shape: ModelShape, devices: int) -> str:
     if epochs < 0 and steps < 0:
         fix = "set trainer.max_epochs or trainer.max_steps"
         raise UserError("trainer.max_epochs", trainer.max_epochs, "does not say where training ends", fix)
-    of_steps = steps * data.batch_size * trainer.accumulate_grad_batches * devices
-    rows = min(n for n in (epochs * data.train_rows, of_steps) if n > 0)
+    step_rows = steps * data.batch_size * trainer.accumulate_grad_batches * devices
+    rows = min(n for n in (epochs * data.train_rows, step_rows) if n > 0)
     flops = rows * training_flops(shape, [length], supervised)
     if given.tflops:
-        seconds, rate = flops / (given.tflops * 1e12 * devices), f"{given.tflops:g} TFLOP/s a device"
+        seconds, rate = flops / (given.tflops * 1e12 * devices), f"{given.tflops:g} TFLOP/s per device"
     else:
         seconds, rate = rows * supervised / given.tokens_per_second, f"{given.tokens_per_second:,.0f} tokens/s"
-    rows_are = f"{rows:,} rows of {length:,} tokens, {supervised:,} of them supervised: {flops / 1e15:,.2f} PFLOP"
+    work = f"{rows:,} rows of {length:,} tokens, {supervised:,} of them supervised: {flops / 1e15:,.2f} PFLOP"
     per_second = rows * supervised / seconds
-    speed = f"{per_second:,.0f} supervised tokens/s, {flops / seconds / devices / 1e12:,.2f} TFLOP/s a device"
+    speed = f"{per_second:,.0f} supervised tokens/s, {flops / seconds / devices / 1e12:,.2f} TFLOP/s per device"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{rows_are}. At {rate} the fit takes {hours} h {minutes} min ({speed}), without evaluation."
+    return f"{work}. At {rate} the fit takes {hours} h {minutes} min ({speed}), without evaluation."

@@ -17,7 +17,7 @@ def run(args: Sequence[str]) -> int:
     parser = Parser(command="export", description="Write the model of a run as a folder for transformers.")
     add_run_arguments(parser)
     parser.add_argument(
-        "--to", type=str | None, default=None, help="New folder; null is export, or adapter, in the run folder."
+        "--to", type=str | None, default=None, help="New folder; null: the folder export or adapter in the run folder."
     )
     parser.add_argument(
         "--adapter", action="store_true", help="Write a PEFT adapter of some megabytes instead of the merged model."

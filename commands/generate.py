@@ -26,8 +26,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--jsonl", action="store_true", help="Print one JSON object per prompt: prompt, thoughts, answer, finished."
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="Prompts per batch; lower it if memory runs out.")
-    parser.add_argument("--seed", type=int, default=1, help="Random seed; matters if temperature is above 0.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Prompts per batch; fewer need less memory.")
+    parser.add_argument("--seed", type=int, default=1, help="Random seed, used if temperature is above 0.")
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
@@ -37,7 +37,7 @@ def build_parser() -> Parser:
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
-    prompts = [*given.prompt, *lines(given.prompts)]
+    prompts = [*given.prompt, *read_prompts(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
     settings = SamplingSettings(given.max_new_tokens, given.temperature, given.top_p)
@@ -48,7 +48,7 @@ def run(args: Sequence[str]) -> int:
         if given.jsonl:
             print(json.dumps(written.as_json(prompt), ensure_ascii=False), flush=True)
         else:
-            show(prompt if len(prompts) > 1 else None, written, settings)
+            print_response(prompt if len(prompts) > 1 else None, written, settings)
     return 0
 
 
@@ -64,7 +64,7 @@ def answers(
         yield from generate(tuner.net, tuner.tokenizer, ids[start : start + batch_size], config)
 
 
-def lines(name: str | None) -> list[str]:
+def read_prompts(name: str | None) -> list[str]:
     """Return the non-empty lines of a file; - is standard input."""
     if name is None:
         return []
@@ -88,7 +88,7 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def show(prompt: str | None, written: ThinkResponse, settings: DecodingSettings) -> None:
+def print_response(prompt: str | None, written: ThinkResponse, settings: DecodingSettings) -> None:
     """Print the generated text; on a terminal the thoughts are dimmed."""
     if prompt is not None:
         print(f"# {prompt}")

@@ -1,4 +1,4 @@
-"""preview: show the data of a config as the model would see it. It loads no model, and prepares and caches nothing."""
+"""preview: show the data of a config as the model sees it. It loads no model and caches no rows."""
 
 import json
 import os
@@ -30,31 +30,31 @@ ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, ROLE_LABELS
 def build_parser() -> Parser:
     parser = fit_parser(
         "preview",
-        "Show the data of a config as the model sees it, and why rows are dropped. Loads no model. Without --config it "
-        "shows the data of the newest run.",
+        "Show the data of a config as the model sees it, and the dropped rows with reasons. Loads no model. "
+        "Without --config it shows the data of the newest run.",
         shown=("data",),
     )
     parser.add_argument("--rows", type=int, default=3, help="Number of rows to show.")
     parser.add_argument(
         "--row",
         type=str | None,
-        help="Explain this row instead, given by its id or by its position among the rows read, from 0: its texts, its "
-        "tokens, its steps, and what was found in it.",
+        help="Explain only this row: its texts, tokens, steps and malformed shapes. Give its id, or its position "
+        "among the rows read, from 0.",
     )
-    parser.add_argument("--html", type=str | None, help="Also write a web page, which opens without network.")
+    parser.add_argument("--html", type=str | None, help="Also write a web page to this file. It opens without network.")
     parser.add_argument(
         "--jsonl",
         type=str | None,
-        help="Also write all rows to this file, one JSON object a line: row (its position), row_id, source, split, "
-        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and reason: why the row is dropped, or "
-        "null. Rows of a split that is already full are skipped.",
+        help="Also write all rows to this file, one JSON object per line: row (its position), row_id, source, split, "
+        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and reason (of a dropped row, or "
+        "null). Rows of a split that is already full are skipped.",
     )
     parser.add_argument(
         "--limit",
         type=str | None,
         default="auto",
-        help=f"Number of rows to read. null reads all that fit would read; auto reads {AUTO_LIMIT:,}, and all for "
-        "--row and --jsonl.",
+        help=f"Number of rows to read. null reads all rows that fit would read; auto reads {AUTO_LIMIT:,}, and all "
+        "rows for --row and --jsonl.",
     )
     return parser
 
@@ -88,8 +88,8 @@ def run(args: Sequence[str]) -> int:
                 jsonl.write(json.dumps(as_json(row), ensure_ascii=False) + "\n")
         decode = data.think_tokenizer.decode
         if html is not None:
-            of = {"source": ", ".join(one.name for one in data.mix), "tokenizer": data.tokenizer_name}
-            html.write(page(examples, data.stats, decode, data.max_length, of))
+            facts = {"source": ", ".join(one.name for one in data.mix), "tokenizer": data.tokenizer_name}
+            html.write(page(examples, data.stats, decode, data.max_length, facts))
     preview.print_preview(console, examples, data.stats, decode, data.max_length)
     for name in filter(None, (given.html, given.jsonl)):
         print(f"written to {name}", file=sys.stderr)
@@ -97,7 +97,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
-    """The command's options, and the data of the configs and of the settings after them."""
+    """The command's options, and the data module of the configs and flags."""
     parser = build_parser()
     if not config_files(args) and not {"-h", "--help"} & set(args):
         newest = next(find_runs(RunSettings().root), None)
@@ -111,7 +111,7 @@ def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
 
 
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
-    """The rows as they are processed, with a progress bar. Raises UserError if there is none."""
+    """Yield each row after its processing, with a progress bar. Raises UserError if there is none."""
     with tqdm(total=limit, desc="reading", unit=" rows", disable=None, leave=False) as bar:
         for example, source, split in data.processed_examples(limit):
             bar.update()
@@ -122,7 +122,7 @@ def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
 
 
 def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: int | None) -> None:
-    """Print all about the row with this position or id. Raises UserError if it is not there."""
+    """Print everything about the row with this position or id. Raises UserError if no such row is read."""
     position = int(wanted) if wanted.isdecimal() else None
     for row in read(data, limit):
         if row.position == position if position is not None else row.example.row_id == wanted:
@@ -140,25 +140,25 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
 
 
 def as_json(row: PreviewRow) -> dict[str, Any]:
-    outcome = row.example
+    example = row.example
     return {
         "row": row.position,
-        "row_id": outcome.row_id,
+        "row_id": example.row_id,
         "source": row.source,
         "split": row.split,
-        "instruction": outcome.instruction,
-        "thoughts": outcome.thoughts,
-        "answer": outcome.answer,
-        "input_ids": outcome.ids.tolist(),
-        "roles": outcome.roles.tolist(),
-        "notes": list(outcome.notes),
-        "reason": outcome.reason,
+        "instruction": example.instruction,
+        "thoughts": example.thoughts,
+        "answer": example.answer,
+        "input_ids": example.ids.tolist(),
+        "roles": example.roles.tolist(),
+        "notes": list(example.notes),
+        "reason": example.reason,
     }
 
 
 @contextmanager
 def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
-    """A new file, which gets its name when all is written. Raises UserError if it exists or cannot be written."""
+    """A new file, which gets its name when it is complete. Raises UserError if it exists or cannot be written."""
     if name is None:
         yield None
         return
@@ -167,7 +167,7 @@ def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
         raise UserError(option, name, "exists", "give a new name")
     scratch = path.with_name(f".{path.name}.{os.getpid()}{option}")
     try:
-        # Half a surrogate pair has no UTF-8, so it is written as JSON's escape
+        # UTF-8 cannot encode half a surrogate pair, so it is written as a JSON escape
         file = scratch.open("x", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         problem = f"cannot be written ({error.strerror})"

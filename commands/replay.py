@@ -1,4 +1,4 @@
-"""replay: compute an optimizer step that was not finite again, row by row, to find the cause."""
+"""replay: recompute an optimizer step that was not finite, row by row, to find the cause."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +33,7 @@ class RowLoss:
 def run(args: Sequence[str]) -> int:
     parser = Parser(
         command="replay",
-        description="Compute an optimizer step that was not finite again, row by row, to find the cause.",
+        description="Recompute an optimizer step that was not finite, row by row, to find the cause.",
     )
     parser.add_argument("file", type=str, help="Replay file: runs/NAME/TIME/nonfinite/step-N-rank-R.replay.")
     parser.add_argument(
@@ -57,11 +57,11 @@ def run(args: Sequence[str]) -> int:
     context = torch.autocast(tuner.device.type, MIXED[precision]) if precision in MIXED else nullcontext()
     print(f"{file}: {len(replay.batches)} micro-batches, computed in {precision} on {tuner.device}")
     for k, (batch, seed) in enumerate(zip(replay.batches, replay.seeds, strict=True)):
-        show(k, tuner, batch.to(tuner.device), seed, context)
+        print_micro_batch(k, tuner, batch.to(tuner.device), seed, context)
     return 0
 
 
-def show(k: int, tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> None:
+def print_micro_batch(k: int, tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> None:
     """Print the loss of each row of a micro-batch, and the tensors with a gradient that is not finite."""
     total, gradients = step(tuner, batch, seed, context)
     print(f"\nmicro-batch {k + 1}: loss {total / max(1, len(batch.targets)):.4f} per token")
@@ -89,7 +89,7 @@ def step(
 
 
 def row_losses(tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> Iterator[RowLoss]:
-    """Yield the loss of each row, computed alone. Its dropout differs from that in the whole batch."""
+    """Yield the loss of each row, computed alone. Its dropout differs from the dropout in the whole batch."""
     assert tuner.net is not None
     kept: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
     for row_id, (start, end) in zip(batch.row_ids, pairwise(batch.starts.tolist()), strict=False):

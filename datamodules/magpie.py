@@ -45,38 +45,38 @@ class MagpieDataModule(LightningDataModule):
         columns: Names of the columns with the texts.
         filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
             `steps` stand for the length of the row and its number of think blocks. null keeps every row.
-        malformed: What to do with responses that are not closed think blocks followed by an answer. `strict` drops
-            them; `repair` mends a missing opening tag, keeps harmless shapes and drops the others; `keep` keeps all.
+        malformed: Action for responses that are not closed think blocks followed by an answer. `strict` drops them;
+            `repair` adds a missing opening tag, keeps harmless shapes and drops the others; `keep` keeps all.
         malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | keep}. The shapes are in
             docs/data.md. null leaves every shape to `malformed`.
         template: The text before the response: `instruction` (the recipe's), `chat` (the model's own chat template), a
             Jinja file, or a Jinja text with {{ instruction }}. The end-of-sequence token follows the response.
-        system: System prompt, for templates with a place for one. null leaves it to the template.
+        system: System prompt, for templates that have a place for it. null takes the template's own.
         tags: Tags around a thought in training. The model's own tokens are used if it has these tags, otherwise the
             tags are added to its vocabulary.
         source_tags: Tags around a thought in the data. null: the same as `tags`.
         new_tokens: Further tokens to add to the vocabulary, like <step>. Each is one token wherever it occurs in a row;
-            its embeddings are trained with those of the tags.
+            its embeddings are trained like the embeddings of the tags.
         steps: How a thought is split into steps. Each step gets a think block of its own.
         max_length: Longest row, in tokens: prompt, thoughts, answer and end.
-        overlong: What to do with a row longer than max_length. `drop` drops it, `truncate_thoughts` drops steps from
+        overlong: Action for a row longer than max_length. `drop` drops it, `truncate_thoughts` drops steps from
             the middle of its reasoning (hurts: arXiv 2502.07374), `truncate` drops its end (teaches unclosed blocks).
         near_duplicate_threshold: Lowest similarity (0 to 1) at which two instructions count as near duplicates. The
             later of two is dropped if one is held out and one is not. null: only equal instructions are duplicates.
         heldout_ratio: Ratio of the instructions that are held out from training, for validation and test.
-        seed: Seed of the held-out choice, of the built-in rows and of the order of training rows.
+        seed: Seed of the held-out rows, of the built-in rows and of the order of training rows.
         train_rows: Number of training rows to keep. Preparation ends when every split is full. null keeps all rows.
         val_rows: Number of held-out rows for validation. null keeps all.
         test_rows: Number of further held-out rows, for test and predict only. null keeps all.
-        batch_size: Rows in a training micro-batch of one device. A packed micro-batch has the same room, batch_size x
+        batch_size: Rows in a training micro-batch of one device. A packed micro-batch has at most batch_size x
             max_length tokens.
         packing: How rows form a micro-batch. `none` takes batch_size rows, `packed` as many whole rows as fit into
             batch_size x max_length tokens. There is no padding, and no row attends to another. `auto` is packed on GPUs
             and none elsewhere.
         tokens_per_step: Supervised tokens of an optimizer step with packed rows. null: the mean of an unpacked step.
         val_batch_size: Rows in a batch of one device in validation, test and predict.
-        num_workers: Threads that make batches ahead for one device. 0 makes each batch on request.
-        num_proc: Processes that prepare rows, if there are more than a few thousand. 1 prepares in the main process.
+        num_workers: Threads per device that make the next batches. 0 makes each batch when it is needed.
+        num_proc: Processes that prepare rows, if a source has more than a few thousand. 1 uses the main process only.
         cache_dir: Folder for prepared rows. It can be deleted at any time; rows are then prepared again.
         tokenizer: Model whose tokenizer is used. The same as model.name.
         tokenizer_revision: Commit of that model. The same as model.revision.
@@ -134,7 +134,7 @@ class MagpieDataModule(LightningDataModule):
         self.tokenizer_name, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.splits: dict[str, TokenDataset] = {}
         self.stats = DataStats()
-        self.trains = False  # True for the validation at the start of a fit: it plans the epochs and refuses early
+        self.trains = False  # True for the validation before a fit: it plans the epochs, so an error comes early
         self.epochs: EpochLayout | None = None  # the plan of the epochs of a fit
         self.batches_done: Callable[[], int] | None = None  # set before a fit: processed batches of all epochs
         self._announced: Path | None = None
@@ -234,14 +234,14 @@ class MagpieDataModule(LightningDataModule):
     # Training
 
     def _plan_epochs(self, folder: Path) -> None:
-        """Plan the epochs once for the same rows and sizes. A fit calls this before each validation, too."""
+        """Plan the epochs, if they are not yet planned for these rows and sizes. A fit calls this repeatedly."""
         trainer, rows = self.trainer, self.splits["train"]
         assert trainer is not None
-        plain = StepSize(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
-        if self._planned_for != (folder, plain):
+        unpacked = StepSize(self.batch_size, trainer.accumulate_grad_batches, trainer.world_size)
+        if self._planned_for != (folder, unpacked):
             given = self.packing, self.max_length, self.tokens_per_step, trainer.strategy.root_device.type, self.seed
-            self.epochs = plan_step_size(rows.lengths, rows.supervised, plain, *given)
-            self._planned_for = folder, plain
+            self.epochs = plan_step_size(rows.lengths, rows.supervised, unpacked, *given)
+            self._planned_for = folder, unpacked
             log.info(self.epochs.line())
 
     def sizes(self) -> StepSize:
@@ -250,7 +250,7 @@ class MagpieDataModule(LightningDataModule):
         return self.epochs.step_size
 
     def batches_per_epoch(self) -> tuple[int, int]:
-        """Return the planned batches of a rank, and how many of them are used (trainer.limit_train_batches)."""
+        """Return the number of planned batches of a rank, and of used ones (trainer.limit_train_batches)."""
         assert self.trainer is not None and self.epochs is not None
         limit = self.trainer.limit_train_batches
         planned = self.epochs.steps * self.epochs.step_size.accumulate

@@ -41,8 +41,8 @@ def identity(data: Any) -> dict[str, Any]:  # a MagpieDataModule, which imports 
 def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UserError with the first difference between the rows of a checkpoint and the rows of this run.
 
-    Other settings are accepted if they give equal rows, as for a source that moved. The seed must be equal, because it
-    also decides the order of the rows.
+    Other settings are accepted if they give equal rows, for example after a source was moved. The seed must be equal,
+    because it also decides the order of the rows.
     """
     if saved[ROWS] == now[ROWS] and saved["data.seed"] == now["data.seed"]:
         return

@@ -1,6 +1,6 @@
 """Fixtures of several rooms: the embedded model, rows with R1's shapes, a base with Qwen's, and a hub on loopback.
 
-Two variables of the environment put real inputs in the place of generated ones:
+Two environment variables replace generated inputs with real ones:
 THINKWRIGHT_REAL_ROWS       a folder with r1_*.jsonl, rows of R1's answers: instruction, response
 THINKWRIGHT_REAL_TOKENIZER  a folder with Qwen1.5's tokenizer.json and tokenizer_config.json
 """
@@ -23,7 +23,7 @@ from tests.stand_ins.hub import Hub
 from tests.stand_ins.recipe import make_repositories, repositories
 from tests.stand_ins.rows import Row, generated_rows, real_rows
 
-# Before any library reads them: no test asks the real hub, and tests that run side by side do not fight over cores
+# Set before any library reads them: no test asks the real hub, and each test process uses one thread
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,7 +38,7 @@ needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reaso
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked `gpu` on a machine without one."""
+    """Skip a test marked `gpu` on a machine without a GPU."""
     import torch
 
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
@@ -47,7 +47,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_log() -> None:
-    """Undo what a command of an earlier test did to the program's log: pytest's `caplog` reads it from the root."""
+    """Reset the program's log, which a command of an earlier test may have changed: `caplog` reads it from the root."""
     log = logging.getLogger("thinkwright")
     log.handlers, log.propagate = [], True
     log.setLevel(logging.NOTSET)
@@ -58,7 +58,7 @@ MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """Return the folder of a name; the first of all test processes that asks makes it, and the others wait."""
+    """Return the folder of a name. One test process makes it, and the others wait."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
@@ -108,7 +108,7 @@ def qwen_base(qwen_tokenizer: Path, make_once: MakeOnce) -> Callable[[bool], Pat
 
 @pytest.fixture(scope="session")
 def hub(qwen_tokenizer: Path, r1_rows: list[Row], make_once: MakeOnce) -> Iterator[Hub]:
-    """A hub on which the ids of the recipe resolve; without faults."""
+    """A hub with the models and the data set of the recipe, without faults."""
     root = make_once("hub", lambda folder: make_repositories(folder, qwen_tokenizer, r1_rows))
     with Hub(repositories(root)).serving() as hub:
         yield hub
@@ -116,7 +116,7 @@ def hub(qwen_tokenizer: Path, r1_rows: list[Row], make_once: MakeOnce) -> Iterat
 
 @pytest.fixture(scope="session")
 def hub_env(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a process for which that hub is the hub."""
+    """The environment of a process that uses this hub."""
     return hub.environment(tmp_path_factory.mktemp("hf_home"))
 
 
@@ -158,7 +158,7 @@ def tiny_tokenizer() -> Any:
 
 @pytest.fixture
 def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
-    """Return a batch of built-in rows, given by index, as training sees them."""
+    """Return a training batch of the built-in rows with these indices."""
     from datamodules.batches.collate import collate
     from datamodules.prepare.token_dataset import TokenExample
     from datamodules.rows import builtin

@@ -1,8 +1,8 @@
 """The batches of a plan, made ahead by threads, and a training loader that starts at the current position of the fit.
 
-Threads, not processes. A batch is a few copies out of a memory-mapped file, and another process would need more time
-to hand it over than to make it (benchmarks/README.md, "Making batches"). A process that is forked while other threads
-run (those of gloo, TensorBoard or the progress bar) may also hang before it starts.
+Threads are faster than processes here. A batch is a few copies out of a memory-mapped file. A process would need more
+time to send it than to make it (benchmarks/README.md, "Making batches"). A process that is forked while threads of
+gloo, TensorBoard or the progress bar run may also hang before it starts.
 """
 
 from collections import deque
@@ -57,7 +57,7 @@ class PlanLoader:
 
     `done()` returns the number of micro-batches that this rank has trained on since the first epoch. Lightning restores
     it before it asks a resumed fit for an iterator. It is the same on every rank, it does not count batches that were
-    made ahead, and at the end of an epoch it is the start of the next one.
+    made ahead, and at the end of an epoch it points to the next one.
     """
 
     def __init__(

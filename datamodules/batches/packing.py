@@ -31,7 +31,7 @@ def best_fit(lengths: np.ndarray, capacity: int, order: np.ndarray) -> tuple[np.
                 room, new = capacity, -(-left // (capacity // length))
                 open_packs[room] = list(range(packs, packs + new))
                 packs += new
-            # The fullest pack stays the fullest one after each example, so it takes as many of this length as fit
+            # The fullest pack stays the fullest one after each example, so it takes all of this length that fit
             candidates, each = open_packs[room], min(room // length, left)
             number = min(len(candidates), left // each)
             taken = candidates[-number:]

@@ -1,8 +1,8 @@
 """The plan of an epoch: the examples of every micro-batch on every rank, complete before the epoch begins.
 
-A plan is a pure function of (lengths, supervised tokens, step size, seed, epoch). Therefore the supervised tokens of an
-optimizer step over all ranks are known in advance, and every token has the same weight without communication; a resumed
-fit continues at an index of the plan; and the number of optimizer steps is exact.
+A plan is a pure function of (lengths, supervised tokens, step size, seed, epoch). This has three uses. The supervised
+tokens of an optimizer step over all ranks are known in advance, so every token has the same weight without
+communication. A resumed fit continues at an index of the plan. The number of optimizer steps is exact.
 
     none      The examples are shuffled, and each step takes the next batch_size x accumulate x world_size of them.
               Within a step they are sorted by length, so a micro-batch holds examples of similar length. The order
@@ -49,8 +49,8 @@ class StepSize:
 
     @property
     def rows_of_a_step(self) -> tuple[object, ...]:
-        """The values that decide which examples share a step. Step sizes that are equal here have the same steps, even
-        if they divide a step into other micro-batches."""
+        """The values that decide which examples share a step. Step sizes with equal values have the same steps, even if
+        they divide a step into other micro-batches."""
         if self.packing == "packed":
             return self.packing, self.pack_tokens, self.steps
         return self.packing, self.step_capacity
@@ -120,13 +120,13 @@ def _assign_packed(
     assert size.pack_tokens is not None and size.steps is not None
     pack, packs = best_fit(lengths, size.pack_tokens, shuffled)
     step = _assign_to_steps(_sum_by(pack, supervised, packs), size.steps, rng)
-    # Single examples balance better than whole packs. But if a micro-batch of a step would become too long that way,
+    # Single examples balance better than whole packs. If a micro-batch of a step would become too long with them,
     # the packs of this step stay whole: batch_size packs always fit
     by_example = _assign_to_micro_batches(step[pack], lengths, size, size.steps)
     by_pack = _assign_to_micro_batches(step, _sum_by(pack, lengths, packs), size, size.steps)[pack]
     tokens = _sum_by(by_example, lengths, size.steps * size.micro_batches).reshape(size.steps, size.micro_batches)
-    too_long = tokens.max(axis=1) > size.batch_size * size.pack_tokens
-    numbers = np.where(too_long[step[pack]], by_pack, by_example)
+    overfull = tokens.max(axis=1) > size.batch_size * size.pack_tokens
+    numbers = np.where(overfull[step[pack]], by_pack, by_example)
     order = np.argsort(pack, kind="stable")
     return order, numbers[order]
 
@@ -186,7 +186,7 @@ def _sum_by(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def plan_evaluation(examples: int, batch_size: int, rank: int, world_size: int) -> list[tuple[int, ...]]:
-    """The indices of each batch of this rank: every example once over all ranks, and as many batches on every rank.
+    """The indices of each batch of this rank: every example once over all ranks, and equally many batches on all ranks.
 
     Example i goes to rank i % world_size, so the ranks finish together. The last batch of a rank may be empty.
     """

@@ -1,4 +1,4 @@
-"""The mix of sources: the settings of each source, and a source together with how its rows are processed."""
+"""The mix of sources: the settings of each source, and a source with its processing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class MixedSource:
     tags: Tags | None = None
     """Tags around its thoughts."""
     malformed: Dial | None = None
-    """What to do with its malformed responses: strict, repair or keep."""
+    """Action for its malformed responses: strict, repair or keep."""
     malformed_overrides: dict[str, str] | None = None
     """Actions for single shapes of its malformed responses."""
     filters: dict[str, Any] | None = None
@@ -58,7 +58,7 @@ class MixedSource:
         )
 
     def config(self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong) -> ProcessingConfig:
-        """Return how its rows are processed. Raises UserError for wrong overrides of malformed shapes."""
+        """Return the processing of its rows. Raises UserError for wrong overrides of malformed shapes."""
         policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
         columns, tags = self.columns or Columns(), self.tags or Tags()
         return ProcessingConfig(template, steps, max_length, overlong, columns, tags, policy, self.filters or {})
@@ -74,7 +74,7 @@ class Part:
 
 
 def check_mix(mix: Sequence[MixedSource], wanted: Mapping[str, int | None]) -> None:
-    """Raise UserError for impossible settings of a source, and for numbers of rows by split that cannot be given."""
+    """Raise UserError for impossible settings of a source, and for numbers of rows that the sources cannot give."""
     if not mix:
         raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
     for one in mix:

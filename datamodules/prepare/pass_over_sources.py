@@ -27,7 +27,7 @@ from errors import UserError
 
 CHUNK = 256  # rows processed together
 CHUNKS_HERE = 16  # chunks processed in this process before worker processes are worth their start
-GIVE_UP_AFTER = 20_000  # rows of an endless source without a kept one: none will ever be kept
+GIVE_UP_AFTER = 20_000  # rows of an endless source; if none of them is kept, the pass stops with an error
 NEAR = {False: "near duplicate of a held-out instruction", True: "near duplicate of a training instruction"}
 
 Quotas = dict[str, int | None]  # number of rows for "train", and for "val" and then "test"; None for all
@@ -36,7 +36,7 @@ Quotas = dict[str, int | None]  # number of rows for "train", and for "val" and 
 class _ReadRow(NamedTuple):
     position: int
     raw: RawExample
-    held_out: bool | None  # None without an instruction to decide by
+    held_out: bool | None  # None for a row without an instruction
     needed: bool  # whether its side had room when it was read; a row that is not needed is not processed
 
 
@@ -66,7 +66,7 @@ class PassOverSources:
         weights = [part.weight or 1.0 for part in self.parts]
         kept = [0] * len(self.parts)
         with ExitStack() as self.stack:
-            # Objects of the libraries are no garbage. Without this they are scanned for every few thousand new tuples.
+            # Without this the garbage collector scans all objects of the libraries at every few thousand new tuples.
             gc.freeze()
             self.stack.callback(gc.unfreeze)
             streams = [self.processed(part) for part in self.parts]
@@ -164,14 +164,14 @@ class PassOverSources:
         return self.pool
 
     def require_rows(self) -> None:
-        """Raise UserError for a split without any row. The error says why the rows were dropped."""
+        """Raise UserError for a split without any row. The error has the reasons of the dropped rows."""
         stats, names = self.stats, ", ".join(part.source.name for part in self.parts)
         if not stats.read:
             raise UserError("data.source", names, "holds no rows", "give a source with rows in it")
         empty = next((split for split, rows in stats.kept.items() if not rows), None)
         if empty is None:
             return
-        why = ", ".join(f"{count} {reason}" for reason, count in stats.dropped.items()) or "none was on that side"
+        why = ", ".join(f"{count} {reason}" for reason, count in stats.dropped.items()) or "no row belongs to it"
         problem = f"leaves no row for {empty} of {stats.read:,} read ({why})"
         if any(reason.startswith("data.filters") for reason in stats.dropped):
             fix = "loosen the filters, or look at python cli.py preview"

@@ -1,4 +1,4 @@
-"""DataStats: how many rows were read, kept and dropped, and why. A user should see these counts before training."""
+"""DataStats: counts of the rows read, kept and dropped, with reasons. A user sees them before training."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def _bars(edges: tuple[int, ...]) -> list[int]:
 
 @dataclass
 class DataStats:
-    """Counts of rows, or of tokens where the name says so. Plain numbers and texts, stored as stats.json."""
+    """Counts of rows, or of tokens if the name contains `tokens`. Plain numbers and texts, stored as stats.json."""
 
     read: int = 0
     kept: dict[str, int] = field(default_factory=dict)  # by split, as the next two

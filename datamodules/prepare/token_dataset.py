@@ -69,7 +69,7 @@ class TokenDatasetWriter:
             self._flush()
 
     def close(self) -> str:
-        """End the file. Return a digest of the ids and roles of its rows, in order."""
+        """Complete the file. Return a digest of the ids and roles of its rows, in order."""
         self._flush()
         self._file.close()
         return self._digest.hexdigest()[:16]

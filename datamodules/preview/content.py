@@ -43,7 +43,7 @@ class PreviewRow:
 
 
 class TokenText(NamedTuple):
-    """Tokens [start, stop) of an example and their text: one token, or the few that make up one character."""
+    """Tokens [start, stop) of an example and their text: one token, or the few tokens of one character."""
 
     start: int
     stop: int
@@ -60,7 +60,7 @@ class Bar(NamedTuple):
 
 
 def visible(text: str) -> str:
-    """The text with a mark for every invisible or control character. A line end stays one, after its mark."""
+    """The text with a mark for every invisible or control character. A line end follows its mark."""
     return INVISIBLE.sub(_mark, text)
 
 
@@ -74,7 +74,7 @@ def is_supervised(role: Role) -> bool:
 
 
 def token_texts(example: ProcessedExample, decode: Decode) -> Iterator[TokenText]:
-    """The tokens of an example one by one. Several tokens that make up one character come together."""
+    """The tokens of an example one by one. Several tokens of one character come together."""
     ids, roles = example.ids.tolist(), example.roles.tolist()
     start = 0
     for stop in range(1, len(ids) + 1):

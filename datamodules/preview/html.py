@@ -186,8 +186,8 @@ def _chart(name: str, unit: str, found: Sequence[Bar], limit: int | None = None)
         x, y = LEFT + count / most * (RIGHT - LEFT) + 1, place * LINE + 9
         parts.append(f'<text x="{LEFT - 2}%" y="{y}" text-anchor="end">{label}</text>{bar}')
         parts.append(f'<text x="{x:.2f}%" y="{y}">{count:,}</text>')
-    spoken = f"{name}: " + ", ".join(f"{label}: {count:,}" for label, _, count in found)
-    return f'<svg role="img" aria-label="{spoken}" height="{height}">{"".join(parts)}</svg>'
+    alt_text = f"{name}: " + ", ".join(f"{label}: {count:,}" for label, _, count in found)
+    return f'<svg role="img" aria-label="{alt_text}" height="{height}">{"".join(parts)}</svg>'
 
 
 def _ticks(most: int) -> range:
@@ -207,7 +207,7 @@ def _bar(ratio: float, y: float, height: float, kind: str, title: str) -> str:
 def _lengths(stats: DataStats, max_length: int) -> str:
     """The suggested length, and two bars and a table line for each length."""
     tokens_title, fitting_title, closed_title = content.LENGTH_COLUMNS
-    lines, parts, spoken = [], [], []
+    lines, parts, alt_text = [], [], []
     table = list(stats.length_table())
     for place, (length, fitting, closed) in enumerate(table):
         y = place * 2 * LINE
@@ -217,10 +217,10 @@ def _lengths(stats: DataStats, max_length: int) -> str:
             x = LEFT + ratio * (RIGHT - LEFT) + 1
             parts.append(f'<text x="{x:.2f}%" y="{y + offset + 9}">{ratio:.0%}</text>')
         lines.append((f"{length:,}", f"{fitting:.1%}", f"{closed:.1%}"))
-        spoken.append(f"{length:,} tokens: {fitting:.0%} {fitting_title}, {closed:.0%} {closed_title}")
+        alt_text.append(f"{length:,} tokens: {fitting:.0%} {fitting_title}, {closed:.0%} {closed_title}")
     chosen = [place for place, (length, _, _) in enumerate(table) if length == stats.suggested_length()]
     keys = f'<i class="key first"></i>{fitting_title} <i class="key second"></i>{closed_title}'
-    svg = f'<svg role="img" aria-label="{"; ".join(spoken)}" height="{len(table) * 2 * LINE}">{"".join(parts)}</svg>'
+    svg = f'<svg role="img" aria-label="{"; ".join(alt_text)}" height="{len(table) * 2 * LINE}">{"".join(parts)}</svg>'
     suggested = f"<p><b>{suggestion(stats, max_length)}</b></p>"
     two = f'<div class="two">{svg}{_table((tokens_title, fitting_title, closed_title), lines, chosen)}</div>'
     return f'{suggested}<p class="soft">{keys}</p>{two}'
@@ -228,7 +228,7 @@ def _lengths(stats: DataStats, max_length: int) -> str:
 
 def _roles(stats: DataStats) -> tuple[str, str]:
     """One bar for all tokens kept, divided by role, and the same numbers as a table."""
-    lines, parts, spoken, x = [], [], [], 0.0
+    lines, parts, alt_text, x = [], [], [], 0.0
     for role, count, ratio in role_table(stats):
         name, label, width = role.name.lower(), content.ROLE_LABELS[role], 100 * ratio
         parts.append(
@@ -238,6 +238,6 @@ def _roles(stats: DataStats) -> tuple[str, str]:
         key = f'<i class="key r-{name}"></i>{label}'
         lines.append((key, f"{count:,}", f"{ratio:.1%}", "yes" if is_supervised(role) else "no"))
         x += width
-        spoken.append(f"{label} {ratio:.1%}")
-    svg = f'<svg role="img" aria-label="Tokens by role: {", ".join(spoken)}" height="38">{"".join(parts)}</svg>'
+        alt_text.append(f"{label} {ratio:.1%}")
+    svg = f'<svg role="img" aria-label="Tokens by role: {", ".join(alt_text)}" height="38">{"".join(parts)}</svg>'
     return svg, _table((*content.ROLE_COLUMNS, "supervised"), lines)

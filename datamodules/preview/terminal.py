@@ -1,7 +1,7 @@
 """The preview in a terminal, printed by rich. Functions from processed rows and a DataStats to rich's renderables.
 
 Text of the data is printed as rich Text, never as markup, after `visible`: brackets and escape codes of a row are shown
-as they are.
+unchanged.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def print_preview(
     console.print(legend(marked))
     for row in rows:
         console.print(Rule(Text(title(row)), align="left", style="dim"))
-        # In a pipe the only line ends are those of the text
+        # In a pipe every line end is one of the text
         console.print(coloured(row.example, decode, marked), soft_wrap=not console.is_terminal)
     console.print(Rule("all rows read", align="left", style="dim"))
     console.print(Text(", ".join(f"{count:,} {label}" for label, count in row_counts(stats).items()) + "\n"))

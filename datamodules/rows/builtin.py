@@ -64,7 +64,7 @@ class Problem:
 
 
 def is_held_out(row: dict[str, Any]) -> bool:
-    """Return whether the problem of this row is held out. One problem in ten is."""
+    """Return whether the problem of this row is held out (one problem in ten)."""
     key = row["conversation_id"].split("/")[0]
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % HELD_OUT_ONE_IN == 0

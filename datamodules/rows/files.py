@@ -94,8 +94,8 @@ def _json_file(path: Path) -> Any:
 def fingerprint(paths: list[Path]) -> str:
     """Return a hash of each file's name, size, time, beginning and end. It changes when the rows may have changed.
 
-    The beginning and end show a change that keeps size and time: a copy, `touch -r`, a coarse clock. Raises UserError
-    for a file that cannot be opened.
+    The beginning and end show a change that size and time miss: after a copy, `touch -r`, with a coarse clock. Raises
+    UserError for a file that cannot be opened.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
@@ -225,7 +225,7 @@ def _json_lines(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
 
 
 def _json_array(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
-    """Rows of an array. The text in memory is as long as the longest object needs."""
+    """Rows of an array. Memory grows with the longest object, not with the file."""
     decode = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*")
     buffer, at, number = text.read(READ_CHARACTERS).lstrip()[1:], 0, 1
@@ -258,7 +258,7 @@ def _object(value: Any, path: Path, place: str) -> Row:
 
 
 def _not_json(path: Path, place: str, why: str) -> UserError:
-    return UserError(SETTING, path, f"cannot be read: {place} is not a JSON object ({why[:160]})", "mend or remove it")
+    return UserError(SETTING, path, f"cannot be read: {place} is not a JSON object ({why[:160]})", "fix or remove it")
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {"parquet": _parquet, "json": _json, "arrow": _arrow}

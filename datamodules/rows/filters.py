@@ -1,11 +1,11 @@
-"""Which rows are kept: the conditions of `data.filters`, on the columns of a row and on its size.
+"""The conditions of `data.filters` on the columns and the size of a row.
 
     filters: {difficulty: [medium, hard, null], language: EN, tokens: {min: 200, max: 2000}, steps: {min: 2}}
 
-A list keeps a row whose value is in the list. A plain value is a list of one. null stands for a row without a value. If
-the column holds a list, one matching element is enough, and an empty list is no value. `{min, max}` keeps numbers, both
-ends included; either end may be missing. `tokens` (length of the whole row) and `steps` (its think blocks in training)
-are computed, not columns.
+A list keeps a row whose value is in the list. A single value is a list with this value. null stands for a row without a
+value. If the column holds a list, one matching element is enough; an empty list counts as no value. `{min, max}`
+keeps numbers, both ends included; either end may be missing. `tokens` (length of the whole row) and `steps` (its think
+blocks in training) are computed, not columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ SIZES = ("tokens", "steps")
 
 @dataclass(frozen=True)
 class OneOf:
-    """Holds for a value in `values`. Each is stored with whether it is a boolean, because in Python True equals 1."""
+    """True for a value in `values`. Each is stored as (is a boolean, value), because in Python True equals 1."""
 
     values: frozenset[tuple[bool, Any]]
 
@@ -32,7 +32,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Between:
-    """Holds for a number from `min` to `max`, both included. None means no limit."""
+    """True for a number from `min` to `max`, both included. None means no limit."""
 
     min: float | None
     max: float | None
@@ -51,7 +51,9 @@ class Filters:
 
     def __init__(self, given: Mapping[str, Any] | None) -> None:
         if given is not None and not isinstance(given, Mapping):
-            raise UserError("data.filters", given, "is no mapping", "give conditions by column: {difficulty: [hard]}")
+            raise UserError(
+                "data.filters", given, "is not a mapping", "give conditions by column: {difficulty: [hard]}"
+            )
         conditions = {str(name): _condition(f"data.filters.{name}", value) for name, value in (given or {}).items()}
         self.sizes = {name: conditions.pop(name) for name in SIZES if name in conditions}
         self.columns = conditions
@@ -59,14 +61,14 @@ class Filters:
             whole = isinstance(condition, Between) or all(type(value) is int for _, value in condition.values)
             if not whole:
                 fix = "give whole numbers or a range: {min: 1, max: 100}"
-                raise UserError(f"data.filters.{name}", (given or {})[name], "is no whole number", fix)
+                raise UserError(f"data.filters.{name}", (given or {})[name], "is not a whole number", fix)
 
     def check(self, present: Sequence[str]) -> None:
         """Raise UserError for a condition on a column that is not in `present`."""
         missing = [name for name in self.columns if name not in present]
         if missing:
             near = did_you_mean(missing[0], [*present, *SIZES])
-            problem = f"is no column; the columns are {', '.join(present)}, and tokens and steps for every row"
+            problem = f"is not a column; the columns are {', '.join(present)}; tokens and steps always exist"
             fix = f"did you mean {near}?" if near else "choose among these"
             raise UserError("data.filters", ", ".join(missing), problem, fix)
 
@@ -94,21 +96,23 @@ def _condition(key: str, given: Any) -> OneOf | Between:
     if not values:
         raise UserError(key, "[]", "would keep nothing", "give the values to keep, or delete this condition")
     if nested := next((value for value in values if isinstance(value, (Mapping, list, tuple, set))), None):
-        raise UserError(key, nested, "is no plain value", "give a list of values or one range: {min: 1, max: 2}")
+        raise UserError(key, nested, "is not a single value", "give a list of values or one range: {min: 1, max: 2}")
     return OneOf(frozenset((isinstance(value, bool), value) for value in values))
 
 
 def _range(key: str, given: Mapping[str, Any]) -> Between:
     unknown = [str(name) for name in given if name not in ("min", "max")]
     if unknown or not given:
-        raise UserError(key, ", ".join(unknown) or "{}", "is no end of a range", "write a range as {min: …, max: …}")
+        raise UserError(
+            key, ", ".join(unknown) or "{}", "is not an end of a range", "write a range as {min: …, max: …}"
+        )
     ends = {name: end for name, end in given.items() if end is not None}
     for name, end in ends.items():
         if not _is_number(end):
-            raise UserError(f"{key}.{name}", end, "is no number", "give a number, or a list of the values to keep")
+            raise UserError(f"{key}.{name}", end, "is not a number", "give a number, or a list of the values to keep")
     low, high = ends.get("min"), ends.get("max")
     if low is not None and high is not None and low > high:
-        raise UserError(key, dict(given), "would keep nothing: min is above max", "exchange them")
+        raise UserError(key, dict(given), "would keep nothing: min is above max", "exchange min and max")
     return Between(low, high)
 
 

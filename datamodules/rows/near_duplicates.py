@@ -4,10 +4,10 @@ The ratio of equal places of two signatures estimates the Jaccard similarity of 
 the resemblance and containment of documents"). Signatures are cut into bands, and two signatures are compared only if
 they share a whole band (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.3 and 3.4).
 
-A shingle is three consecutive words. It also contains all numbers of the text with the operators before them: "Solve x
-+ 5 = 12" and "Solve x + 6 = 12" share no shingle, and neither do two long problems that differ in one number. Case,
-white space, punctuation and "please" are ignored. Instructions that are equal up to case and white space are on one
-side already, by `sources.HeldOut`.
+A shingle is three consecutive words, together with all numbers of the text and the operators before them. Two problems
+that differ in one number share no shingle, like "Solve x + 5 = 12" and "Solve x + 6 = 12". Case,
+white space, punctuation and "please" are ignored. `sources.HeldOut` already puts instructions that are equal up to
+case and white space on one side.
 """
 
 import functools
@@ -26,7 +26,7 @@ PLACES = 128  # one standard deviation of the estimate is 0.035 at a similarity 
 WORDS = 3  # of a shingle
 RECALL = 0.9  # ratio of the pairs at the threshold that share a band; pairs above it share one more often
 SLOT_BITS = 18  # of a band's table, enough for about 250,000 rows
-CHAIN = 32  # latest rows of a band that are compared; more rows in one band share a template and are not similar
+CHAIN = 32  # latest rows of a band that are compared; further rows share a template only
 NUMBER = 1 << 32
 COURTESY = frozenset(("please", "kindly"))
 SPACE = re.compile(r"[\s,]")  # inside a number
@@ -70,7 +70,7 @@ def _hash(token: str) -> int:
 
 
 class DedupIndex:
-    """The instructions of both sides, to find a near duplicate of the next one on the other side.
+    """An index of training and held-out instructions. It finds near duplicates on the other side.
 
     The later of two near duplicates is dropped, so equal rows in equal order give an equal result. 250,000 rows take
     about 150 MB.
@@ -84,7 +84,7 @@ class DedupIndex:
             raise UserError(
                 "data.near_duplicate_threshold",
                 threshold,
-                "is no similarity",
+                "is not a similarity",
                 "give a number above 0 and at most 1, like 0.8",
             )
         self.threshold = threshold

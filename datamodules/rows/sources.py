@@ -43,7 +43,7 @@ def open_source(name: str, revision: str | None, split: str, heldout_ratio: floa
     split, and a hub that does not answer. `rows` raises UserError for a source that cannot be read to its end.
     """
     if name in BUILT_IN:
-        # The base model was pretrained on the same problems, so the held-out problems are fixed, whatever the seed.
+        # The base model was pretrained on the same problems, so the held-out problems are the same for every seed.
         # Different problems share their wording by design.
         style = BUILT_IN[name]
         return Source(
@@ -96,7 +96,7 @@ def _stream(name: str, revision: str | None, split: str, seed: int) -> Iterator[
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints tracebacks of the errors below
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints each of its tries
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints each attempt
     # huggingface_hub repeats a request for 23 seconds. By default `datasets` repeats that twenty times.
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     try:

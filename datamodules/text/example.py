@@ -60,7 +60,7 @@ class Columns:
         if missing and CONVERSATIONS not in present:
             names = " and ".join(missing)
             fix = f"set data.columns.instruction and data.columns.response to two of: {', '.join(present)}"
-            raise UserError("data.columns", names, "is not in the data, nor is there a conversations column", fix)
+            raise UserError("data.columns", names, "is not in the data, and there is no conversations column", fix)
 
     def read(self, row: Mapping[str, Any], position: int) -> RawExample:
         """Read the texts and names of a row. A row without an id is named by its position in the source."""
@@ -68,8 +68,8 @@ class Columns:
         if instruction is None or response is None:
             turns = row.get(CONVERSATIONS)
             turns = turns if isinstance(turns, list) else []
-            said = {str(turn.get("from")): turn.get("value") for turn in reversed(turns) if isinstance(turn, Mapping)}
-            instruction, response = instruction or said.get("human"), response or said.get("gpt")
+            texts = {str(turn.get("from")): turn.get("value") for turn in reversed(turns) if isinstance(turn, Mapping)}
+            instruction, response = instruction or texts.get("human"), response or texts.get("gpt")
         ids = (row.get(column) for column in ROW_ID_COLUMNS)
         row_id = next((_encodable(str(value)) for value in ids if value not in (None, "")), str(position))
         return RawExample(row, row_id, _encodable(str(row.get(GROUP_COLUMN) or "all")), instruction, response)

@@ -1,4 +1,4 @@
-"""The malformed shapes of a response, and what is done with each: one dial, and overrides by shape.
+"""The malformed shapes of a response, and the action for each: one dial, and overrides by shape.
 
 A well-formed response is one or more closed think blocks and then an answer. Every other shape has a name here, and the
 dial `data.malformed` chooses an action for each:
@@ -19,8 +19,8 @@ dial `data.malformed` chooses an action for each:
 | `damaged`       | drop   | drop   | keep   |               |
 | `repetition`    | drop   | drop   | keep   |               |
 
-`strict` keeps well-formed responses only; line ends say nothing about the blocks, so they are no reason to drop.
-`repair` mends a response only if its meaning is certain, and drops it if the repair has to guess. `keep` drops nothing.
+`strict` keeps well-formed responses only; line ends do not affect the blocks and are kept. `repair` repairs a response
+only if its meaning is certain. `keep` drops nothing.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class MalformedResponse(ValueError):
 
 
 class MalformedShape(NamedTuple):
-    """The words for a shape, its action for each setting of the dial, and further actions that an override may name."""
+    """The name of a shape in words, its action for each setting of the dial, and further actions for overrides."""
 
     description: str
     strict: Action
@@ -53,7 +53,7 @@ class MalformedShape(NamedTuple):
 
 
 SHAPES = {
-    # A closing tag comes first: the template had written the opening one. repair puts an opening tag in front.
+    # A closing tag comes first: the template had written the opening one. repair adds an opening tag.
     "missing_open": MalformedShape("no opening tag", "drop", "repair", "repair"),
     # The last block never ends: generation was cut off. repair closes the block at the end of the text.
     "unclosed": MalformedShape("think block never closed", "drop", "drop", "repair"),
@@ -100,12 +100,12 @@ class MalformedPolicy:
             if name not in SHAPES:
                 near = did_you_mean(str(name), SHAPES)
                 fix = f"did you mean {near}?" if near else f"choose among {', '.join(SHAPES)}"
-                raise UserError("data.malformed_overrides", name, "is no malformed shape", fix)
+                raise UserError("data.malformed_overrides", name, "is not a malformed shape", fix)
             allowed = SHAPES[name].actions
             chosen = next((one for one in allowed if one == action), None)
             if chosen is None:
                 key, fix = f"data.malformed_overrides.{name}", f"choose {' or '.join(allowed)}"
-                raise UserError(key, action, "is no action for this shape", fix)
+                raise UserError(key, action, "is not an action for this shape", fix)
             actions[name] = chosen
         return cls(actions)
 

@@ -15,9 +15,9 @@ from datamodules.text.tags import Tags
 
 WINDOW = 8_192  # bytes of UTF-8 that are compressed at once
 # Compressed size of a window, as a part of WINDOW. A text of up to 800 characters that repeats stays below 0.08;
-# 1,501 real R1 answers do not go below 0.17.
+# 1,501 real R1 answers are all at 0.17 or above.
 REPETITION_RATIO = 0.08
-# What may open or close code: a fence at the beginning of a line (bare if nothing follows), or backticks in a line
+# Marks that open or close code: a fence at the beginning of a line (bare if nothing follows), or backticks in a line
 CODE_MARK = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<bare>[ \t\r]*$)?|`+", re.MULTILINE)
 ODD_LINE_ENDS = "\u2028\u2029\x85"  # editors, JSONL readers and models disagree about these
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -66,7 +66,7 @@ def unparse(passages: tuple[Passage, ...], tags: Tags = Tags()) -> str:  # noqa:
 
 
 def _check_characters(response: str, shapes: ShapesFound) -> str:
-    """The response with its line ends repaired, if the policy says so."""
+    """The response, with repaired line ends if the policy repairs them."""
     if "\r\n" in response and shapes.handle("windows_lines") == "repair":
         response = response.replace("\r\n", "\n")
     if not response.isascii():

@@ -56,7 +56,7 @@ class Template:
     opening: str = ""
 
     def prompt(self, instruction: str) -> list[Segment]:
-        """Return the segments that the model is given. Neighbouring texts are one segment, because a client that
+        """Return the segments of a prompt. Neighbouring texts are one segment, because a client that
         renders the template tokenizes them as one text."""
         instruction = instruction.strip() if self.strips else instruction
         segments: list[Segment] = []

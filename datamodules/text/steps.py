@@ -19,7 +19,7 @@ from errors import UserError
 StepMode = Literal["none", "sentence", "paragraph", "marker"]
 Span = tuple[int, int]  # start and end offset in the thought
 
-# The words with which R1 doubts or checks its last statement, or tries another way
+# R1 uses these words to doubt or check its last statement, or to try another way
 MARKERS: tuple[str, ...] = (
     "Wait", "But wait", "Oh wait", "No, wait", "Hmm", "Hold on", "But hold on", "Actually", "But no", "But maybe",
     "On second thought", "Alternatively", "Another way", "Another approach", "Let me check", "Let me double-check",
@@ -35,7 +35,7 @@ class StepSettings:
 
     split: StepMode = "sentence"
     """Where a step ends. `none` keeps a thought as it is. `sentence` ends a step at the end of a sentence, `paragraph`
-    at an empty line, which is how R1 separates steps. `marker` starts a step at each of `markers`."""
+    at an empty line, as R1 separates steps. `marker` starts a step at each of `markers`."""
     markers: list[str] = field(default_factory=lambda: list(MARKERS))
     """For `split: marker`: a sentence or line that begins with one of these texts starts a step. Case-sensitive. The
     default lists R1's own turning words."""
@@ -43,7 +43,7 @@ class StepSettings:
     def check(self) -> None:
         """Raise UserError for values that cannot work."""
         if self.split not in get_args(StepMode):
-            raise UserError("data.steps.split", self.split, "is no mode", f"choose {', '.join(get_args(StepMode))}")
+            raise UserError("data.steps.split", self.split, "is not a mode", f"choose {', '.join(get_args(StepMode))}")
         if self.split == "marker" and not self.markers:
             fix = "delete the setting to use R1's own markers"
             raise UserError("data.steps.markers", None, "is empty, but data.steps.split is marker", fix)
@@ -73,7 +73,7 @@ CLOSERS = {
 }  # fmt: skip
 
 # A stop that certainly ends a sentence if white space and a capital follow: after a word of three letters or more that
-# is no abbreviation, after a number within a line, after a bracket, or a "?". Most stops are of this kind.
+# is not an abbreviation, after a number within a line, after a bracket, or a "?". Most stops are of this kind.
 SURE = (
     r"(?:(?<=[a-z]{3}\.)(?<!rof\.|ept\.|rox\.|esp\.|viz\.|inc\.|ltd\.)(?<![ivx]{3}\.)"
     r"|(?<=[a-z=] \d\.)|(?<=[a-z=] \d\d\.)|(?<=\)\.)|(?<=\?))"

@@ -3,5 +3,5 @@
 - tokenizer: the model's tokenizer with the tags; Segments to ids and roles
 - template: data.template to a Template
 - truncation: steps dropped from the middle of an overlong row
-- process: all of it, for a chunk of rows
+- process: RawExamples to ProcessedExamples, by the files above
 """

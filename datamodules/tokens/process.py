@@ -22,7 +22,7 @@ from datamodules.tokens.truncation import truncate_thoughts
 Overlong = Literal["drop", "truncate_thoughts", "truncate"]
 OVERLONG_WARNINGS = {
     "truncate_thoughts": "warning: data.overlong truncate_thoughts deletes steps of the reasoning, which is known to "
-    "hurt what is learned (arXiv 2502.07374); raise data.max_length where memory allows",
+    "hurt training (arXiv 2502.07374); raise data.max_length where memory allows",
     "truncate": "warning: data.overlong truncate cuts off the end of rows, so they teach blocks that are never closed "
     "and answers that never end",
 }
@@ -70,10 +70,10 @@ class ProcessedExample:
     steps: int = 0  # think blocks, before truncation
     supervised: int = 0  # tokens of `ids` with another role than PROMPT
     signature: Signature | None = None  # of the instruction, for near_duplicates.DedupIndex
-    reason: str | None = None  # why the row was dropped; None if it was not
+    reason: str | None = None  # to drop the row; None if it is not dropped
 
     def tokenized(self, ids: np.ndarray, roles: np.ndarray) -> None:
-        """Take in the ids (T,) and roles (T,) of the whole row, and measure it."""
+        """Store the ids (T,) and roles (T,) of the whole row, and its sizes."""
         self.ids, self.roles, self.length = ids, roles, len(ids)
         closes = np.flatnonzero(roles == Role.TAG_CLOSE)
         self.steps, self.closes_at = len(closes), int(closes[-1]) + 1 if len(closes) else 0
@@ -120,14 +120,14 @@ def process(
         result.tokenized(ids, roles)
         result.reason = filters.of_size(result.length, result.steps)
         if result.reason is None and result.length > config.max_length:
-            _fit(result, segments, config, encoder, texts)
+            _apply_overlong(result, segments, config, encoder, texts)
         result.supervised = int(np.count_nonzero(result.roles != Role.PROMPT))
         if result.reason is None and not result.supervised:
             result.reason = UNSUPERVISED
     return results
 
 
-def _fit(
+def _apply_overlong(
     result: ProcessedExample, segments: list[Segment], config: ProcessingConfig, encoder: Encoder, texts: bool
 ) -> None:
     """Drop or truncate an overlong row, by `data.overlong`."""

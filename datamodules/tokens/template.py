@@ -27,7 +27,7 @@ PROBES = ("Solve x.", "  two lines\n\nand spaces  ", "Say 'a' \"b\" {{ c }} <|d|
 def template_text(setting: str) -> str | None:
     """Return the Jinja text of `data.template`, or None for chat: the model has that text.
 
-    Raises UserError for a file that cannot be read, and for a value that is no name, no file and no Jinja text.
+    Raises UserError for a file that cannot be read, and for a value that is not a name, a file or a Jinja text.
     """
     if setting == "chat":
         return None
@@ -138,4 +138,4 @@ def _rendered(setting: str, text: str, **variables: Any) -> str:
         at_line = f"line {line}, {text.splitlines()[line - 1].strip()!r}: " if line else ""
         problem = f"is wrong in {at_line}{' '.join(str(error).split())}" if at_line else f"is wrong: {error}"
         shown = setting if len(setting) < 60 else f"{setting[:60]}…"
-        raise UserError("data.template", shown, problem, "the variables are instruction and system") from error
+        raise UserError("data.template", shown, problem, "use the variables instruction and system") from error

@@ -195,13 +195,13 @@ def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: S
     for k, name in enumerate(new_tokens):
         others = [tags.open, tags.close, *new_tokens[:k]]
         if not name.strip() or SEPARATOR in name:
-            problem, fix = "is no token", "give texts like <step>"
+            problem, fix = "is not a token", "give texts like <step>"
         elif name in full.all_special_tokens:
             problem, fix = "is a control token of the model", "delete it: a template may name it"
         elif name in known and name not in added:
             problem, fix = "is already a token of the model", "delete it"
         elif clash := next((other for other in others if name in other or other in name), None):
-            problem, fix = f"is part of {clash}, or contains it", "give tokens of which none is part of another"
+            problem, fix = f"is part of {clash}, or contains it", "give tokens that are not part of each other"
         else:
             continue
         raise UserError("data.new_tokens", name, problem, fix)

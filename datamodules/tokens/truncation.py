@@ -1,7 +1,7 @@
 """Truncate an overlong row by dropping whole steps from the middle of its reasoning.
 
 The first and the last step, the text around the thoughts and the end stay, and every tag keeps its partner. Dropping
-steps is known to hurt what is learned (arXiv 2502.07374): raise data.max_length where memory allows.
+steps is known to hurt training (arXiv 2502.07374): raise data.max_length where memory allows.
 """
 
 from collections.abc import Sequence

@@ -94,7 +94,7 @@ def test_time_is_tokens_by_rate_or_flops_by_rate_and_devices() -> None:
     seconds = 3_000 * training_flops(SHAPE, [100], 100) / (2 * 1e9)
     by_flops = duration(given(tflops=1e-3), SHAPE, 2)
     assert f"{seconds // 3600:.0f} h {round(seconds / 60) % 60} min" in by_flops
-    assert "0.00 TFLOP/s a device" in by_flops
+    assert "0.00 TFLOP/s per device" in by_flops
 
 
 def test_steps_end_a_fit_before_its_epochs_do() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
-from commands.generate import device, lines, run, show
+from commands.generate import device, print_response, read_prompts, run
 from errors import UserError
 from lightning_modules.generation.generate import DecodingSettings
 from lightning_modules.generation.think_response import ThinkResponse
@@ -16,12 +16,12 @@ def test_prompts_are_the_non_empty_lines_of_a_file_or_of_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "prompts.txt").write_text("one\n\n  \ntwo\n")
-    assert lines(str(tmp_path / "prompts.txt")) == ["one", "two"]
+    assert read_prompts(str(tmp_path / "prompts.txt")) == ["one", "two"]
     monkeypatch.setattr("sys.stdin", io.StringIO("three\n"))
-    assert lines("-") == ["three"]
-    assert lines(None) == []
+    assert read_prompts("-") == ["three"]
+    assert read_prompts(None) == []
     with pytest.raises(UserError, match=r"--prompts: .*missing.txt' cannot be read"):
-        lines(str(tmp_path / "missing.txt"))
+        read_prompts(str(tmp_path / "missing.txt"))
 
 
 def test_a_prompt_is_required_before_a_model_is_loaded() -> None:
@@ -38,7 +38,7 @@ def test_an_unknown_device_is_refused() -> None:
 @pytest.mark.parametrize("finished", [True, False])
 def test_an_answer_that_was_cut_off_is_marked(finished: bool, capsys: pytest.CaptureFixture[str]) -> None:
     answer = ThinkResponse("<think>a</think>b", ("a",), "b", finished=finished, balanced=True)
-    show("Ask", answer, DecodingSettings(max_new_tokens=7))
+    print_response("Ask", answer, DecodingSettings(max_new_tokens=7))
     out, err = capsys.readouterr()
     assert out == "# Ask\n<think>a</think>b\n"
     assert err == ("" if finished else "(cut off after 7 tokens, the limit of --max_new_tokens)\n")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from commands.replay import row_losses, run, show, step
+from commands.replay import print_micro_batch, row_losses, run, step
 from errors import UserError
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
@@ -40,7 +40,7 @@ def test_a_loss_and_a_gradient_that_are_not_finite_are_marked(
     name, parameter = next(iter(broken.trained().items()))
     with torch.no_grad():
         parameter.view(-1)[0] = float("nan")
-    show(0, broken, make_batch(0), 5, nullcontext())
+    print_micro_batch(0, broken, make_batch(0), 5, nullcontext())
     out = capsys.readouterr().out
     assert "<- not finite" in out
     assert f"    {name}\n" in out

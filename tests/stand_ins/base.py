@@ -1,7 +1,7 @@
 """A model folder with Qwen's vocabulary size, control tokens and chat template, and a few random weights.
 
 Its tokenizer cuts text as Qwen's does. Its merges are learned from generated rows; the rest of the 151,643 tokens are
-names that no text reaches. So ids, padding of the vocabulary and templates are checked as with the real tokenizer.
+names that occur in no text. So ids, padding of the vocabulary and templates are checked as with the real tokenizer.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any
 from tests.stand_ins.rows import generated_rows
 
 TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny-qwen"
-TOKENS = 151_643  # of Qwen's own vocabulary; three control tokens follow, then 290 rows of the matrix that no id names
+TOKENS = 151_643  # of Qwen's own vocabulary; three control tokens follow, then 290 embeddings without an id
 VOCABULARY = 151_936
 CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MERGES = 4_000
-# Qwen1.5's: a system message of its own where none is given
+# Qwen1.5's template. It adds a system message if none is given
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"

@@ -1,4 +1,4 @@
-"""A hub on loopback, in a thread: what huggingface_hub, datasets and transformers ask of the real one to read from it.
+"""A hub on loopback, in a thread. It answers the read requests of huggingface_hub, datasets and transformers.
 
 Each repository is a folder with one commit. An unknown repository, revision or file is refused as the hub refuses it.
 Clients read the hub's address when they are imported, so they run in processes of their own, with `Hub.environment`.
@@ -28,12 +28,12 @@ FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 @dataclass
 class Faults:
-    """What goes wrong. The defaults are a hub that works."""
+    """The faults of a hub. The defaults are no faults."""
 
     fail_every: int = 0
     """Each n-th request is answered with 500; 1 is every request."""
     stop_after: int = 0
-    """A file's answer ends after this number of bytes, and the connection with it."""
+    """The answer for a file and the connection end after this number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Repository:
 
     @cached_property
     def entries(self) -> dict[str, dict[str, Any]]:
-        """What the hub says of each file, by its path in the repository."""
+        """The hub's description of each file, by its path in the repository."""
         found = {}
         for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
             content = file.read_bytes()
@@ -96,7 +96,7 @@ class Hub:
             thread.join()
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """The environment of a process that takes this for the hub and keeps what it downloads in `cache`."""
+        """The environment of a process that uses this hub and stores its downloads in `cache`."""
         ours = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
         return ours | {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
 
@@ -108,7 +108,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing is printed."""
+            """Print nothing."""
 
         def answer(self, value: Any, status: int = 200, **headers: str) -> None:
             body = json.dumps(value).encode()
@@ -128,7 +128,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def handle_request(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             if hub.faults.fail_every and next(numbers) % hub.faults.fail_every == 0:
-                return self.answer({"error": "a fault that was asked for"}, 500)
+                return self.answer({"error": "a requested fault"}, 500)
             url = urlsplit(self.path)
             if match := FILE.fullmatch(unquote(url.path)):
                 return self.file("datasets" if match[1] else "models", *match.group(2, 3, 4))
@@ -140,7 +140,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return self.answer({"error": "not served here"}, 404)
 
         def repository(self, kind: Kind, name: str, revision: str | None) -> Repository | None:
-            """The repository at this revision; None if there is none, after the refusal is sent."""
+            """The repository at this revision. Sends the refusal and returns None if there is none."""
             found = hub.repositories.get((kind, name))
             known = found is not None and revision in (None, "main", found.commit)
             if not known:

@@ -1,4 +1,4 @@
-"""The words and phrases that rows.py makes rows of. A name in braces is a number or a word that is drawn anew."""
+"""The words and phrases of the generated rows. A name in braces stands for a random number or word."""
 
 THINGS = """
 apples pears mangoes kiwis plums robins owls quails ravens hawks vans trucks sedans buses tractors novels

@@ -1,7 +1,7 @@
 """Rows with the shapes of DeepSeek-R1's answers, generated: the same seed and index give the same row.
 
 The quantiles of lengths were measured in tokens of Qwen1.5's tokenizer on 1,192 answers to BIG-Bench-Hard puzzles and
-310 answers to MATH problems. The reasoning is not meant to be right: only its shapes matter.
+310 answers to MATH problems. Only the shapes are realistic: the reasoning may be wrong.
 """
 
 import bisect
@@ -34,13 +34,13 @@ LENGTHS = {
     "math": (412, 775, 1720, 2820, 4791, 7345, 9868, 15430, 32917),
 }
 MATH_RATIO = 0.2
-# Of 100 rows in this order of their index, the malformed ones: as the pipeline behind Magpie lets them through
+# The malformed rows of each 100, by index. Magpie's pipeline lets such rows through
 MALFORMED = {17: "no opening tag", 41: "empty", 43: "no opening tag", 67: "cut", 83: "no opening tag"}
 TOKEN = re.compile(r" ?[^\W\d_]+|\d| (?=\d)| ?[^\w\s]+|\n+|_")  # about one token of Qwen's tokenizer
 
 
 def generated_rows(count: int, seed: int = 0) -> list[Row]:
-    """The first `count` rows: instruction, response and source. `source` names the kind and what is malformed."""
+    """The first `count` rows: instruction, response and source. `source` names the kind and the malformed shape."""
     return [row(index, seed) for index in range(count)]
 
 
@@ -99,7 +99,7 @@ def as_magpie(rows: Sequence[Row], count: int) -> Iterator[dict[str, Any]]:
 
 
 def _length(place: float, lengths: Sequence[int]) -> int:
-    """The quantile at `place`, interpolated between the logarithms of those known."""
+    """The quantile at `place`, interpolated between the logarithms of the known quantiles."""
     k = min(max(bisect.bisect(QUANTILES, place) - 1, 0), len(QUANTILES) - 2)
     between = (place - QUANTILES[k]) / (QUANTILES[k + 1] - QUANTILES[k])
     low, high = math.log(lengths[k]), math.log(lengths[k + 1])

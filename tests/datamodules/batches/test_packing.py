@@ -81,12 +81,12 @@ def test_the_running_sum_does_not_drift_from_the_mean(values: np.ndarray, seed: 
 def r1_lengths(
     qwen_tokenizer: Path, r1_rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> np.ndarray:
-    """Tokens of R1-shaped rows, one think block a step."""
+    """Tokens of R1-shaped rows, one think block per step."""
     source = tmp_path_factory.mktemp("r1") / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in r1_rows))
     given = {"train_rows": None, "val_rows": None, "near_duplicate_threshold": None, "max_length": 100_000}
     data = MagpieDataModule(str(source), tokenizer=str(qwen_tokenizer), **given)  # type: ignore[arg-type]
-    return np.array([len(outcome.ids) for outcome, _, split in data.processed_examples() if split is not None])
+    return np.array([len(example.ids) for example, _, split in data.processed_examples() if split is not None])
 
 
 @pytest.mark.parametrize("max_length", [512, 1024, 2048, 4096])

@@ -49,7 +49,7 @@ def test_every_example_is_planned_once_and_every_rank_has_the_same_number_of_bat
 
 
 @given(packed(), st.integers(0, 3), st.integers(0, 3))
-def test_the_same_holds_with_packing_and_no_batch_has_more_tokens_than_its_packs_hold(
+def test_packed_examples_are_planned_once_and_no_batch_has_more_tokens_than_its_packs_hold(
     case: Case, seed: int, epoch: int
 ) -> None:
     lengths, supervised, size = case

@@ -85,15 +85,15 @@ def test_the_line_names_an_accumulation_that_is_enough() -> None:
 def test_steps_with_too_many_packs_are_refused_and_each_suggested_setting_works(fixed: str) -> None:
     with pytest.raises(UserError) as refused:
         layout(StepSize(2, 2, 2), tokens_per_step=9000)
-    said = str(refused.value)
+    message = str(refused.value)
     packs, steps = layout(StepSize(99)).packs, round((LENGTHS * 3 // 4).sum() / 9000)
     most = -(-packs // steps)
-    assert f"data.tokens_per_step: '9000' needs {most} packs per step" in said
+    assert f"data.tokens_per_step: '9000' needs {most} packs per step" in message
     accumulate, batch_size, tokens = -(-most // 4), -(-most // 4), (LENGTHS * 3 // 4).sum() // -(-packs // 8)
     assert (
         f"Set trainer.accumulate_grad_batches {accumulate}, or data.batch_size {batch_size}, "
         f"or data.tokens_per_step {tokens}"
-    ) in said
+    ) in message
     ways = {
         "accumulate": (StepSize(2, accumulate, 2), 9000),
         "batch_size": (StepSize(batch_size, 2, 2), 9000),

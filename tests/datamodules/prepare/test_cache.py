@@ -44,7 +44,7 @@ def part(path: Path, data: list[dict[str, object]], **config: Any) -> Part:
 
 @pytest.fixture
 def made(tmp_path: Path, tiny_tokenizer: ThinkTokenizer) -> Callable[..., tuple[Path, DataStats]]:
-    """Prepares one part into a cache of the test's own."""
+    """Prepare one part into a cache of this test only."""
 
     def run(one: Part, quotas: Quotas = ALL, num_proc: int = 1, near: float | None = 0.8) -> tuple[Path, DataStats]:
         return prepare([one], tiny_tokenizer, quotas, near, tmp_path / "cache", num_proc)
@@ -239,7 +239,7 @@ def test_filters_that_keep_nothing_are_named(tmp_path: Path, made: Callable[...,
         match=r"data\.filters: .*leaves no row for train of 9 read \(9 data\.filters\.difficulty is not met\)",
     ):
         made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), filters={"difficulty": ["hard"]}))
-    with pytest.raises(UserError, match=r"data\.filters: 'dificulty' is no column.*Did you mean difficulty\?"):
+    with pytest.raises(UserError, match=r"data\.filters: 'dificulty' is not a column.*Did you mean difficulty\?"):
         made(part(tmp_path / "a.jsonl", rows(9, difficulty="easy"), filters={"dificulty": ["easy"]}))
 
 

@@ -1,4 +1,4 @@
-"""The printed preview: nothing of a row is lost, misread or able to steer the terminal."""
+"""The printed preview: no character of a row is lost, and none can steer the terminal."""
 
 from io import StringIO
 
@@ -83,9 +83,9 @@ def test_all_numbers_of_the_report_are_printed(tiny_tokenizer: ThinkTokenizer) -
 def test_a_row_is_printed_token_by_token(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
     row = row_of(tiny_tokenizer, notes=("no opening tag (repaired)",))
-    print_row(out, row, "As it was asked", "As it was said", tiny_tokenizer.decode)
+    print_row(out, row, "The instruction", "The response", tiny_tokenizer.decode)
     text = printed(out)
-    assert all(words in text for words in ("As it was asked", "As it was said", "kept for train", "(repaired)"))
+    assert all(words in text for words in ("The instruction", "The response", "kept for train", "(repaired)"))
     assert "step 1 of 2" in text and "step 2 of 2" in text and "step 3" not in text
     cells = [line.split() for line in text.splitlines()]
     assert ["0", str(row.example.ids[0]), "prompt", "no", *tiny_tokenizer.decode([row.example.ids[0]]).split()] in cells

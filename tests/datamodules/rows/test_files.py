@@ -177,7 +177,7 @@ def test_a_saved_data_set_is_read_by_split(tmp_path: Path) -> None:
 
 
 def test_folders_and_globs_skip_other_files(tmp_path: Path) -> None:
-    """As `hf download --local-dir` leaves it: a README, descriptions and a hidden cache beside the data."""
+    """The folder is like one of `hf download --local-dir`: a README, descriptions, a hidden cache and data."""
     for name in ("deep/er/b.jsonl", "deep/a.jsonl", ".cache/old.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"a": name}))
@@ -201,7 +201,7 @@ def test_files_of_two_formats_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "array.json", "file.arrow"])
 def test_a_stream_reads_only_a_part_of_the_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are opened when their turn comes, so what is wrong with a later one does not matter before."""
+    """Each file is opened when it is read, so a missing later file does no harm before."""
     WRITERS[name](tmp_path / name)
     missing = tmp_path / f"missing{''.join(Path(name).suffixes)}"
     stream = files.rows([tmp_path / name, missing])

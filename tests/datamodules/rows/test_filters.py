@@ -82,27 +82,27 @@ def test_missing_columns_are_named_beside_the_present_ones() -> None:
     with pytest.raises(UserError) as caught:
         Filters({"dificulty": "hard", "colour": "red", "language": "EN"}).check(["difficulty", "language"])
     assert str(caught.value) == (
-        "data.filters: 'dificulty, colour' is no column; the columns are difficulty, language, and tokens and steps "
-        "for every row. Did you mean difficulty?"
+        "data.filters: 'dificulty, colour' is not a column; the columns are difficulty, language; tokens and "
+        "steps always exist. Did you mean difficulty?"
     )
 
 
 @pytest.mark.parametrize(
     ("given", "key", "problem"),
     [
-        (["hard"], "data.filters", "is no mapping"),
+        (["hard"], "data.filters", "is not a mapping"),
         ({"difficulty": []}, "data.filters.difficulty", "would keep nothing"),
-        ({"difficulty": [["hard"]]}, "data.filters.difficulty", "is no plain value"),
-        ({"score": [{"min": 1}]}, "data.filters.score", "is no plain value"),
-        ({"score": {}}, "data.filters.score", "is no end of a range"),
-        ({"score": {"mni": 1, "max": 2}}, "data.filters.score", "'mni' is no end of a range"),
+        ({"difficulty": [["hard"]]}, "data.filters.difficulty", "is not a single value"),
+        ({"score": [{"min": 1}]}, "data.filters.score", "is not a single value"),
+        ({"score": {}}, "data.filters.score", "is not an end of a range"),
+        ({"score": {"mni": 1, "max": 2}}, "data.filters.score", "'mni' is not an end of a range"),
         ({"score": {"min": 3, "max": 2}}, "data.filters.score", "min is above max"),
-        ({"score": {"min": "low"}}, "data.filters.score.min", "'low' is no number"),
-        ({"score": {"max": True}}, "data.filters.score.max", "is no number"),
-        ({"score": {"max": float("nan")}}, "data.filters.score.max", "is no number"),
-        ({"tokens": "many"}, "data.filters.tokens", "is no whole number"),
-        ({"steps": None}, "data.filters.steps", "is no whole number"),
-        ({"steps": [1, 2.5]}, "data.filters.steps", "is no whole number"),
+        ({"score": {"min": "low"}}, "data.filters.score.min", "'low' is not a number"),
+        ({"score": {"max": True}}, "data.filters.score.max", "is not a number"),
+        ({"score": {"max": float("nan")}}, "data.filters.score.max", "is not a number"),
+        ({"tokens": "many"}, "data.filters.tokens", "is not a whole number"),
+        ({"steps": None}, "data.filters.steps", "is not a whole number"),
+        ({"steps": [1, 2.5]}, "data.filters.steps", "is not a whole number"),
     ],
     ids=str,
 )

@@ -19,9 +19,9 @@ PROBLEM = (
 
 
 def near(one: str, two: str, threshold: float = 0.8) -> bool:
-    border = DedupIndex(threshold)
-    border.add(signature(one), held_out=True)
-    return border.crosses(signature(two), held_out=False)
+    index = DedupIndex(threshold)
+    index.add(signature(one), held_out=True)
+    return index.crosses(signature(two), held_out=False)
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,19 @@ def test_texts_without_a_shingle_have_no_near_duplicate(text: str) -> None:
     assert not near(text, text)
 
 
-def test_only_the_other_side_counts() -> None:
-    border, text = DedupIndex(0.8), signature(PROBLEM)
-    border.add(text, held_out=False)
-    assert not border.crosses(text, held_out=False)
-    assert border.crosses(text, held_out=True)
+def test_near_duplicates_are_sought_on_the_other_side_only() -> None:
+    index, text = DedupIndex(0.8), signature(PROBLEM)
+    index.add(text, held_out=False)
+    assert not index.crosses(text, held_out=False)
+    assert index.crosses(text, held_out=True)
 
 
 @given(
     st.text(),
     st.sampled_from([str.lower, str.title, lambda text: f"  {text}\n", lambda text: "\t".join(text.split(" "))]),
 )
-def test_exact_duplicates_never_cross(text: str, change: Callable[[str], str]) -> None:
-    """Those equal up to case and white space are on one side by their hash, so the border need not see them."""
+def test_exact_duplicates_are_on_one_side(text: str, change: Callable[[str], str]) -> None:
+    """A hash puts instructions that are equal up to case and white space on one side."""
     side = HeldOut(0.5, seed=0)
     changed = change(text)
     if " ".join(changed.lower().split()) == " ".join(text.lower().split()):  # "ß".title() is "Ss"
@@ -91,7 +91,7 @@ def test_every_text_is_a_near_duplicate_of_itself(text: str) -> None:
 
 @pytest.mark.parametrize("changed", [2, 10, 30])
 def test_equal_places_estimate_the_similarity_of_the_shingles(changed: int) -> None:
-    """Against the similarity counted in full, on texts of 200 words of which some at the end differ."""
+    """The estimate is near the exact similarity of two texts of 200 words with different ends."""
     words = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(200)]
     other = words[:-changed] + [f"other{word}" for word in words[-changed:]]
     sets = [{tuple(text[i : i + 3]) for i in range(198)} for text in (words, other)]
@@ -114,25 +114,25 @@ def test_a_pair_is_found_among_many() -> None:
     rng = np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"]
     texts = [" ".join(rng.choice(words, 30)) for _ in range(3_000)]
-    border = DedupIndex(0.8)
+    index = DedupIndex(0.8)
     for text in texts:
-        border.add(signature(text), held_out=False)
-    found = [border.crosses(signature(f"Please: {text.upper()}?"), held_out=True) for text in texts]
+        index.add(signature(text), held_out=False)
+    found = [index.crosses(signature(f"Please: {text.upper()}?"), held_out=True) for text in texts]
     assert all(found)
-    assert not any(border.crosses(signature(" ".join(rng.choice(words, 30))), held_out=True) for _ in range(300))
+    assert not any(index.crosses(signature(" ".join(rng.choice(words, 30))), held_out=True) for _ in range(300))
 
 
-def test_a_pair_is_found_behind_others_of_the_same_template() -> None:
+def test_a_pair_is_found_among_rows_of_the_same_template() -> None:
     rng = np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnr"]
-    border = DedupIndex(0.9)
-    border.add(signature(" ".join([*words, "else"])), held_out=True)
+    index = DedupIndex(0.9)
+    index.add(signature(" ".join([*words, "else"])), held_out=True)
     for _ in range(60):  # later rows with a similarity of about 0.8: they share two or more of the sixteen bands
         changed = set(rng.choice(100, 4, replace=False))
         other = " ".join("other" if i in changed else word for i, word in enumerate(words))
         assert not near(" ".join(words), other, threshold=0.9)
-        border.add(signature(other), held_out=True)
-    assert border.crosses(signature(" ".join(words)), held_out=False)
+        index.add(signature(other), held_out=True)
+    assert index.crosses(signature(" ".join(words)), held_out=False)
 
 
 @given(st.floats(0.05, 1.0))
@@ -142,6 +142,6 @@ def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_have_length_one(thresh
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1])
-def test_a_threshold_is_a_similarity(threshold: float) -> None:
-    with pytest.raises(UserError, match="is no similarity"):
+def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
+    with pytest.raises(UserError, match="is not a similarity"):
         DedupIndex(threshold)

@@ -33,7 +33,7 @@ def test_jsonl_parquet_folders_and_globs_give_the_same_rows(tmp_path: Path) -> N
 
 
 def test_a_stream_reads_only_a_part_of_the_file(tmp_path: Path) -> None:
-    """The stream is lazy: the broken end of a file does not matter to who stops before it."""
+    """The stream is lazy: a reader that stops early never reads the broken end of the file."""
     many = [{"instruction": "x" * 1000, "response": "y"} for _ in range(40_000)]
     path = write_jsonl(tmp_path / "long.jsonl", many)
     with path.open("a") as file:

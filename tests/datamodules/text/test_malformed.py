@@ -43,14 +43,14 @@ def test_an_override_changes_one_shape() -> None:
     ("overrides", "message"),
     [
         ({"no_thougt": "keep"},
-         "data.malformed_overrides: 'no_thougt' is no malformed shape. Did you mean no_thought?"),
-        ({"x": "keep"}, "data.malformed_overrides: 'x' is no malformed shape. Choose among missing_open, unclosed, "),
+         "data.malformed_overrides: 'no_thougt' is not a malformed shape. Did you mean no_thought?"),
+        ({"x": "keep"}, "data.malformed_overrides: 'x' is not a malformed shape. Choose among missing_open, "),
         ({"no_thought": "repair"},
-         "data.malformed_overrides.no_thought: 'repair' is no action for this shape. Choose drop or keep."),
+         "data.malformed_overrides.no_thought: 'repair' is not an action for this shape. Choose drop or keep."),
         ({"missing_open": "keep"},
-         "data.malformed_overrides.missing_open: 'keep' is no action for this shape. Choose drop or repair."),
+         "data.malformed_overrides.missing_open: 'keep' is not an action for this shape. Choose drop or repair."),
         ({"nested": "mend"},
-         "data.malformed_overrides.nested: 'mend' is no action for this shape. Choose drop or repair or keep."),
+         "data.malformed_overrides.nested: 'mend' is not an action for this shape. Choose drop or repair or keep."),
     ],
 )  # fmt: skip
 def test_a_wrong_override_is_refused_in_one_line(overrides: dict[str, str], message: str) -> None:
@@ -70,7 +70,7 @@ def test_a_dropped_shape_names_the_setting_and_a_handled_one_is_noted_once() -> 
 
 
 def table(text: str) -> dict[str, list[str]]:
-    """The rows of the table of shapes in a text: name -> actions for strict, repair, keep, and the other actions."""
+    """The lines of the table of shapes in a text: name -> actions for strict, repair, keep, and the other actions."""
     lines = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
     ]

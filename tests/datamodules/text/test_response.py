@@ -1,4 +1,4 @@
-"""Responses in every shape that models write, taken apart under every policy, and joined again."""
+"""Responses in every shape that models write are parsed under every policy and joined again."""
 
 import random
 from itertools import pairwise
@@ -183,13 +183,13 @@ def test_every_malformed_shape_is_noted_once() -> None:
 @pytest.mark.parametrize(
     ("response", "passages"),
     [
-        # a fence that the thought leaves open would take the closing tag for code, up to a fence of the answer
+        # an open fence in the thought, with a fence in the answer: the closing tag is not code
         ("<think>a\n```\nb</think>\n```\nc\n```\n", (thought("a\n```\nb"), plain("\n```\nc\n```\n"))),
         ("<think>a\n```py\nb</think>c\n```\nd", (thought("a\n```py\nb"), plain("c\n```\nd"))),
         ("<think>a ` b</think>c ` d", (thought("a ` b"), plain("c ` d"))),
         ("<think>a ` b</think>\nc ` d", (thought("a ` b"), plain("\nc ` d"))),
         ("<think>a\n```\nb</think>c", (thought("a\n```\nb"), plain("c"))),
-        # marks of different length, hence no code
+        # marks of different lengths do not enclose code
         ("<think>a `` b</think>c ` d", (thought("a `` b"), plain("c ` d"))),
         ("<think>a\n````\nb</think>c\n```\nd", (thought("a\n````\nb"), plain("c\n```\nd"))),
     ],
@@ -233,7 +233,7 @@ def test_only_the_given_tags_are_tags() -> None:
 
 
 def words(count: int, seed: int = 0) -> str:
-    """Text with few words and no repetition, which compresses at least as well as a long honest thought."""
+    """Text with few words and no repetition, which compresses at least as well as a long real thought."""
     chosen = random.Random(seed).choices("so then we add two to x and get y if it holds but wait no".split(), k=count)
     return " ".join(chosen)
 
@@ -253,7 +253,7 @@ def words(count: int, seed: int = 0) -> str:
     ],
     ids=["words", "open fences", "longer backticks", "open backticks", "code", "opens", "closes", "one", "space"],
 )
-def test_answers_of_300_000_characters_come_back(body: str) -> None:
+def test_answers_of_300_000_characters_lose_nothing(body: str) -> None:
     """A pattern with quadratic time would take minutes here."""
     for response in (f"<think>{body}</think>{body}", f"<think>a</think>{body}", body):
         passages, notes = parse(response, Tags(), LENIENT)
@@ -327,7 +327,7 @@ def test_an_unrepaired_response_comes_back_byte_for_byte(response: str, chosen: 
 
 @MANY
 @given(PIECES, POLICIES)
-def test_passages_keep_the_promises_of_the_policy(response: str, chosen: MalformedPolicy) -> None:
+def test_passages_have_only_the_shapes_that_the_policy_keeps(response: str, chosen: MalformedPolicy) -> None:
     try:
         passages, _ = parse(response, Tags(), chosen)
     except MalformedResponse:

@@ -105,7 +105,7 @@ def test_paragraph_mode_splits_only_at_empty_lines_outside_code_and_latex() -> N
     "steps",
     [
         ["It is 5. Then 6.", "Wait, no. It is 7.", "Alternatively, 8.", "Let me check: 9."],
-        ["We have:", "Wait, that is\nnot so."],  # at the beginning of a line, after no end of a sentence
+        ["We have:", "Wait, that is\nnot so."],  # at the beginning of a line, although no sentence ends before it
         ["I said Wait, and (Wait. Wait) `Wait` and wait. Waiting helps. Let me add."],
         ["```\nWait\n```"],
     ],

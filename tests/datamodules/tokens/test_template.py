@@ -79,7 +79,7 @@ def test_the_beginning_of_text_comes_once(tmp_path: Path) -> None:
         assert texts(load_template(setting, None, ours).prompt("a")) == ["[<|endoftext|>]", "Ask: a"]
     ours.full.chat_template = "{{ bos_token }}{{ messages[0].content }}"
     assert texts(load_template("chat", None, ours).prompt("a")) == ["[<|endoftext|>]", "a"]
-    ours.full.chat_template = "{{ messages[0].content }}"  # as it is written, so it has none
+    ours.full.chat_template = "{{ messages[0].content }}"  # this template writes no beginning-of-text token
     assert texts(load_template("chat", None, ours).prompt("a")) == ["a"]
 
 

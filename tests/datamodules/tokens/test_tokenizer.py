@@ -244,7 +244,7 @@ def test_new_tokens_do_not_change_the_ids_of_other_text(texts: list[str]) -> Non
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [
-        ([" "], "is no token"), (["<|im_end|>"], "is a control token"), (["a"], "is already a token of the model"),
+        ([" "], "is not a token"), (["<|im_end|>"], "is a control token"), (["a"], "is already a token of the model"),
         (["<think>"], "is part of <think>"), (["<s>", "<s>x"], "is part of <s>"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Truncated thoughts: the right steps stay, the tokens match them, and no more steps go than necessary."""
+"""Truncated thoughts: the right steps stay, the tokens match them, and no more steps are dropped than necessary."""
 
 from itertools import pairwise
 from typing import Any
@@ -116,27 +116,27 @@ def _units(piece: Segment, within: bool) -> list[str]:
 
 @MANY
 @given(examples(), st.booleans(), st.floats(0, 1.1))
-def test_a_truncated_row_fits_and_keeps_the_text_of_the_row(example: Example, within: bool, share: float) -> None:
+def test_a_truncated_row_fits_and_keeps_the_text_of_the_row(example: Example, within: bool, ratio: float) -> None:
     encoder = loaded()
     segments = render(example, TEMPLATE, WHOLE if within else SENTENCES)
     before = tokens(segments, encoder)
-    max_length = int(before * share)
+    max_length = int(before * ratio)
     found = truncate_thoughts(segments, max_length, encoder, not within)
     if found is None:
         assert shortest(segments, within, encoder) > max_length
         return
-    pieces, ids, roles = found
-    expected_ids, expected_roles = encoder.encode_rows([pieces])[0]
+    kept, ids, roles = found
+    expected_ids, expected_roles = encoder.encode_rows([kept])[0]
     assert ids.tolist() == expected_ids.tolist() and roles.tolist() == expected_roles.tolist()
     assert len(ids) <= max_length
-    assert balanced(pieces)
-    assert around(pieces) == around(segments)
-    assert is_subsequence(steps_of(pieces), steps_of(segments))
+    assert balanced(kept)
+    assert around(kept) == around(segments)
+    assert is_subsequence(steps_of(kept), steps_of(segments))
     if not within:
-        assert is_subsequence(pieces, segments)
-    assert steps_of(pieces)[0] == steps_of(segments)[0] and steps_of(pieces)[-1] == steps_of(segments)[-1]
+        assert is_subsequence(kept, segments)
+    assert steps_of(kept)[0] == steps_of(segments)[0] and steps_of(kept)[-1] == steps_of(segments)[-1]
     if before <= max_length:
-        assert pieces == segments
+        assert kept == segments
 
 
 @MANY
@@ -158,7 +158,7 @@ DENSE, SPARSE = "好" * 10 + "。", "the answer is the one. "
 @pytest.mark.parametrize("step", [DENSE, SPARSE, "X = 1. "])
 @pytest.mark.parametrize("rest", ["好" * 300, "the answer " * 150])
 def test_no_more_steps_are_dropped_than_necessary(encoder: Encoder, within: bool, step: str, rest: str) -> None:
-    """For any number of tokens per character, in the steps and in the rest of the row."""
+    """This holds for any number of tokens per character, in the steps and in the rest of the row."""
     count = 100
     steps = [f"X = {i}. {step}" if step is SPARSE else step for i in range(count)]
     passages = [Passage("".join(steps), thought=True)] if within else [Passage(text, thought=True) for text in steps]
@@ -175,7 +175,7 @@ def test_no_more_steps_are_dropped_than_necessary(encoder: Encoder, within: bool
 
 @pytest.mark.parametrize("within", [False, True])
 def test_many_short_steps_are_dropped_beside_a_long_answer(encoder: Encoder, within: bool) -> None:
-    """An estimate by the mean of the row would never drop enough."""
+    """An estimate by the mean tokens of the row would drop too few steps."""
     steps = ["First. ", *["Ok so. "] * 200, "Last."]
     passages = [Passage("".join(steps), thought=True)] if within else [Passage(text, thought=True) for text in steps]
     segments = render(Example("a", (*passages, Passage("好" * 500, thought=False))), TEMPLATE, WHOLE)
