@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from jsonargparse import Namespace
+from jsonargparse.typing import restricted_number_type
 from lightning.pytorch import Trainer
 
 from commands.parsing import Parser
@@ -21,6 +22,7 @@ GROUPS: dict[str, tuple[Any, str]] = {
 }
 # Not settings: the model has the tags and new tokens of the data, and the data has the tokenizer of the model
 LINKED = {"model": ("tags", "new_tokens"), "data": ("tokenizer", "tokenizer_revision")}
+Seed = restricted_number_type("int from 0 to 4294967295", int, [(">=", 0), ("<", 2**32)])
 TRAINER = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
 
 
@@ -29,7 +31,7 @@ def fit_parser(command: str, about: str, ckpt_path: str = "Not used here.", show
     parser = Parser(command, about if command == "fit" else f"{about} Takes every setting of fit (fit --help).")
     parser.add_config()
     parser.add_argument("--ckpt_path", type=str | None, help=ckpt_path)
-    parser.add_argument("--seed_everything", type=int, default=1, help="Seed of the adapters' start and of dropout.")
+    parser.add_argument("--seed_everything", type=Seed, default=1, help="Seed of the adapters' start and of dropout.")
     for key, (kind, title) in GROUPS.items():
         trainer = key == "trainer"
         more: dict[str, Any] = {"defaults": TRAINER if trainer else None, "brief": trainer, "hidden": key not in shown}

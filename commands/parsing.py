@@ -4,7 +4,7 @@ import dataclasses
 import re
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,14 @@ class Parser:
         lines = [f"usage: python cli.py {self.command} [options]", "", *textwrap.wrap(self.description, WIDTH), ""]
         return "\n".join([*lines, *(line for one in self.settings.values() for line in one.lines())])
 
-    def read(self, args: Sequence[str]) -> Namespace:
-        """The settings given, with defaults. Raises UserError for a mistake; --help and --print_config exit."""
+    def read(self, args: Sequence[str], otherwise: Callable[[], Path] | None = None) -> Namespace:
+        """The settings given, with defaults; without a --config, with the config that `otherwise` names. Raises
+        UserError for a mistake; --help and --print_config exit."""
         if {"-h", "--help"} & set(args):
             print(self.help())
             raise SystemExit(0)
+        if otherwise is not None and not config_files(args):
+            args = ["--config", str(otherwise()), *args]
         values = [(key, text, True) for key, text in options(args)]
         values += [(str(key), value, False) for name in config_files(args) for key, value in _read_yaml(name).items()]
         given = [leaf for value in values for leaf in self._leaves(*value)]
@@ -77,7 +80,7 @@ class Parser:
         try:
             return self.inner.parse_args(list(args))
         except ArgumentError as error:
-            raise self._explain(str(error), given) from error
+            raise self._explain(str(error), given, config_files(args)) from error
 
     def _leaves(self, key: str, value: Any, text: bool) -> Iterator[Given]:
         """The keys and values inside a value, or the value itself if it is not a group of settings."""
@@ -105,7 +108,7 @@ class Parser:
         fix = f"did you mean {near}?" if near else f"see python cli.py {self.command} --help"
         raise UserError(key, None, "there is no such setting", fix)
 
-    def _explain(self, message: str, given: Sequence[Given]) -> UserError:
+    def _explain(self, message: str, given: Sequence[Given], configs: Sequence[str]) -> UserError:
         """The parser's message as one sentence about the setting that it comes from."""
         for key, value, text in given:
             one = self.settings.get(key)
@@ -113,6 +116,9 @@ class Parser:
                 cause = CAUSE.search(message) if one.open else None
                 problem = f"is not valid ({cause[1].strip()})" if cause else "is not valid"
                 return UserError(key, value, problem, f"give {type_text(one.hint).replace('|', ' or ')}")
+        if configs and "required" in message:
+            key, problem = max(filter(message.count, self.settings), key=len), f"is not given: {configs[0]} is an overlay"
+            return UserError(key, None, problem, f"add --config configs/multi_think.yaml before it, or --{key}")
         problem = " ".join(message.split())[:500].rstrip(".")
         return UserError("command line", None, problem, f"see python cli.py {self.command} --help")
 

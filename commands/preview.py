@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from commands.fit_settings import build_data, fit_parser
 from commands.parsing import Parser
-from commands.preflight import config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
 from datamodules.preview.content import ROLE_LABELS, PreviewRow
@@ -99,15 +98,18 @@ def run(args: Sequence[str]) -> int:
 def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
     """The command's options, and the data of the configs and of the settings after them."""
     parser = build_parser()
-    if not config_files(args) and not {"-h", "--help"} & set(args):
-        newest = next(find_runs(RunSettings().root), None)
-        if newest is None:
-            problem = "is not given, and there is no run yet whose config could be used"
-            raise UserError("--config", None, problem, "give one: --config configs/demo.yaml")
-        args = ["--config", str(newest.config()), *args]
-        print(f"config {newest.config()}", file=sys.stderr)
-    given = parser.read(args)
+    given = parser.read(args, config_of_newest_run)
     return given, build_data(parser, given)
+
+
+def config_of_newest_run() -> Path:
+    """The config of the newest run. Raises UserError if there is none."""
+    newest = next(find_runs(RunSettings().root), None)
+    if newest is None:
+        problem = "is not given, and there is no run yet whose config could be used"
+        raise UserError("--config", None, problem, "give one: --config configs/demo.yaml")
+    print(f"config {newest.config()}", file=sys.stderr)
+    return newest.config()
 
 
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
