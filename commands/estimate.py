@@ -21,7 +21,7 @@ from lightning_modules.update.precision import MIXED
 def build_parser() -> Parser:
     parser = fit_parser(
         "estimate",
-        "Estimate the memory at the peak of a training step, in MB a device. The step runs on tensors without memory, "
+        "The memory is that at the peak of a training step, in MB a device. The step runs on tensors without memory, "
         "so nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation.",
     )
     parser.add_argument(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
@@ -45,12 +44,6 @@ NOT_FOR_USERS = (
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
     "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
-ABOUT = {
-    "fit": "Train a model by a config, and measure it before and after. The run's files are in runs/NAME/TIME.",
-    "validate": "Measure a checkpoint on the validation rows.",
-    "test": "Measure a checkpoint on held-out rows that validation never saw.",
-    "predict": "Answer the rows of test, and write predictions-TIME.jsonl into the run's folder.",
-}
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
 TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
@@ -113,7 +106,7 @@ class Job:
         self.checkpoint: Path | None = None
         self.saved: CheckpointContent | None = None
         shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
-        self.parser = fit_parser(self.command, ABOUT[self.command], *shown)
+        self.parser = fit_parser(self.command, "", *shown)
         self.given = given = self.parser.read(args[1:], None if self.fits else self.config_of_run)
         seed_everything(given.seed_everything, workers=True)
         gpus = torch.cuda.device_count()
@@ -144,8 +137,8 @@ class Job:
         disable_signal_handlers(self.trainer)
         self.open_run(chosen.run, found is None)
         if self.fits and chosen.trainer.logger is not False and not chosen.trainer.fast_dev_run:
-            loggers = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder), *self.trainer.loggers]
-            self.trainer.loggers = loggers
+            own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
+            self.trainer.loggers = [*own, *self.trainer.loggers]
         checkpoint = str(self.checkpoint) if self.checkpoint else None
         if self.fits:
             self.fit(checkpoint)
@@ -183,14 +176,14 @@ class Job:
         loggers = [one for one in as_list(chosen.logger) if self.fits and not isinstance(one, bool)]
         more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
         plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
-        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
         if self.fits:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
             callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
-        if chosen.enable_progress_bar is not False and not bars:
+        if chosen.enable_progress_bar is not False and not has_bar:
             callbacks.append(Progress())
         if "ModelParallel" in type(chosen.strategy).__name__:
             more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
@@ -203,19 +196,18 @@ class Job:
     def write_start(self) -> None:
         """Write the settings and the environment that training begins with. A continued run writes them only when
         nothing can be refused any more, since the other commands use the newest config of a run."""
-        config = yaml.safe_load(self.parser.inner.dump(self.given, "yaml", False))
-        config["ckpt_path"] = None  # belongs to this start, not to the run
-        suffix, text = self.run.suffix(), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        (self.run.folder / f"config{suffix}.yaml").write_text(text)
+        suffix, config = self.run.suffix(), self.given.clone()
+        config.ckpt_path = None  # belongs to this start, not to the run
+        (self.run.folder / f"config{suffix}.yaml").write_text(self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     def fit(self, checkpoint: str | None) -> None:
         """Train, between a measurement of the base and one of the best checkpoint."""
-        trainer, model, data = self.trainer, self.model, self.data
+        trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         measured: bool = not trainer.fast_dev_run  # type: ignore[attr-defined]
         if measured and checkpoint is None:
             trainer.validate(model, data, verbose=False)
-            self.record(before=stage_figures(trainer.callback_metrics, "val"))
+            record(before=stage_figures(trainer.callback_metrics, "val"))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
         if not measured:
@@ -225,7 +217,7 @@ class Job:
         trainer.loggers = []  # the figures of best.ckpt are no point of the curve
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
-        self.record(after=after, training=training, checkpoint=best.name)
+        record(after=after, training=training, checkpoint=best.name)
         if trainer.is_global_zero:
             print_table({"before": self.run.read_summary().get("before", {}), "after": after})
             print_samples(model.answered)
@@ -240,10 +232,6 @@ class Job:
             advice = advice_for_cpu(str(self.trainer.precision), bfloat16_gain())
             if advice is not None:
                 log.info(advice)
-
-    @rank_zero_only
-    def record(self, **figures: Any) -> None:
-        self.run.update_summary(**figures)
 
 
 def as_list(given: Any) -> list[Any]:

@@ -26,16 +26,16 @@ Seed = restricted_number_type("int from 0 to 4294967295", int, [(">=", 0), ("<",
 TRAINER = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
 
 
-def fit_parser(command: str, about: str, ckpt_path: str = "Not used here.", shown: Collection[str] = ()) -> Parser:
+def fit_parser(command: str, more: str = "", ckpt_path: str = "Not used here.", shown: Collection[str] = ()) -> Parser:
     """A parser for the settings of fit. --help lists the groups in `shown`, and `ckpt_path` as that option's help."""
-    parser = Parser(command, about if command == "fit" else f"{about} Takes every setting of fit (fit --help).")
+    parser = Parser(command, more if command == "fit" else f"{more} Takes every setting of fit (fit --help).".lstrip())
+    parser.hidden = GROUPS.keys() - set(shown)
     parser.add_config()
     parser.add_argument("--ckpt_path", type=str | None, help=ckpt_path)
     parser.add_argument("--seed_everything", type=Seed, default=1, help="Seed of the adapters' start and of dropout.")
     for key, (kind, title) in GROUPS.items():
-        trainer = key == "trainer"
-        more: dict[str, Any] = {"defaults": TRAINER if trainer else None, "brief": trainer, "hidden": key not in shown}
-        parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **more)
+        own: dict[str, Any] = {"brief": True, **TRAINER} if key == "trainer" else {}
+        parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **own)
     return parser
 
 

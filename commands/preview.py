@@ -29,8 +29,7 @@ ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, ROLE_LABELS
 def build_parser() -> Parser:
     parser = fit_parser(
         "preview",
-        "Show the data of a config as the model sees it, and why rows are dropped. Loads no model. Without --config it "
-        "shows the data of the newest run.",
+        "Loads no model. Without --config it shows the data of the newest run.",
         shown=("data",),
     )
     parser.add_argument("--rows", type=int, default=3, help="Number of rows to show.")
