@@ -6,21 +6,10 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from commands.preflight import find_configs
+from commands.preflight import COMMANDS, find_configs
 from errors import INTERRUPTED, UserError, did_you_mean
 
 VERSION = "0.1.0"
-COMMANDS = {
-    "fit": "train a model with a config, or resume a run with --ckpt_path last",
-    "validate": "measure a run's best checkpoint on the validation rows",
-    "test": "measure it on held-out rows that validation never saw",
-    "predict": "answer those rows and write predictions.jsonl",
-    "preview": "show the data as the model sees it, and the dropped rows with reasons",
-    "estimate": "estimate the memory and the time that a config needs",
-    "generate": "answer prompts with a run's model",
-    "export": "write a run's model as a folder that transformers opens",
-    "replay": "recompute an optimizer step that was not finite, row by row",
-}
 TRAINER = ("fit", "validate", "test", "predict")  # commands that run Lightning's Trainer
 HELP = f"""usage: python cli.py COMMAND [options]
 

@@ -21,8 +21,8 @@ from lightning_modules.update.precision import MIXED
 def build_parser() -> Parser:
     parser = fit_parser(
         "estimate",
-        "Estimate the peak memory of a training step, in MB per device. The step runs on tensors without memory: "
-        "nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation.",
+        "The memory at the peak of a training step, in MB per device. The step runs on tensors without memory, "
+        "so nothing is loaded. With --tflops or --tokens_per_second also the time of the fit, without evaluation.",
     )
     parser.add_argument(
         "--device_gb",

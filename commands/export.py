@@ -14,7 +14,7 @@ from lightning_modules.export import Card, export_adapter, export_merged
 
 
 def run(args: Sequence[str]) -> int:
-    parser = Parser(command="export", description="Write the model of a run as a folder for transformers.")
+    parser = Parser("export")
     add_run_arguments(parser)
     parser.add_argument(
         "--to", type=str | None, default=None, help="New folder; null: the folder export or adapter in the run folder."

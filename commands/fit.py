@@ -1,15 +1,17 @@
 """fit, validate, test, predict: a Trainer over ThinkTuner and MagpieDataModule, with runs kept in folders."""
 
+import inspect
 import logging
 import os
+import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
@@ -17,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.fit_settings import GROUPS, build_data, build_model, built, fit_parser
-from commands.preflight import check_hardware, check_launch, config_files, options
+from commands.preflight import check_hardware, check_launch, options
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -37,18 +39,11 @@ from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advice_for_cpu, bfloat16_gain
 
 log = logging.getLogger("thinkwright")
-RUN_FOLDER = "THINKWRIGHT_RUN_FOLDER"  # tells the processes that DDP starts which folder the first one made
 NOT_FOR_USERS = (
     ".*LeafSpec.*", ".*in eval mode.*", ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*",
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
     "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
-ABOUT = {
-    "fit": "Train a model by a config, and measure it before and after. The run's files are in runs/NAME/TIME.",
-    "validate": "Measure a checkpoint on the validation rows.",
-    "test": "Measure a checkpoint on held-out rows that validation never saw.",
-    "predict": "Answer the rows of test, and write predictions-TIME.jsonl into the run's folder.",
-}
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
 TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
@@ -69,18 +64,24 @@ def run(args: Sequence[str]) -> int:
         if watchdog.told:
             return 0 if watchdog.child else 2
         raise
-    except MisconfigurationException as error:
-        problem = " ".join(str(error).split()).rstrip(".")
-        raise UserError("trainer", None, problem, "change the trainer settings") from error
-    except (ModuleNotFoundError, ValueError) as error:  # jsonargparse wraps what a class named in the config raises
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ModuleNotFoundError):
+    except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+        cause: BaseException | None = error  # jsonargparse wraps the error of a class that a config names
+        while cause is not None and not refused_by_lightning(cause):
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise
-        problem = f"asks for a package that is not installed ({' '.join(str(cause).split())})"
-        raise UserError("trainer", None, problem, "pip install it, or remove that class") from error
+        problem = " ".join(str(cause).split()).rstrip(".")
+        named = re.search(rf"\b({'|'.join(inspect.signature(Trainer).parameters)})\b", problem)
+        fix = "install it" if isinstance(cause, ModuleNotFoundError) else "give another value"
+        key = f"trainer.{named[1]}" if named else "trainer"
+        raise UserError(key, None, problem, f"{fix}, or remove the setting") from error
     return 0
+
+
+def refused_by_lightning(error: BaseException) -> bool:
+    """True for a missing package, and for an error that Lightning's own code raised."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return isinstance(error, ModuleNotFoundError) or "lightning" in raised_in.parts
 
 
 def quiet() -> None:
@@ -88,7 +89,8 @@ def quiet() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
+    log.setLevel(logging.ERROR)
+    rank_zero_only(log.setLevel)(logging.INFO)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for pattern in NOT_FOR_USERS:
@@ -100,38 +102,43 @@ class Job:
 
     def __init__(self, args: Sequence[str], signals: Signals, watchdog: FailureWatchdog) -> None:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
-        self.fits, rest, named = self.command == "fit", list(args[1:]), None
-        if not self.fits and not config_files(rest) and not {"-h", "--help"} & set(rest):
-            root, told = RunSettings().root, dict(options(rest))
-            named = locate(told.get("ckpt_path"), told.get("run.root", root), told.get("run.name"), "--config")
-            rest = ["--config", str(named[0].config()), *rest]  # the run's model and data
+        self.fits = self.command == "fit"
+        self.checkpoint: Path | None = None
+        self.saved: CheckpointContent | None = None
         shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
-        self.parser = fit_parser(self.command, ABOUT[self.command], *shown)
-        self.given = given = self.parser.read(rest)
+        self.parser = fit_parser(self.command, "", *shown)
+        self.given = given = self.parser.read(args[1:], None if self.fits else self.config_of_run)
         seed_everything(given.seed_everything, workers=True)
         gpus = torch.cuda.device_count()
         check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
         check_launch(given.trainer, gpus, os.environ)
-        self.checkpoint = named[1] if named else None
-        self.saved: CheckpointContent | None = None
-        if not named and (given.ckpt_path or not self.fits):
+        if self.checkpoint is None and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
 
+    def config_of_run(self) -> Path:
+        """The config of the run whose checkpoint is measured: its model and data."""
+        told = {"run.root": RunSettings().root} | dict(options(self.args))
+        run, self.checkpoint = locate(told.get("ckpt_path"), told["run.root"], told.get("run.name"), "--config")
+        return run.config()
+
     def do(self) -> None:
-        """Check that model, data and checkpoint exist and suit each other; then make the run's folder and the Trainer,
-        and run the command."""
+        """Check that model, data and checkpoint exist and suit each other, make the Trainer, then the run's folder, and
+        run the command."""
         chosen = built(self.parser, self.given, "trainer", "checkpoint", "run")
         self.model, self.data = build_model(self.parser, self.given), build_data(self.parser, self.given)
         self.check_sources()
-        self.run = self.run_folder(chosen.run)
-        if self.fits and self.checkpoint is None:
-            self.write_start()
+        found = run_of(self.checkpoint) if self.checkpoint else None
+        self.run = found or Run(Path(chosen.run.root) / chosen.run.name)
         self.data.trains = self.fits
         self.model.gradients.replay = ReplayFiles(self.run)
         self.model.cancelled = lambda: bool(self.signals.received)
         self.throughput = Throughput()
         self.trainer = self.make_trainer(chosen.trainer, chosen.checkpoint)
         disable_signal_handlers(self.trainer)
+        self.open_run(chosen.run, found is None)
+        if self.fits and chosen.trainer.logger is not False and not chosen.trainer.fast_dev_run:
+            own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
+            self.trainer.loggers = [*own, *self.trainer.loggers]
         checkpoint = str(self.checkpoint) if self.checkpoint else None
         if self.fits:
             self.fit(checkpoint)
@@ -152,36 +159,31 @@ class Job:
             self.model.identity.check(self.saved, resumes=self.fits)
             self.model.lora_start = self.saved.lora_start
 
-    def run_folder(self, settings: RunSettings) -> Run:
-        """The folder of the run. A fit from a checkpoint uses the checkpoint's; any other fit gets a new one."""
-        if self.checkpoint is not None and (found := run_of(self.checkpoint)):
-            log.info(f"{'continuing' if self.fits else 'run'} {found.folder}, {self.checkpoint.name}")
-        elif not self.fits:
-            return Run(Path(settings.root) / settings.name)
-        elif _rank() != 0:
-            return Run(Path(os.environ.get(RUN_FOLDER, settings.root)))
-        else:
-            found = new_run(settings)
-            log.info(f"run {found.folder}")
-        os.environ[RUN_FOLDER] = str(found.folder)
-        return found
+    @rank_zero_only
+    def open_run(self, settings: RunSettings, new: bool) -> None:
+        """Make the folder of a new run. RunStart gives it to the other ranks. A fit from a checkpoint continues in the
+        folder of the checkpoint."""
+        if self.fits and new:
+            self.run.folder = new_run(settings).folder
+        if self.fits and self.checkpoint is None:
+            self.write_start()
+        if self.fits or not new:
+            of_checkpoint = f", {self.checkpoint.name}" if self.checkpoint and not new else ""
+            log.info(f"{'continuing' if self.fits and not new else 'run'} {self.run.folder}{of_checkpoint}")
 
     def make_trainer(self, chosen: Any, checkpoint: CheckpointSettings) -> Trainer:
         """A Trainer with the config's callbacks, loggers and plugins, followed by those of the command."""
-        loggers: list[Any] = []
+        loggers = [one for one in as_list(chosen.logger) if self.fits and not isinstance(one, bool)]
         more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
         plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
-        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
         if self.fits:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
             callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
-            if chosen.logger is not False:
-                loggers = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
-                loggers += as_list(chosen.logger) if chosen.logger is not True else []
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
-        if chosen.enable_progress_bar is not False and not bars:
+        if chosen.enable_progress_bar is not False and not has_bar:
             callbacks.append(Progress())
         if "ModelParallel" in type(chosen.strategy).__name__:
             more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
@@ -194,19 +196,18 @@ class Job:
     def write_start(self) -> None:
         """Write the settings and the environment that training begins with. A continued run writes them only when
         nothing can be refused any more, since the other commands use the newest config of a run."""
-        config = yaml.safe_load(self.parser.inner.dump(self.given, "yaml", False))
-        config["ckpt_path"] = None  # belongs to this start, not to the run
-        suffix, text = self.run.suffix(), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        (self.run.folder / f"config{suffix}.yaml").write_text(text)
+        suffix, config = self.run.suffix(), self.given.clone()
+        config.ckpt_path = None  # belongs to this start, not to the run
+        (self.run.folder / f"config{suffix}.yaml").write_text(self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     def fit(self, checkpoint: str | None) -> None:
         """Train, between a measurement of the base and one of the best checkpoint."""
-        trainer, model, data = self.trainer, self.model, self.data
+        trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         measured: bool = not trainer.fast_dev_run  # type: ignore[attr-defined]
         if measured and checkpoint is None:
             trainer.validate(model, data, verbose=False)
-            self.record(before=stage_figures(trainer.callback_metrics, "val"))
+            record(before=stage_figures(trainer.callback_metrics, "val"))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
         if not measured:
@@ -216,7 +217,7 @@ class Job:
         trainer.loggers = []  # the figures of best.ckpt are no point of the curve
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
-        self.record(after=after, training=training, checkpoint=best.name)
+        record(after=after, training=training, checkpoint=best.name)
         if trainer.is_global_zero:
             print_table({"before": self.run.read_summary().get("before", {}), "after": after})
             print_samples(model.answered)
@@ -232,15 +233,6 @@ class Job:
             if advice is not None:
                 log.info(advice)
 
-    @rank_zero_only
-    def record(self, **figures: Any) -> None:
-        self.run.update_summary(**figures)
-
 
 def as_list(given: Any) -> list[Any]:
     return [] if given is None else given if isinstance(given, list) else [given]
-
-
-def _rank() -> int:
-    """This process's rank, as far as it is known before there is a Trainer."""
-    return int(getattr(rank_zero_only, "rank", 0))

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from jsonargparse import Namespace
+from jsonargparse.typing import restricted_number_type
 from lightning.pytorch import Trainer
 
 from commands.parsing import Parser
@@ -21,19 +22,20 @@ GROUPS: dict[str, tuple[Any, str]] = {
 }
 # Not settings: the model has the tags and new tokens of the data, and the data has the tokenizer of the model
 LINKED = {"model": ("tags", "new_tokens"), "data": ("tokenizer", "tokenizer_revision")}
+Seed = restricted_number_type("int from 0 to 4294967295", int, [(">=", 0), ("<", 2**32)])
 TRAINER = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
 
 
-def fit_parser(command: str, about: str, ckpt_path: str = "Not used here.", shown: Collection[str] = ()) -> Parser:
+def fit_parser(command: str, more: str = "", ckpt_path: str = "Not used here.", shown: Collection[str] = ()) -> Parser:
     """A parser for the settings of fit. --help lists the groups in `shown`, and `ckpt_path` as that option's help."""
-    parser = Parser(command, about if command == "fit" else f"{about} Takes every setting of fit (fit --help).")
+    parser = Parser(command, more if command == "fit" else f"{more} Takes every setting of fit (fit --help).".lstrip())
+    parser.hidden = GROUPS.keys() - set(shown)
     parser.add_config()
     parser.add_argument("--ckpt_path", type=str | None, help=ckpt_path)
-    parser.add_argument("--seed_everything", type=int, default=1, help="Seed of the adapters' start and of dropout.")
+    parser.add_argument("--seed_everything", type=Seed, default=1, help="Seed of the adapters' start and of dropout.")
     for key, (kind, title) in GROUPS.items():
-        trainer = key == "trainer"
-        more: dict[str, Any] = {"defaults": TRAINER if trainer else None, "brief": trainer, "hidden": key not in shown}
-        parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **more)
+        own: dict[str, Any] = {"brief": True, **TRAINER} if key == "trainer" else {}
+        parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **own)
     return parser
 
 

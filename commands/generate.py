@@ -16,7 +16,7 @@ from lightning_modules.generation.think_response import ThinkResponse
 
 
 def build_parser() -> Parser:
-    parser = Parser(command="generate", description="Answer prompts with the model of a run.")
+    parser = Parser("generate")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="One or several prompts.")
     parser.add_argument(
         "--prompts", type=str | None, default=None, help="File with one prompt per line; - reads standard input."

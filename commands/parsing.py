@@ -4,7 +4,7 @@ import dataclasses
 import re
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]  # it is exported
 
-from commands.preflight import config_files, options
+from commands.preflight import COMMANDS, config_files, options
 from commands.settings import NOTHING, WIDTH, Setting, settings_of, type_text
 from errors import UserError, did_you_mean
 
@@ -23,19 +23,18 @@ CAUSE = re.compile(r"Problem with given class_path '[^']*':\s*(.*[^:])$", re.MUL
 class Parser:
     """A parser of jsonargparse (`inner`) that knows its settings, for --help and for errors."""
 
-    def __init__(self, command: str, description: str) -> None:
+    def __init__(self, command: str, more: str = "") -> None:
         self.inner = ArgumentParser(prog=f"cli.py {command}", exit_on_error=False, allow_abbrev=False, add_help=False)
-        self.command, self.description = command, description
+        self.command, self.description = command, f"{COMMANDS[command][:1].upper()}{COMMANDS[command][1:]}. {more}"
         self.settings: dict[str, Setting] = {}
+        self.hidden: Collection[str] = ()  # groups that --help does not list
 
-    def add_argument(self, *names: str, help: str, type: Any = None, default: Any = None, **more: Any) -> None:
+    def add_argument(self, *names: str, help: str, **more: Any) -> None:
         """Add an option, with the arguments of jsonargparse's method."""
-        positional = not names[0].startswith("-")
-        if type is not None:
-            more |= {"type": type} if positional else {"type": type, "default": default}
         self.inner.add_argument(*names, help=help, **more)
-        key, default = names[-1].removeprefix("--"), NOTHING if type is None or positional else default
-        self.settings[key] = Setting(key, type, default, help, positional=positional)
+        key, positional = names[-1].removeprefix("--"), not names[0].startswith("-")
+        default = more.get("default") if "type" in more and not positional else NOTHING
+        self.settings[key] = Setting(key, more.get("type"), default, help, positional=positional)
 
     def add_config(self) -> None:
         text = "YAML file of settings, see configs/. Several are merged key by key, and the later value wins."
@@ -48,27 +47,31 @@ class Parser:
         key: str | None,
         title: str = "",
         skip: Collection[str] = (),
-        defaults: Any = None,
-        **shown: Any,
+        brief: bool = False,
+        **defaults: Any,
     ) -> None:
-        """Add the settings of a class below `key`, with other `defaults`. `shown` are fields of Setting for --help."""
+        """Add the settings of a class below `key`, without those in `skip`, and with other `defaults`."""
         more: dict[str, Any] = {"instantiate": False, "sub_configs": True} if key else {}
-        self.inner.add_class_arguments(kind, key, skip=set(skip), default=defaults, fail_untyped=False, **more)
+        self.inner.add_class_arguments(kind, key, skip=set(skip), default=defaults or None, fail_untyped=False, **more)
         found = [Setting(key, dict, NOTHING, title, kind, heading=True)] if key else []
         for one in [*found, *settings_of(kind, key, skip)]:
-            default = (defaults or {}).get(one.key.partition(".")[2], one.default)
-            self.settings[one.key] = dataclasses.replace(one, default=default, **shown)
+            default = defaults.get(one.key.partition(".")[2], one.default)
+            self.settings[one.key] = dataclasses.replace(one, default=default, brief=brief)
 
     def help(self) -> str:
         """The meaning of each setting, in lines of at most 80 characters."""
         lines = [f"usage: python cli.py {self.command} [options]", "", *textwrap.wrap(self.description, WIDTH), ""]
-        return "\n".join([*lines, *(line for one in self.settings.values() for line in one.lines())])
+        shown = (one for key, one in self.settings.items() if key.partition(".")[0] not in self.hidden)
+        return "\n".join([*lines, *(line for one in shown for line in one.lines())])
 
-    def read(self, args: Sequence[str]) -> Namespace:
-        """The settings given, with defaults. Raises UserError for a mistake; --help and --print_config exit."""
+    def read(self, args: Sequence[str], otherwise: Callable[[], Path] | None = None) -> Namespace:
+        """The settings given, with defaults; without a --config, with the config that `otherwise` names. Raises
+        UserError for a mistake; --help and --print_config exit."""
         if {"-h", "--help"} & set(args):
             print(self.help())
             raise SystemExit(0)
+        if otherwise is not None and not config_files(args):
+            args = ["--config", str(otherwise()), *args]
         values = [(key, text, True) for key, text in options(args)]
         values += [(str(key), value, False) for name in config_files(args) for key, value in _read_yaml(name).items()]
         given = [leaf for value in values for leaf in self._leaves(*value)]
@@ -77,7 +80,7 @@ class Parser:
         try:
             return self.inner.parse_args(list(args))
         except ArgumentError as error:
-            raise self._explain(str(error), given) from error
+            raise self._explain(str(error), given, config_files(args)) from error
 
     def _leaves(self, key: str, value: Any, text: bool) -> Iterator[Given]:
         """The keys and values inside a value, or the value itself if it is not a group of settings."""
@@ -105,7 +108,7 @@ class Parser:
         fix = f"did you mean {near}?" if near else f"see python cli.py {self.command} --help"
         raise UserError(key, None, "there is no such setting", fix)
 
-    def _explain(self, message: str, given: Sequence[Given]) -> UserError:
+    def _explain(self, message: str, given: Sequence[Given], configs: Sequence[str]) -> UserError:
         """The parser's message as one sentence about the setting that it comes from."""
         for key, value, text in given:
             one = self.settings.get(key)
@@ -113,6 +116,10 @@ class Parser:
                 cause = CAUSE.search(message) if one.open else None
                 problem = f"is not valid ({cause[1].strip()})" if cause else "is not valid"
                 return UserError(key, value, problem, f"give {type_text(one.hint).replace('|', ' or ')}")
+        if configs and "required" in message:
+            key = max(filter(message.count, self.settings), key=len)
+            problem = f"is not given: {configs[0]} is an overlay"
+            return UserError(key, None, problem, f"add --config configs/multi_think.yaml before it, or --{key}")
         problem = " ".join(message.split())[:500].rstrip(".")
         return UserError("command line", None, problem, f"see python cli.py {self.command} --help")
 

@@ -1,8 +1,4 @@
-"""Mistakes that are seen before anything is loaded: a config that is missing, a machine that cannot run the settings,
-and processes that were not started as the trainer is set.
-
-No heavy imports: cli.py asks here first.
-"""
+"""The commands, and the mistakes that are seen before anything is loaded. No heavy imports: cli.py asks here first."""
 
 import os
 import sys
@@ -13,12 +9,24 @@ from typing import Any
 
 from errors import UserError, did_you_mean
 
+COMMANDS = {
+    "fit": "train a model by a config, or continue a run with --ckpt_path last",
+    "validate": "measure a run's best checkpoint on the validation rows",
+    "test": "measure a run's best checkpoint on held-out rows that validation never saw",
+    "predict": "answer the held-out rows of test, and write predictions-TIME.jsonl",
+    "preview": "show the data as the model sees it, and why rows are dropped",
+    "estimate": "estimate the memory and the time that a config needs",
+    "generate": "answer prompts with the model of a run",
+    "export": "write a run's model as a folder that transformers opens",
+    "replay": "recompute, example by example, an optimizer step that was not finite",
+}
 CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
 NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"
 FSDP = "add --config configs/strategy/fsdp.yaml"
 FOR_NOTEBOOKS = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes", "val_check_interval")
 INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning starts the processes by itself
 
 
@@ -56,9 +64,13 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
 def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = None) -> None:
     """Raises UserError if `trainer`, `model.dtype` and `model.quantize` contradict each other, or if this machine with
     its `gpus` GPUs cannot run them."""
+    for key in ABOVE_0:
+        value = getattr(trainer, key, None)
+        if isinstance(value, int | float) and value <= 0:
+            raise UserError(f"trainer.{key}", value, "is not above 0", "give 1 or more")
     devices, precision, strategy = trainer.devices, str(trainer.precision), trainer.strategy
-    wants_gpu, on_gpu = trainer.accelerator in ("gpu", "cuda"), _on_gpu(trainer, gpus)
-    if wants_gpu and not gpus:
+    on_gpu = _on_gpu(trainer, gpus)
+    if on_gpu and not gpus:
         problem = f"asks for {devices} GPU(s), and this machine has none"
         raise UserError("trainer.accelerator", trainer.accelerator, problem, CPU)
     if on_gpu and count_devices(devices) > gpus:

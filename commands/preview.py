@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from commands.fit_settings import build_data, fit_parser
 from commands.parsing import Parser
-from commands.preflight import config_files
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
 from datamodules.preview.content import ROLE_LABELS, PreviewRow
@@ -30,8 +29,7 @@ ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, ROLE_LABELS
 def build_parser() -> Parser:
     parser = fit_parser(
         "preview",
-        "Show the data of a config as the model sees it, and the dropped rows with reasons. Loads no model. "
-        "Without --config it shows the data of the newest run.",
+        "Loads no model. Without --config it shows the data of the newest run.",
         shown=("data",),
     )
     parser.add_argument("--rows", type=int, default=3, help="Number of rows to show.")
@@ -99,15 +97,18 @@ def run(args: Sequence[str]) -> int:
 def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
     """The command's options, and the data module of the configs and flags."""
     parser = build_parser()
-    if not config_files(args) and not {"-h", "--help"} & set(args):
-        newest = next(find_runs(RunSettings().root), None)
-        if newest is None:
-            problem = "is not given, and there is no run yet whose config could be used"
-            raise UserError("--config", None, problem, "give one: --config configs/demo.yaml")
-        args = ["--config", str(newest.config()), *args]
-        print(f"config {newest.config()}", file=sys.stderr)
-    given = parser.read(args)
+    given = parser.read(args, config_of_newest_run)
     return given, build_data(parser, given)
+
+
+def config_of_newest_run() -> Path:
+    """The config of the newest run. Raises UserError if there is none."""
+    newest = next(find_runs(RunSettings().root), None)
+    if newest is None:
+        problem = "is not given, and there is no run yet whose config could be used"
+        raise UserError("--config", None, problem, "give one: --config configs/demo.yaml")
+    print(f"config {newest.config()}", file=sys.stderr)
+    return newest.config()
 
 
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:

@@ -31,10 +31,7 @@ class RowLoss:
 
 
 def run(args: Sequence[str]) -> int:
-    parser = Parser(
-        command="replay",
-        description="Recompute an optimizer step that was not finite, row by row, to find the cause.",
-    )
+    parser = Parser("replay")
     parser.add_argument("file", type=str, help="Replay file: runs/NAME/TIME/nonfinite/step-N-rank-R.replay.")
     parser.add_argument(
         "--precision",

@@ -2,12 +2,12 @@
 
 import dataclasses
 import inspect
+import json
 import re
 import textwrap
 import types
 import typing
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import docstring_parser
@@ -18,10 +18,10 @@ NOTHING = inspect.Parameter.empty  # for a setting without a default
 PLAIN = (bool, int, float, str, list, tuple, types.NoneType)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Setting:
     """A key of a config and an option of the command line. `fields` is the class whose settings are below it, and a
-    `heading` has no other value. --help shows the first sentence of a `brief` setting and nothing of a `hidden` one."""
+    `heading` has no other value. --help shows the first sentence of a `brief` setting."""
 
     key: str
     hint: Any
@@ -31,7 +31,6 @@ class Setting:
     heading: bool = False
     positional: bool = False
     brief: bool = False
-    hidden: bool = False
 
     @property
     def open(self) -> bool:
@@ -40,8 +39,6 @@ class Setting:
 
     def lines(self) -> list[str]:
         """The setting as --help shows it."""
-        if self.hidden:
-            return []
         meaning = re.sub(r":\w+:`~?([^`]*)`", r"\1", self.help).replace("``", "")
         if self.heading:
             return ["", *_wrapped(f"{self.key}: {meaning}", 2 if "." in self.key else 0), ""]
@@ -61,22 +58,21 @@ def settings_of(kind: Any, key: str | None = None, skip: Collection[str] = ()) -
     meanings = {one.arg_name: one.description or "" for document in documents for one in document.params}
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     made = {one.name: one.default_factory() for one in fields if one.default_factory is not dataclasses.MISSING}
-    plain: list[Setting] = []
-    groups: list[Setting] = []
+    found: list[Setting] = []
     for name, parameter in inspect.signature(kind).parameters.items():
         if name not in skip:
             hint, own = parameter.annotation, f"{key}.{name}" if key else name
             below = next((one for one in _kinds(hint) if dataclasses.is_dataclass(one)), None)
             meaning, default = " ".join(meanings.get(name, "").split()), made.get(name, parameter.default)
-            one = Setting(own, hint, default, meaning, below, heading=hint is below)
-            (groups if below else plain).append(one)
-    return plain + [one for group in groups for one in (group, *_below(group))]
+            found.append(Setting(own, hint, default, meaning, below, heading=hint is below))
+    found.sort(key=lambda one: one.fields is not None)
+    return [each for one in found for each in (one, *_below(one))]
 
 
 def _below(group: Setting) -> list[Setting]:
     """The settings in a group. In a list of groups, one that is a group itself stands for all its keys."""
-    found = settings_of(group.fields, group.key)
-    if not any(typing.get_origin(part) is list for part in (group.hint, *typing.get_args(group.hint))):
+    found = settings_of(group.fields, group.key) if group.fields else []
+    if list not in _kinds(group.hint):
         return found
     depth = group.key.count(".") + 1
     return [dataclasses.replace(one, fields=None) for one in found if one.key.count(".") == depth]
@@ -88,7 +84,7 @@ def _kinds(hint: Any) -> list[Any]:
     if origin is typing.Literal:
         return list(map(type, args))
     parts = [kind for part in args for kind in _kinds(part)]
-    return [dict, *parts] if origin is dict else parts or [hint]
+    return [origin, *parts] if origin in (dict, list) else parts or [hint]
 
 
 def type_text(hint: Any) -> str:
@@ -108,7 +104,5 @@ def type_text(hint: Any) -> str:
 
 def value_text(value: Any) -> str:
     """A default as it stands in a config."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    text = f"[{', '.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str).replace('"', "")
     return text if len(text) <= LONGEST else f"{text[: text.rfind(',', 0, LONGEST)]}, ...]"

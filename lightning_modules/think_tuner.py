@@ -41,7 +41,7 @@ class ThinkTuner(LightningModule):
     """A causal LM that learns to think before it answers.
 
     Args:
-        name: Base model: a folder, or an id on the Hugging Face hub. Default: the small model of the demo.
+        name: Base model: a folder, or an id on the Hugging Face hub.
         revision: Commit, tag or branch of a model on the hub. Default null, the newest; a commit makes runs repeatable.
         dtype: Dtype of a frozen base; trained weights are always float32. Default float32, for CPUs; on a GPU use
             float16 or bfloat16, like trainer.precision.
@@ -62,7 +62,7 @@ class ThinkTuner(LightningModule):
 
     def __init__(
         self,
-        name: str = "assets/tiny-qwen",
+        name: str,
         revision: str | None = None,
         dtype: Dtype = "float32",
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (a default that is never changed)

@@ -111,7 +111,7 @@ def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) ->
 
 
 def check_weights(saved: dict[str, Any], base: str, digest: str) -> None:
-    """Raise UserError if the base's weights, by their digest, differ from the weights that the checkpoint was trained on."""
+    """Raise UserError if the digest of the base's weights differs from the one in the checkpoint."""
     if saved.get("weights") != digest:
         raise _another_base(base, "has other weights")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli import main
 from tests.cli.conftest import DEMO
@@ -73,6 +74,18 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.source", "no/such/rows.jsonl"), ["data.source", "'no/such/rows.jsonl'", "does not exist"]),
         (("--trainer.precision", "16-mixed"), ["trainer.precision", "needs a GPU", "configs/hardware/cpu.yaml"]),
         (("--trainer.accelerator", "gpu"), ["trainer.accelerator", "configs/hardware/cpu.yaml"]),
+        (("--trainer.devices", "x,y"), ["trainer.devices", "should be an int > 0"]),
+        (("--trainer.devices", "0"), ["trainer.devices"]),
+        (("--trainer.num_nodes", "0"), ["trainer.num_nodes", "'0' is not above 0"]),
+        (("--trainer.max_epochs", "-5"), ["trainer.max_epochs", "-5"]),
+        (("--trainer.limit_val_batches", "-1"), ["trainer.limit_val_batches", "invalid value -1"]),
+        (("--trainer.gradient_clip_algorithm", "cut"), ["trainer.gradient_clip_algorithm", "cut"]),
+        (("--trainer.strategy", "dpp"), ["trainer.strategy", "'dpp'"]),
+        (("--trainer.accumulate_grad_batches", "0"), ["trainer.accumulate_grad_batches", "'0' is not above 0"]),
+        (("--trainer.check_val_every_n_epoch", "0"), ["trainer.check_val_every_n_epoch", "'0' is not above 0"]),
+        (("--trainer.log_every_n_steps", "0"), ["trainer.log_every_n_steps", "'0' is not above 0"]),
+        (("--trainer.val_check_interval", "0"), ["trainer.val_check_interval", "'0' is not above 0"]),
+        (("--seed_everything", "-1"), ["seed_everything", "'-1'", "Give int from 0 to 4294967295."]),
         (("--trainer.strategy", "fsdp"), ["trainer.strategy", "configs/strategy/fsdp.yaml"]),
         (("--ckpt_path", "last"), ["run", "holds no run with a checkpoint yet"]),
         (("--ckpt_path", "nowhere.ckpt"), ["--ckpt_path", "'nowhere.ckpt'", "is not a checkpoint"]),
@@ -133,6 +146,20 @@ def test_wrong_keys_in_a_file(refused: Callable[..., str], in_tmp: Path) -> None
     assert "model.optim.lr: 'fast' is not valid. Give float." in refused("fit", "--config", "mine.yaml")
     (in_tmp / "mine.yaml").write_text("model: [1\n")
     assert "mine.yaml" in refused("fit", "--config", "mine.yaml")
+
+
+CONFIGS = {path: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "configs").rglob("*.yaml"))}
+OVERLAYS = [path for path, config in CONFIGS.items() if "name" not in config.get("model", {})]
+
+
+@pytest.mark.parametrize("command", ["fit", "preview", "validate"])
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_an_overlay_alone_is_refused(command: str, overlay: Path, refused: Callable[..., str]) -> None:
+    line = refused(command, "--config", str(overlay), "--run.name", "a")
+    assert line == (
+        f"error: model.name: is not given: {overlay} is an overlay. "
+        "Add --config configs/multi_think.yaml before it, or --model.name."
+    )
 
 
 @pytest.mark.parametrize("command", ["fit", "estimate"])

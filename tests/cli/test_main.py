@@ -44,9 +44,7 @@ def test_without_the_packages_it_says_how_to_get_them() -> None:
 
 
 def test_every_command_has_a_module_of_its_name_or_is_one_of_the_trainer() -> None:
-    from commands.fit import ABOUT
-
-    assert set(ABOUT) == set(TRAINER)
+    assert set(TRAINER) < set(COMMANDS)
     files = {path.stem for path in (ROOT / "commands").glob("*.py")}
     assert set(COMMANDS) - set(TRAINER) < files
 

@@ -198,7 +198,7 @@ def test_a_schedule_needs_an_end() -> None:
 
 def test_building_the_module_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_modules.think_tuner.load_base", lambda *_: pytest.fail("loaded"))
-    assert ThinkTuner().net is None
+    assert ThinkTuner("assets/tiny-qwen").net is None
 
 
 def test_a_checkpoint_of_other_tensors_is_refused() -> None:
