@@ -10,15 +10,15 @@ from typing import Any
 from errors import UserError, did_you_mean
 
 COMMANDS = {
-    "fit": "train a model by a config, or continue a run with --ckpt_path last",
+    "fit": "train a model with a config, or resume a run with --ckpt_path last",
     "validate": "measure a run's best checkpoint on the validation rows",
     "test": "measure a run's best checkpoint on held-out rows that validation never saw",
     "predict": "answer the held-out rows of test, and write predictions-TIME.jsonl",
     "preview": "show the data as the model sees it, and why rows are dropped",
     "estimate": "estimate the memory and the time that a config needs",
-    "generate": "answer prompts with the model of a run",
+    "generate": "answer prompts with a run's model",
     "export": "write a run's model as a folder that transformers opens",
-    "replay": "recompute, example by example, an optimizer step that was not finite",
+    "replay": "recompute an optimizer step that was not finite, row by row",
 }
 CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "add --config configs/hardware/cpu.yaml"
