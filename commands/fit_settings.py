@@ -14,7 +14,7 @@ from lightning_modules.run.folder import RunSettings
 from lightning_modules.think_tuner import ThinkTuner
 
 GROUPS: dict[str, tuple[Any, str]] = {
-    "run": (RunSettings, "where the run is kept"),
+    "run": (RunSettings, "where the run is kept: runs/NAME/TIME"),
     "model": (ThinkTuner, "the base model, what of it is trained, and how"),
     "data": (MagpieDataModule, "the rows, and how they become tokens and batches"),
     "checkpoint": (CheckpointSettings, "when checkpoints are written, besides best.ckpt after a validation"),
