@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from commands.preflight import COMMANDS, find_configs
-from errors import INTERRUPTED, UserError, did_you_mean
+from errors import INTERRUPTED, UserError, suggest
 
 VERSION = "0.1.0"
 TRAINER = ("fit", "validate", "test", "predict")  # commands that run Lightning's Trainer
@@ -22,24 +22,19 @@ commands:
   python cli.py COMMAND --help                      all options of a command
   --version                                         print the version
 
-THINKWRIGHT_TRACEBACK=1 shows the traceback of an error.
-"""
+THINKWRIGHT_TRACEBACK=1 shows the traceback of an error."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 2 for a mistake of the user's, 130 or 143 after a signal."""
     args = list(sys.argv[1:] if args is None else args)
-    if not args or args[0] in ("-h", "--help"):
-        print(HELP, end="")
+    if not args or args[0] in ("-h", "--help", "--version"):
+        print(VERSION if "--version" in args else HELP)
         return 0 if args else 2
-    if args[0] == "--version":
-        print(VERSION)
-        return 0
     try:
         command, rest = args[0], args[1:]
         if command not in COMMANDS:
-            near = did_you_mean(command, COMMANDS)
-            fix = f"did you mean {near}?" if near else "see python cli.py --help"
+            fix = suggest(command, COMMANDS, "see python cli.py --help")
             raise UserError("command", command, "does not exist", fix)
         rest = find_configs(rest, needed=command in ("fit", "estimate"))
         try:

@@ -1,4 +1,4 @@
-"""UserError, the exception for mistakes that a user can correct, and `did_you_mean` for its messages."""
+"""UserError, the exception for mistakes that a user can correct, and suggestions for its messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -28,3 +28,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     by_leaf = {option.rsplit(".", 1)[-1]: option for option in known}
     match = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(by_leaf), n=1, cutoff=0.75)
     return by_leaf[match[0]] if match else None
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the way out of a wrong word: the most similar known word, as a question, or `otherwise`."""
+    near = did_you_mean(word, known)
+    return f"did you mean {near}?" if near else otherwise

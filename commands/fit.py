@@ -4,7 +4,6 @@ import inspect
 import logging
 import os
 import re
-import sys
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from commands.fit_settings import GROUPS, build_data, build_model, built, fit_parser
+from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.preflight import check_hardware, check_launch, options
 from errors import UserError
 from hub import model_folder
@@ -65,10 +64,7 @@ def run(args: Sequence[str]) -> int:
             return 0 if watchdog.child else 2
         raise
     except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
-        cause: BaseException | None = error  # jsonargparse wraps the error of a class that a config names
-        while cause is not None and not refused_by_lightning(cause):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        if (cause := _refusal(error)) is None:
             raise
         problem = " ".join(str(cause).split()).rstrip(".")
         named = re.search(rf"\b({'|'.join(inspect.signature(Trainer).parameters)})\b", problem)
@@ -78,17 +74,17 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def refused_by_lightning(error: BaseException) -> bool:
-    """True for a missing package, and for an error that Lightning's own code raised."""
+def _refusal(error: BaseException | None) -> BaseException | None:
+    """The error of Lightning's own code or of a missing package: this one, one that it wraps, or None."""
+    if error is None or isinstance(error, ModuleNotFoundError):
+        return error
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return isinstance(error, ModuleNotFoundError) or "lightning" in raised_in.parts
+    return error if "lightning" in raised_in.parts else _refusal(error.__cause__ or error.__context__)
 
 
 def quiet() -> None:
     """Print our own notices once for all ranks, and of the libraries' notices only those that a user can act on."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers, log.propagate = [handler], False
+    log.handlers, log.propagate = [logging.StreamHandler()], False
     log.setLevel(logging.ERROR)
     rank_zero_only(log.setLevel)(logging.INFO)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -124,7 +120,7 @@ class Job:
     def do(self) -> None:
         """Check that model, data and checkpoint exist and suit each other, make the Trainer, then the run's folder, and
         run the command."""
-        chosen = built(self.parser, self.given, "trainer", "checkpoint", "run")
+        chosen = self.parser.build(self.given, "trainer", "checkpoint", "run")
         self.model, self.data = build_model(self.parser, self.given), build_data(self.parser, self.given)
         self.check_sources()
         found = run_of(self.checkpoint) if self.checkpoint else None
@@ -139,14 +135,13 @@ class Job:
         if self.fits and chosen.trainer.logger is not False and not chosen.trainer.fast_dev_run:
             own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
             self.trainer.loggers = [*own, *self.trainer.loggers]
-        checkpoint = str(self.checkpoint) if self.checkpoint else None
         if self.fits:
-            self.fit(checkpoint)
+            self.fit()
         elif self.command == "predict":
-            self.trainer.predict(self.model, self.data, ckpt_path=checkpoint)
+            self.trainer.predict(self.model, self.data, ckpt_path=self.checkpoint)
         else:
             stage = "val" if self.command == "validate" else "test"
-            getattr(self.trainer, self.command)(self.model, self.data, ckpt_path=checkpoint, verbose=False)
+            getattr(self.trainer, self.command)(self.model, self.data, ckpt_path=self.checkpoint, verbose=False)
             if self.trainer.is_global_zero:
                 print_table({stage: stage_figures(self.trainer.callback_metrics, stage)})
 
@@ -167,23 +162,21 @@ class Job:
             self.run.folder = new_run(settings).folder
         if self.fits and self.checkpoint is None:
             self.write_start()
-        if self.fits or not new:
-            of_checkpoint = f", {self.checkpoint.name}" if self.checkpoint and not new else ""
-            log.info(f"{'continuing' if self.fits and not new else 'run'} {self.run.folder}{of_checkpoint}")
+        text = f"{self.run.folder}, {self.checkpoint.name}" if self.checkpoint else str(self.run.folder)
+        log.info(f"continuing {text}" if self.fits and self.checkpoint else f"run {text}")
 
     def make_trainer(self, chosen: Any, checkpoint: CheckpointSettings) -> Trainer:
         """A Trainer with the config's callbacks, loggers and plugins, followed by those of the command."""
         loggers = [one for one in as_list(chosen.logger) if self.fits and not isinstance(one, bool)]
         more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
         plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
         if self.fits:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
             callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
-        if chosen.enable_progress_bar is not False and not has_bar:
+        if chosen.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(Progress())
         if "ModelParallel" in type(chosen.strategy).__name__:
             more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
@@ -201,15 +194,15 @@ class Job:
         (self.run.folder / f"config{suffix}.yaml").write_text(self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
-    def fit(self, checkpoint: str | None) -> None:
+    def fit(self) -> None:
         """Train, between a measurement of the base and one of the best checkpoint."""
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         measured: bool = not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if measured and checkpoint is None:
+        if measured and self.checkpoint is None:
             trainer.validate(model, data, verbose=False)
             record(before=stage_figures(trainer.callback_metrics, "val"))
             self.advise_on_precision()
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+        trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if not measured:
             return
         training = self.throughput.figures(trainer.world_size)  # loading best.ckpt sets the counts back to its step
@@ -227,11 +220,9 @@ class Job:
     def advise_on_precision(self) -> None:
         """Say which precision is faster on this CPU, if the model is large enough for it to matter."""
         assert self.model.net is not None
-        wide = self.model.net.causal_lm.config.hidden_size >= WIDE
-        if wide and self.trainer.strategy.root_device.type == "cpu":
-            advice = advice_for_cpu(str(self.trainer.precision), bfloat16_gain())
-            if advice is not None:
-                log.info(advice)
+        wide = self.model.net.causal_lm.config.hidden_size >= WIDE and self.trainer.strategy.root_device.type == "cpu"
+        if wide and (advice := advice_for_cpu(str(self.trainer.precision), bfloat16_gain())):
+            log.info(advice)
 
 
 def as_list(given: Any) -> list[Any]:

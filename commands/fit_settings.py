@@ -14,7 +14,7 @@ from lightning_modules.run.folder import RunSettings
 from lightning_modules.think_tuner import ThinkTuner
 
 GROUPS: dict[str, tuple[Any, str]] = {
-    "run": (RunSettings, "where the run is kept"),
+    "run": (RunSettings, "where the run is kept: runs/NAME/TIME"),
     "model": (ThinkTuner, "the base model, what of it is trained, and how"),
     "data": (MagpieDataModule, "the rows, and how they become tokens and batches"),
     "checkpoint": (CheckpointSettings, "when checkpoints are written, besides best.ckpt after a validation"),
@@ -29,27 +29,20 @@ TRAINER = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": F
 def fit_parser(command: str, more: str = "", ckpt_path: str = "Not used here.", shown: Collection[str] = ()) -> Parser:
     """A parser for the settings of fit. --help lists the groups in `shown`, and `ckpt_path` as that option's help."""
     parser = Parser(command, more if command == "fit" else f"{more} Takes every setting of fit (fit --help).".lstrip())
-    parser.hidden = GROUPS.keys() - set(shown)
+    parser.hidden, parser.brief = GROUPS.keys() - set(shown), ["trainer"]
     parser.add_config()
     parser.add_argument("--ckpt_path", type=str | None, help=ckpt_path)
     parser.add_argument("--seed_everything", type=Seed, default=1, help="Seed of the adapters' start and of dropout.")
     for key, (kind, title) in GROUPS.items():
-        own: dict[str, Any] = {"brief": True, **TRAINER} if key == "trainer" else {}
-        parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **own)
+        parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **(TRAINER if key == "trainer" else {}))
     return parser
 
 
-def built(parser: Parser, given: Namespace, *groups: str) -> Any:
-    """Groups of the settings, with the classes in them built."""
-    chosen = Namespace({group: given[group] for group in groups})  # type: ignore[no-untyped-call]
-    return parser.inner.instantiate_classes(chosen)
-
-
 def build_data(parser: Parser, given: Namespace) -> MagpieDataModule:
-    settings, model = vars(built(parser, given, "data").data), given.model
+    settings, model = vars(parser.build(given, "data").data), given.model
     return MagpieDataModule(**settings, tokenizer=model.name, tokenizer_revision=model.revision)
 
 
 def build_model(parser: Parser, given: Namespace) -> ThinkTuner:
-    settings = built(parser, given, "model", "data")
+    settings = parser.build(given, "model", "data")
     return ThinkTuner(**vars(settings.model), tags=settings.data.tags, new_tokens=settings.data.new_tokens)

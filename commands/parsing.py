@@ -14,7 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ig
 
 from commands.preflight import COMMANDS, config_files, options
 from commands.settings import NOTHING, WIDTH, Setting, settings_of, type_text
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 
 Given = tuple[str, Any, bool]  # a key in full, its value, and whether the value is text from the command line
 CAUSE = re.compile(r"Problem with given class_path '[^']*':\s*(.*[^:])$", re.MULTILINE)
@@ -27,7 +27,8 @@ class Parser:
         self.inner = ArgumentParser(prog=f"cli.py {command}", exit_on_error=False, allow_abbrev=False, add_help=False)
         self.command, self.description = command, f"{COMMANDS[command][:1].upper()}{COMMANDS[command][1:]}. {more}"
         self.settings: dict[str, Setting] = {}
-        self.hidden: Collection[str] = ()  # groups that --help does not list
+        self.hidden: Collection[str] = ()  # groups of settings that --help does not list
+        self.brief: Collection[str] = ()  # groups of which it has the first sentence of each meaning
 
     def add_argument(self, *names: str, help: str, **more: Any) -> None:
         """Add an option, with the arguments of jsonargparse's method."""
@@ -42,13 +43,7 @@ class Parser:
         self.settings["print_config"] = Setting("print_config", None, NOTHING, "Print all settings as YAML, and exit.")
 
     def add_class_arguments(
-        self,
-        kind: Any,
-        key: str | None,
-        title: str = "",
-        skip: Collection[str] = (),
-        brief: bool = False,
-        **defaults: Any,
+        self, kind: Any, key: str | None, title: str = "", skip: Collection[str] = (), **defaults: Any
     ) -> None:
         """Add the settings of a class below `key`, without those in `skip`, and with other `defaults`."""
         more: dict[str, Any] = {"instantiate": False, "sub_configs": True} if key else {}
@@ -56,13 +51,14 @@ class Parser:
         found = [Setting(key, dict, NOTHING, title, kind, heading=True)] if key else []
         for one in [*found, *settings_of(kind, key, skip)]:
             default = defaults.get(one.key.partition(".")[2], one.default)
-            self.settings[one.key] = dataclasses.replace(one, default=default, brief=brief)
+            self.settings[one.key] = dataclasses.replace(one, default=default)
 
     def help(self) -> str:
         """The meaning of each setting, in lines of at most 80 characters."""
         lines = [f"usage: python cli.py {self.command} [options]", "", *textwrap.wrap(self.description, WIDTH), ""]
-        shown = (one for key, one in self.settings.items() if key.partition(".")[0] not in self.hidden)
-        return "\n".join([*lines, *(line for one in shown for line in one.lines())])
+        for group, one in ((key.partition(".")[0], one) for key, one in self.settings.items()):
+            lines += one.lines(group in self.brief) if group not in self.hidden else []
+        return "\n".join(lines)
 
     def read(self, args: Sequence[str], otherwise: Callable[[], Path] | None = None) -> Namespace:
         """The settings given, with defaults; without a --config, with the config that `otherwise` names. Raises
@@ -75,12 +71,20 @@ class Parser:
         values = [(key, text, True) for key, text in options(args)]
         values += [(str(key), value, False) for name in config_files(args) for key, value in _read_yaml(name).items()]
         given = [leaf for value in values for leaf in self._leaves(*value)]
-        for leaf in given:
-            self._check_key(*leaf)
+        for key, _, _ in given:
+            parents = [self.settings.get(key[: dot.start()]) for dot in re.finditer(r"\.", key)]
+            if key not in (*self.settings, "c") and not any(one is not None and one.open for one in parents):
+                fix = suggest(key, self.settings, f"see python cli.py {self.command} --help")
+                raise UserError(key, None, "there is no such setting", fix)
         try:
             return self.inner.parse_args(list(args))
         except ArgumentError as error:
             raise self._explain(str(error), given, config_files(args)) from error
+
+    def build(self, given: Namespace, *groups: str) -> Any:
+        """Groups of the settings, with the classes in them built."""
+        chosen = Namespace({group: given[group] for group in groups})  # type: ignore[no-untyped-call]
+        return self.inner.instantiate_classes(chosen)
 
     def _leaves(self, key: str, value: Any, text: bool) -> Iterator[Given]:
         """The keys and values inside a value, or the value itself if it is not a group of settings."""
@@ -96,17 +100,6 @@ class Parser:
                 yield from self._leaves(name, child, text)
         else:
             yield key, value, text
-
-    def _check_key(self, key: str, value: Any, text: bool) -> None:
-        """Raises UserError for a key that does not exist, and for a value in a file in the place of a group."""
-        if key in self.settings and self.settings[key].heading and value is not None and not text:
-            raise UserError(key, value, "is not valid", "give {key: value, ...}")
-        parents = (key[: match.start()] for match in re.finditer(r"\.", key))
-        if key in (*self.settings, "c") or any(self.settings[one].open for one in parents if one in self.settings):
-            return
-        near = did_you_mean(key, self.settings)
-        fix = f"did you mean {near}?" if near else f"see python cli.py {self.command} --help"
-        raise UserError(key, None, "there is no such setting", fix)
 
     def _explain(self, message: str, given: Sequence[Given], configs: Sequence[str]) -> UserError:
         """The parser's message as one sentence about the setting that it comes from."""

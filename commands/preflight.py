@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 
 COMMANDS = {
     "fit": "train a model with a config, or resume a run with --ckpt_path last",
@@ -25,7 +25,6 @@ CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
 NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"
 FSDP = "add --config configs/strategy/fsdp.yaml"
-FOR_NOTEBOOKS = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes", "val_check_interval")
 INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning starts the processes by itself
 
@@ -52,8 +51,7 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
     for name in (name for name in names if not Path(name).is_file()):
         ours = CHECKOUT / name
         if not ours.is_file():
-            near = did_you_mean(name, shipped)
-            fix = f"did you mean {near}?" if near else f"there are {', '.join(shipped)}"
+            fix = suggest(name, shipped, f"there are {', '.join(shipped)}")
             raise UserError("--config", name, "does not exist", fix)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"config {ours}", file=sys.stderr)
@@ -87,7 +85,7 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
     if quantize and any(name in str(strategy) for name in ("fsdp", "FSDP", "ModelParallel")):
         fix = "set trainer.strategy ddp, with a 4-bit base on each device, or model.quantize null"
         raise UserError("model.quantize", quantize, "cannot be sharded", fix)
-    if isinstance(strategy, str) and strategy.startswith(FOR_NOTEBOOKS):
+    if isinstance(strategy, str) and strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
         problem = "is for notebooks: its processes would share the state of this one"
         raise UserError("trainer.strategy", strategy, problem, "set trainer.strategy ddp")
     if isinstance(strategy, str) and strategy.startswith("fsdp"):
@@ -109,8 +107,15 @@ def check_launch(trainer: Any, gpus: int, environ: Mapping[str, str]) -> None:
         by, option, each = "torchrun", "--nproc_per_node", int(environ["LOCAL_WORLD_SIZE"])
         machines = int(environ["WORLD_SIZE"]) // each
     elif "SLURM_NTASKS" in environ and environ.get("SLURM_JOB_NAME") not in INTERACTIVE:
-        by, option = "SLURM", "--ntasks-per-node"
-        each, machines = _slurm_tasks(environ)
+        by, option, tasks = "SLURM", "--ntasks-per-node", int(environ["SLURM_NTASKS"])
+        if tasks > 1 and "SLURM_STEP_ID" not in environ:
+            problem = f"the job has {tasks} tasks, and srun did not start this process"
+            raise UserError("SLURM", None, problem, "put srun before the command (docs/multi_node.md)")
+        if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
+            problem = "the job was submitted with --ntasks alone, which Lightning cannot use"
+            raise UserError("SLURM", None, problem, "submit it with --nodes and --ntasks-per-node")
+        each = int(environ.get("SLURM_NTASKS_PER_NODE", "1"))
+        machines = max(1, tasks // each)
     elif nodes > 1 and "MASTER_ADDR" not in environ:
         fix = "start it on each with torchrun or srun (docs/multi_node.md), or set trainer.num_nodes 1"
         raise UserError("trainer.num_nodes", nodes, "asks for more machines than this one", fix)
@@ -123,19 +128,6 @@ def check_launch(trainer: Any, gpus: int, environ: Mapping[str, str]) -> None:
     if nodes != machines:
         problem = f"is not the number of machines on which {by} started the command, {machines}"
         raise UserError("trainer.num_nodes", nodes, problem, f"set it to {machines}")
-
-
-def _slurm_tasks(environ: Mapping[str, str]) -> tuple[int, int]:
-    """(tasks on each machine, machines)."""
-    tasks = int(environ["SLURM_NTASKS"])
-    if tasks > 1 and "SLURM_STEP_ID" not in environ:
-        problem = f"the job has {tasks} tasks, and srun did not start this process"
-        raise UserError("SLURM", None, problem, "put srun before the command (docs/multi_node.md)")
-    if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
-        problem = "the job was submitted with --ntasks alone, which Lightning cannot use"
-        raise UserError("SLURM", None, problem, "submit it with --nodes and --ntasks-per-node")
-    each = int(environ.get("SLURM_NTASKS_PER_NODE", "1"))
-    return each, max(1, tasks // each)
 
 
 def _on_gpu(trainer: Any, gpus: int) -> bool:

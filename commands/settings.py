@@ -21,7 +21,7 @@ PLAIN = (bool, int, float, str, list, tuple, types.NoneType)
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """A key of a config and an option of the command line. `fields` is the class whose settings are below it, and a
-    `heading` has no other value. --help shows the first sentence of a `brief` setting."""
+    `heading` has no other value."""
 
     key: str
     hint: Any
@@ -30,22 +30,21 @@ class Setting:
     fields: Any = None
     heading: bool = False
     positional: bool = False
-    brief: bool = False
 
     @property
     def open(self) -> bool:
         """True if any key may stand below this one: its value is a mapping, or a class that a config names."""
         return self.fields is None and any(kind not in PLAIN for kind in _kinds(self.hint))
 
-    def lines(self) -> list[str]:
-        """The setting as --help shows it."""
+    def lines(self, brief: bool) -> list[str]:
+        """The setting as --help shows it; a `brief` one without its type, and with one sentence."""
         meaning = re.sub(r":\w+:`~?([^`]*)`", r"\1", self.help).replace("``", "")
         if self.heading:
             return ["", *_wrapped(f"{self.key}: {meaning}", 2 if "." in self.key else 0), ""]
-        hint = "" if self.brief or self.hint is None else f" {type_text(self.hint)}"
+        hint = "" if brief or self.hint is None else f" {type_text(self.hint)}"
         default = "" if self.default is NOTHING or self.fields else f" = {value_text(self.default)}"
         head = f"{'' if self.positional else '--'}{self.key}{hint}{default}"
-        return _wrapped(head, 2) + _wrapped(re.split(r"(?<=\.)\s", meaning)[0] if self.brief else meaning, 6)
+        return _wrapped(head, 2) + _wrapped(re.split(r"(?<=\.)\s", meaning)[0] if brief else meaning, 6)
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
@@ -62,20 +61,17 @@ def settings_of(kind: Any, key: str | None = None, skip: Collection[str] = ()) -
     for name, parameter in inspect.signature(kind).parameters.items():
         if name not in skip:
             hint, own = parameter.annotation, f"{key}.{name}" if key else name
-            below = next((one for one in _kinds(hint) if dataclasses.is_dataclass(one)), None)
+            group = next((one for one in _kinds(hint) if dataclasses.is_dataclass(one)), None)
             meaning, default = " ".join(meanings.get(name, "").split()), made.get(name, parameter.default)
-            found.append(Setting(own, hint, default, meaning, below, heading=hint is below))
-    found.sort(key=lambda one: one.fields is not None)
-    return [each for one in found for each in (one, *_below(one))]
-
-
-def _below(group: Setting) -> list[Setting]:
-    """The settings in a group. In a list of groups, one that is a group itself stands for all its keys."""
-    found = settings_of(group.fields, group.key) if group.fields else []
-    if list not in _kinds(group.hint):
-        return found
-    depth = group.key.count(".") + 1
-    return [dataclasses.replace(one, fields=None) for one in found if one.key.count(".") == depth]
+            found.append(Setting(own, hint, default, meaning, group, heading=hint is group))
+    settings: list[Setting] = []
+    for one in sorted(found, key=lambda one: one.fields is not None):
+        below = settings_of(one.fields, one.key) if one.fields else []
+        if list in _kinds(one.hint):  # in a list of groups, a setting that is a group itself stands for all its keys
+            depth = one.key.count(".") + 1
+            below = [dataclasses.replace(inner, fields=None) for inner in below if inner.key.count(".") == depth]
+        settings += [one, *below]
+    return settings
 
 
 def _kinds(hint: Any) -> list[Any]:

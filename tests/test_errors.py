@@ -1,4 +1,4 @@
-from errors import UserError, did_you_mean
+from errors import UserError, did_you_mean, suggest
 
 
 def test_the_text_has_key_value_problem_and_way_out() -> None:
@@ -18,3 +18,5 @@ def test_the_nearest_word_is_found_by_the_whole_or_by_its_last_part() -> None:
     assert did_you_mean("train.max_epoch", known) == "trainer.max_epochs"
     assert did_you_mean("rank", known) == "model.lora.rank"
     assert did_you_mean("banana", known) is None
+    assert suggest("rank", known, "see the docs") == "did you mean model.lora.rank?"
+    assert suggest("banana", known, "see the docs") == "see the docs"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import COMMANDS, TRAINER, VERSION, main
+from cli import TRAINER, VERSION, main
+from commands.preflight import COMMANDS
 from tests.conftest import ROOT
 
 # None of what answers at once may load a library that takes seconds
