@@ -90,7 +90,7 @@ def test_peft_opens_the_adapter_and_gives_the_same_logits(
 def test_a_fully_trained_model_is_exported_and_has_no_adapter(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    tuner = ThinkTuner(lora=None)
+    tuner = ThinkTuner("assets/tiny-qwen", lora=None)
     tuner.configure_model()
     assert tuner.net is not None
     ids = torch.tensor([[5, 300, *tuner.tokenizer.new_ids]])

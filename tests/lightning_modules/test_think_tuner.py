@@ -21,6 +21,7 @@ from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.optim import OptimSettings
 from tests.conftest import TINY
 
+BASE = "assets/tiny-qwen"
 LORA = LoraSettings(rank=4, target_modules="all-linear")
 
 
@@ -38,7 +39,7 @@ def rows(folder: Path, batch_size: int, **settings: Any) -> MagpieDataModule:
 def fit(folder: Path, batch_size: int, accumulate: int, **trainer: Any) -> ThinkTuner:
     """Two optimizer steps of 16 rows with plain SGD, whose step is the gradient itself."""
     torch.manual_seed(0)
-    tuner = ThinkTuner(lora=LORA, evaluation=EvalSettings(rows=0))
+    tuner = ThinkTuner(BASE, lora=LORA, evaluation=EvalSettings(rows=0))
     plain = {"optimizer": lambda: torch.optim.SGD(tuner.trained().values(), lr=1.0)}
     tuner.configure_optimizers = plain["optimizer"]  # type: ignore[method-assign, assignment]
     settings = QUIET | {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}
@@ -91,7 +92,7 @@ def test_each_precision_learns_and_keeps_trained_tensors_in_float32(
     """The optimizer's state and the metrics, too, whatever the dtypes of base and products."""
     torch.manual_seed(0)
     data, losses = rows(tmp_path, 16, train_rows=16 * 12), []
-    tuner = ThinkTuner(lora=LORA, dtype=dtype, optim=OptimSettings(lr=3e-3), evaluation=EvalSettings(rows=0))
+    tuner = ThinkTuner(BASE, lora=LORA, dtype=dtype, optim=OptimSettings(lr=3e-3), evaluation=EvalSettings(rows=0))
 
     class Losses(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -114,7 +115,7 @@ def test_figures_of_validation_do_not_depend_on_its_batches(val_batch_size: int,
     figures = []
     for size in (7, val_batch_size):
         torch.manual_seed(0)
-        tuner = ThinkTuner(lora=LORA, evaluation=EvalSettings(rows=0))
+        tuner = ThinkTuner(BASE, lora=LORA, evaluation=EvalSettings(rows=0))
         trainer = Trainer(**QUIET)
         trainer.validate(tuner, rows(tmp_path, 4, val_rows=11, val_batch_size=size), verbose=False)
         figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
@@ -130,7 +131,12 @@ def test_the_tags_are_learned(tmp_path: Path) -> None:
     torch.manual_seed(0)
     data = rows(tmp_path, 16, train_rows=16 * 60, val_rows=20, steps=StepSettings(split="sentence"))
     optim = OptimSettings(lr=5e-3, new_token_lr=2e-2)
-    tuner = ThinkTuner(lora=LoraSettings(32, 64, target_modules="all-linear"), optim=optim, evaluation=EvalSettings(0))
+    tuner = ThinkTuner(
+        "assets/tiny-qwen",
+        lora=LoraSettings(32, 64, target_modules="all-linear"),
+        optim=optim,
+        evaluation=EvalSettings(0),
+    )
     trainer = Trainer(**QUIET)
     trainer.validate(tuner, data, verbose=False)
     before = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -146,7 +152,7 @@ def test_the_tags_are_learned(tmp_path: Path) -> None:
 def test_a_role_of_weight_zero_is_not_in_the_training_loss(make_batch: Any) -> None:
     totals = []
     for weights in (RoleWeights(), RoleWeights(thought=0.0)):
-        tuner = ThinkTuner(lora=LORA, role_weights=weights)
+        tuner = ThinkTuner(BASE, lora=LORA, role_weights=weights)
         torch.manual_seed(0)
         tuner.configure_model()
         assert tuner.net is not None
@@ -174,7 +180,12 @@ def test_the_logged_rate_is_that_of_the_step_and_not_of_the_next_one(tmp_path: P
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
             used.append(optimizer.param_groups[0]["lr"])
 
-    tuner = ThinkTuner(lora=LORA, optim=OptimSettings(lr=1e-3, lr_scheduler_type="linear"), evaluation=EvalSettings(0))
+    tuner = ThinkTuner(
+        "assets/tiny-qwen",
+        lora=LORA,
+        optim=OptimSettings(lr=1e-3, lr_scheduler_type="linear"),
+        evaluation=EvalSettings(0),
+    )
     more = {"logger": Logger(tmp_path), "log_every_n_steps": 1, "limit_val_batches": 0, "callbacks": [Used()]}
     Trainer(**QUIET | {"accumulate_grad_batches": 2} | more).fit(tuner, rows(tmp_path, 4))
     assert used == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
@@ -190,7 +201,7 @@ def test_the_steps_of_a_fit_come_from_the_plan(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_schedule_needs_an_end() -> None:
-    tuner = ThinkTuner(optim=OptimSettings(lr_scheduler_type="cosine"))
+    tuner = ThinkTuner(BASE, optim=OptimSettings(lr_scheduler_type="cosine"))
     tuner.trainer = Trainer(max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False)
     with pytest.raises(UserError, match=r"model\.optim\.lr_scheduler_type: 'cosine' needs to know where training ends"):
         tuner.total_steps()
@@ -215,7 +226,7 @@ def test_a_checkpoint_of_other_tensors_is_refused() -> None:
 def test_a_batch_without_rows_has_a_gradient_of_zero(make_batch: Callable[..., Any]) -> None:
     from datamodules.batches.collate import collate
 
-    tuner = ThinkTuner(lora=LORA)
+    tuner = ThinkTuner(BASE, lora=LORA)
     tuner.configure_model()
     assert tuner.net is not None
     tuner.net(collate([], 5, 0)).total.backward()
@@ -234,7 +245,7 @@ def test_dropout_differs_between_ranks_and_batches_but_not_between_runs() -> Non
 
     def seed(rank: int, batches: int) -> int:
         progress = SimpleNamespace(total=SimpleNamespace(processed=batches))
-        tuner = OfRank()
+        tuner = OfRank(BASE)
         fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
         tuner._trainer = SimpleNamespace(fit_loop=fit_loop)  # type: ignore[assignment]
         tuner.rank, tuner.seed = rank, 1

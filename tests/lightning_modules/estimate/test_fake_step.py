@@ -43,7 +43,7 @@ def kept_bytes(tuner: ThinkTuner, batch: Any) -> int:
 
 
 def working(settings: dict[str, Any], lengths: list[int], **more: Any) -> WorkingMemory:
-    return dry_run(net_on_meta(ThinkTuner(**settings)), lengths, **more)
+    return dry_run(net_on_meta(ThinkTuner("assets/tiny-qwen", **settings)), lengths, **more)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
@@ -53,7 +53,7 @@ def test_activations_are_the_bytes_that_autograd_keeps(
     batch = make_batch(0, 1, 2, 3)
     activations = working(settings, batch.lengths).activations
     # Adapters of layers with one input are copied side by side; autograd does not report these copies
-    assert activations == pytest.approx(kept_bytes(ThinkTuner(**settings), batch), rel=0.15)
+    assert activations == pytest.approx(kept_bytes(ThinkTuner("assets/tiny-qwen", **settings), batch), rel=0.15)
 
 
 def test_activations_grow_with_tokens_and_shrink_with_checkpointing_and_fused_layers(
@@ -73,7 +73,7 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpointing_and_fused_la
 
 def test_gradients_of_earlier_micro_batches_are_part_of_the_peak() -> None:
     once, twice = (working({"lora": None}, [64], accumulate=count) for count in (1, 2))
-    weights = sum(p.numel() * 4 for p in net_on_meta(ThinkTuner(lora=None)).parameters())
+    weights = sum(p.numel() * 4 for p in net_on_meta(ThinkTuner("assets/tiny-qwen", lora=None)).parameters())
     assert 0.5 * weights < twice.peak - once.peak < 1.1 * weights
 
 
@@ -88,7 +88,9 @@ def test_a_gpu_has_chunks_of_its_own_and_the_loss_functions_are_restored(monkeyp
 
 
 def test_the_optimizer_step_is_the_peak_if_batches_are_small() -> None:
-    small, large = (estimate_memory(net_on_meta(ThinkTuner(lora=None)), StepShape(1, n))[1] for n in (8, 1024))
+    small, large = (
+        estimate_memory(net_on_meta(ThinkTuner("assets/tiny-qwen", lora=None)), StepShape(1, n))[1] for n in (8, 1024)
+    )
     held = small.held
     assert small.working.peak < held.gradients + small.scratch + 10**6
     assert small.total == held.frozen + held.trained + held.moments + max(

@@ -24,20 +24,20 @@ ALL_LINEAR = LoraSettings(rank=8, target_modules="all-linear")
 def test_memory_from_shapes_equals_memory_of_real_tensors(
     settings: dict[str, Any], make_batch: Callable[..., Any]
 ) -> None:
-    tuner = ThinkTuner(**settings)
+    tuner = ThinkTuner("assets/tiny-qwen", **settings)
     tuner.configure_model()
     assert tuner.net is not None
     optimizer = build_optimizer(tuner.net.named_parameters(), OptimSettings())
     tuner.net(make_batch(0)).total.backward()
     optimizer.step()
-    shapes = net_on_meta(ThinkTuner(**settings))
+    shapes = net_on_meta(ThinkTuner("assets/tiny-qwen", **settings))
     assert {p.device.type for p in shapes.parameters()} == {"meta"}
     assert asdict(held_memory(shapes)) == asdict(measured_held_memory(tuner.net, optimizer))
 
 
 @needs_bitsandbytes
 def test_4_bit_weights_have_the_size_of_bitsandbytes_tensors() -> None:
-    tuner = ThinkTuner(lora=ALL_LINEAR, quantize="nf4")
+    tuner = ThinkTuner("assets/tiny-qwen", lora=ALL_LINEAR, quantize="nf4")
     tuner.configure_model()
     assert tuner.net is not None
     layers = tuner.net.causal_lm.base_model.layers
@@ -47,7 +47,7 @@ def test_4_bit_weights_have_the_size_of_bitsandbytes_tensors() -> None:
             state = parameter.quant_state
             scales = (state.absmax, state.state2.absmax)
             measured += sum(t.numel() * t.element_size() for t in (parameter, *scales))
-    shapes = net_on_meta(ThinkTuner(lora=ALL_LINEAR))
+    shapes = net_on_meta(ThinkTuner("assets/tiny-qwen", lora=ALL_LINEAR))
     saved = held_memory(shapes).frozen - held_memory(shapes, nf4=True).frozen
     weights = sum(
         p.numel() * 4 for n, p in shapes.causal_lm.base_model.layers.named_parameters() if "base_layer.weight" in n
@@ -56,7 +56,7 @@ def test_4_bit_weights_have_the_size_of_bitsandbytes_tensors() -> None:
 
 
 def test_sharding_divides_held_memory_and_adds_gathered_weights() -> None:
-    shapes = net_on_meta(ThinkTuner(lora=ALL_LINEAR))
+    shapes = net_on_meta(ThinkTuner("assets/tiny-qwen", lora=ALL_LINEAR))
     one, two, four = (held_memory(shapes, devices, sharded=True) for devices in (1, 2, 4))
     for name in ("frozen", "trained", "gradients", "moments"):
         whole = getattr(one, name)

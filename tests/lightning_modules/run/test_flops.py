@@ -13,7 +13,7 @@ from lightning_modules.think_tuner import ThinkTuner
 
 
 def net_of(**settings: Any) -> Any:
-    tuner = ThinkTuner(**settings)
+    tuner = ThinkTuner("assets/tiny-qwen", **settings)
     tuner.configure_model()
     return tuner.net
 

@@ -51,7 +51,11 @@ def train(folder: Path, epochs: int, saved: Path, resume: Path | None) -> tuple[
     seed_everything(1)
     course = Course(saved)
     tuner = ThinkTuner(
-        dtype="float16", lora=LoraSettings(4), optim=OptimSettings(lr=5e-3), evaluation=EvalSettings(rows=0)
+        "assets/tiny-qwen",
+        dtype="float16",
+        lora=LoraSettings(4),
+        optim=OptimSettings(lr=5e-3),
+        evaluation=EvalSettings(rows=0),
     )
     data = MagpieDataModule(
         train_rows=192, val_rows=4, batch_size=8, num_workers=0, num_proc=1, cache_dir=str(folder / "cache")
