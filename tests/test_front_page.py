@@ -33,7 +33,7 @@ def test_the_tree_names_every_file_of_the_packages_once() -> None:
     named = files_of_the_tree((ROOT / "README.md").read_text())
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py"]
     assert len(named) == len(set(named))
-    assert {path.relative_to(ROOT).as_posix() for path in files} <= set(named)
+    assert {path.relative_to(ROOT).as_posix() for path in files} == set(named)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

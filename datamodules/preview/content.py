@@ -21,7 +21,7 @@ LINE_END_NOTE = "⏎ is a line end"
 # Column headings of the tables
 DROPPED_COLUMNS = ("dropped because", "rows", "of the rows read", "their ids")
 NOTE_COLUMNS = ("kept with", "rows", "of the rows kept")
-LENGTH_COLUMNS = ("tokens", "rows that fit", "thinking rows whose last closing tag fits")
+LENGTH_COLUMNS = ("tokens", "rows that fit", "rows whose thoughts fit")
 ROLE_COLUMNS = ("role", "tokens", "ratio")
 TOKENS_TITLE, STEPS_TITLE = "tokens of a row", "steps of an answer"
 # Without joiners: emoji and some scripts are written with them
