@@ -46,8 +46,7 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
     found, names = list(args), config_files(args)
     shipped = sorted(path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("configs/**/*.yaml"))
     if needed and not names and not {"-h", "--help"} & set(args):
-        fix = f"add one: {', '.join(name for name in shipped if name.count('/') == 1)}"
-        raise UserError("--config", None, "is missing", fix)
+        raise UserError("--config", None, "is missing", "add --config configs/demo.yaml; configs/README.md lists all")
     for name in (name for name in names if not Path(name).is_file()):
         ours = CHECKOUT / name
         if not ours.is_file():

@@ -102,8 +102,7 @@ def test_charts_have_their_numbers_as_text(made: str, report: DataStats) -> None
     tokens, steps, lengths, roles = labels
     assert tokens.startswith("Rows by tokens of a row: ") and steps == "Rows by steps of an answer: 1: 1, 2: 1"
     assert (
-        lengths.startswith("512 tokens: 100% rows that fit, 100% thinking rows whose last closing tag fits; ")
-        and lengths.count(";") == 4
+        lengths.startswith("512 tokens: 100% rows that fit, 100% rows whose thoughts fit; ") and lengths.count(";") == 4
     )
     assert "thought " in roles
     widths = [float(str(a["width"])[:-1]) for a in Outline(made).all("rect") if str(a["class"]).startswith("r-")]
