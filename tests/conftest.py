@@ -37,6 +37,11 @@ TEMPLATE = Template((Segment(Role.PROMPT, "### Instruction: "), None, Segment(Ro
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_recipe.py", "test_processes.py"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `gpu` on a machine without a GPU."""
     import torch

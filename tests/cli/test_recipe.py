@@ -58,7 +58,7 @@ def env(hub_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> di
 def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> None:
     fitted, validated = run(env, tmp_path, recipe(("multi_think",)), ["validate"])
     assert fitted.returncode == 0, fitted.stderr
-    # The hub's 550 rows hold fewer than were asked for: said, not failed
+    # The hub has 550 rows. A shortage is printed and is not an error
     assert "data.train_rows: 10,000 requested" in fitted.stderr
     assert "longer than data.max_length" in fitted.stderr
     assert "empty response" in fitted.stderr

@@ -23,6 +23,8 @@ def make_repositories(root: Path, tokenizer: Path, rows: Sequence[Row]) -> None:
     data = root / "datasets" / DATASET / "data"
     data.mkdir(parents=True)
     made = list(as_magpie(rows, ROWS))
+    for row in made[96::97]:  # the calls that fail in the real set, whichever rows are given
+        row["response"] = ""
     for shard in (0, 1):
         table = pa.Table.from_pylist(made[shard * ROWS // 2 : (shard + 1) * ROWS // 2])
         pq.write_table(table, data / f"train-{shard:05d}-of-00002.parquet")
