@@ -6,6 +6,7 @@ It distinguishes a missing repository from a missing network. Without network th
 
 import functools
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +61,10 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False) 
         raise UserError(key, name, "does not exist: Qwen1.5's chat models end in -Chat", f"use {wrong[1]}-Chat")
     online = probe("model", key, name, revision) is not None
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     patterns = TOKENIZER_FILES + (WEIGHT_FILES if weights else [])
     try:
         # "*/*": Llama's repositories have a second copy of the weights in a subfolder

@@ -61,6 +61,7 @@ def test_multi_think_from_fit_to_export(env: dict[str, str], tmp_path: Path) -> 
     # The hub has 550 rows. A shortage is printed and is not an error
     assert "data.train_rows: 10,000 requested" in fitted.stderr
     assert "longer than data.max_length" in fitted.stderr
+    assert "\r" not in fitted.stderr, "a progress bar without a terminal"
     assert "empty response" in fitted.stderr
     folder = only_run(tmp_path, "multi_think")
     checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
