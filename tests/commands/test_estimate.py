@@ -51,6 +51,7 @@ def test_the_fewest_layers_that_a_device_needs_are_checkpointed(gb: float, said:
     assert len(asked) <= 8  # each takes seconds
 
 
+@pytest.mark.slow
 def test_the_estimate_confirms_the_number_of_layers_that_device_gb_names(capsys: pytest.CaptureFixture[str]) -> None:
     common = ("--config", "configs/demo.yaml", "--data.batch_size", "16")
     none, all_layers = (estimated(capsys, *common, "--model.gradient_checkpointing", n) for n in ("0", "true"))

@@ -159,6 +159,7 @@ def preparing(source: Path, cache: Path, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_never_looks_complete_and_is_deleted(tmp_path: Path) -> None:
     one = part(tmp_path / "a.jsonl", rows(60_000))
     assert one.source.name
@@ -200,6 +201,7 @@ def test_runs_that_start_together_prepare_once(
     assert all(asdict(stats) == asdict(found[0][1]) for _, stats in found)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_incomplete_folder(tmp_path: Path) -> None:
     part(tmp_path / "a.jsonl", rows(20_000))
 

@@ -65,6 +65,7 @@ def test_peft_settings_that_are_unknown_or_cannot_be_kept_are_refused(peft: dict
         LoraSettings(peft=peft).check()
 
 
+@pytest.mark.slow
 def test_peft_is_imported_only_where_its_settings_are_given() -> None:
     code = "import sys, lightning_modules.think_tuner as m; m.ThinkTuner('x'); sys.exit('peft' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -12,6 +12,7 @@ from lightning_modules.update.precision import advice_for_cpu, bfloat16_gain
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_two_processes_find_a_scale_together_learn_and_resume_with_it(tmp_path: Path) -> None:
     script = Path(__file__).with_name("sharded_half.py")
     done = subprocess.run(
