@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 
 CHECKOUT = Path(__file__).resolve().parent
 PROBE_SECONDS = 6.0
@@ -103,8 +103,8 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
             key, name, "is gated", f"accept its terms on https://huggingface.co/{name} and run `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
-        near = did_you_mean(name, KNOWN_MODELS if kind == "model" else KNOWN_DATASETS)
-        fix = f"did you mean {near}?" if near else "check its spelling, or run `hf auth login` if it is private"
+        known = KNOWN_MODELS if kind == "model" else KNOWN_DATASETS
+        fix = suggest(name, known, "check its spelling, or run `hf auth login` if it is private")
         raise UserError(key, name, "is neither on the hub nor a folder or file here", fix) from error
     except RevisionNotFoundError as error:
         raise UserError(

@@ -83,7 +83,7 @@ def _refusal(error: BaseException | None) -> BaseException | None:
 
 
 def quiet() -> None:
-    """Print our own notices once for all ranks, and of the libraries' notices only those that a user can act on."""
+    """Print our own notices once for all ranks, and hide notices of the libraries that a user cannot act on."""
     log.handlers, log.propagate = [logging.StreamHandler()], False
     log.setLevel(logging.ERROR)
     rank_zero_only(log.setLevel)(logging.INFO)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, suggest
+from hub import CHECKOUT
 
 COMMANDS = {
     "fit": "train a model with a config, or resume a run with --ckpt_path last",
@@ -20,7 +21,6 @@ COMMANDS = {
     "export": "write a run's model as a folder that transformers opens",
     "replay": "recompute an optimizer step that was not finite, row by row",
 }
-CHECKOUT = Path(__file__).resolve().parents[1]
 CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
 NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"

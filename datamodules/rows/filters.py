@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 
 SIZES = ("tokens", "steps")
 
@@ -67,9 +67,8 @@ class Filters:
         """Raise UserError for a condition on a column that is not in `present`."""
         missing = [name for name in self.columns if name not in present]
         if missing:
-            near = did_you_mean(missing[0], [*present, *SIZES])
             problem = f"is not a column; the columns are {', '.join(present)}; tokens and steps always exist"
-            fix = f"did you mean {near}?" if near else "choose among these"
+            fix = suggest(missing[0], [*present, *SIZES], "choose among these")
             raise UserError("data.filters", ", ".join(missing), problem, fix)
 
     def of_row(self, row: Mapping[str, Any]) -> str | None:

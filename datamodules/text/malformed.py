@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 
 Dial = Literal["strict", "repair", "keep"]
 Action = Literal["drop", "repair", "keep"]
@@ -98,8 +98,7 @@ class MalformedPolicy:
         actions = _actions(dial)
         for name, action in (overrides or {}).items():
             if name not in SHAPES:
-                near = did_you_mean(str(name), SHAPES)
-                fix = f"did you mean {near}?" if near else f"choose among {', '.join(SHAPES)}"
+                fix = suggest(str(name), SHAPES, f"choose among {', '.join(SHAPES)}")
                 raise UserError("data.malformed_overrides", name, "is not a malformed shape", fix)
             allowed = SHAPES[name].actions
             chosen = next((one for one in allowed if one == action), None)

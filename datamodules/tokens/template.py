@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import hub
 from datamodules.text.segments import Role, Segment, Template
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 
 if TYPE_CHECKING:
     from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -45,9 +45,8 @@ def template_text(setting: str) -> str | None:
     if "{instruction}" in setting:
         fix = "write {{ instruction }}"
         raise UserError("data.template", setting, "is not Jinja", fix)
-    near = did_you_mean(setting, [*NAMES, "chat"])
     known = "give instruction, chat, a Jinja file, or a text with {{ instruction }} in it"
-    raise UserError("data.template", setting, "does not exist", f"did you mean {near}?" if near else known)
+    raise UserError("data.template", setting, "does not exist", suggest(setting, [*NAMES, "chat"], known))
 
 
 def check_template(setting: str, system: str | None) -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from errors import UserError, did_you_mean
+from errors import UserError, suggest
 from lightning_modules.internals import peft_internals
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class LoraSettings:
             if name in refused:
                 raise UserError(key, None, refused[name], "remove it")
             if name not in known:
-                near = did_you_mean(name, set(known) - set(refused) - set(OWN_SETTINGS))
-                fix = f"did you mean {near}?" if near else "see docs/lora.md, or peft's LoraConfig"
+                allowed = set(known) - set(refused) - set(OWN_SETTINGS)
+                fix = suggest(name, allowed, "see docs/lora.md, or peft's LoraConfig")
                 raise UserError(key, None, "there is no such setting", fix)
             if known[name] and name != "use_dora":
                 raise UserError(key, None, "is a variant that this program was not tested with", "remove it")
@@ -133,8 +133,7 @@ class LoraSettings:
             problem = "freezes matrices that a checkpoint does not hold"
             raise UserError(f"{PEFT_KEY}.init_lora_weights", init, problem, f"choose from {', '.join(INITS)}")
         if not (isinstance(init, bool) or init in INITS or re.fullmatch(r"pissa_niter_\d+", str(init))):
-            near = did_you_mean(str(init), INITS)
-            fix = f"did you mean {near}?" if near else f"choose from true, {', '.join(INITS)}"
+            fix = suggest(str(init), INITS, f"choose from true, {', '.join(INITS)}")
             raise UserError(f"{PEFT_KEY}.init_lora_weights", init, "is not an initialization of peft", fix)
         if not isinstance(dora, bool):
             raise UserError(f"{PEFT_KEY}.use_dora", dora, "is not true or false", "give one of the two")
