@@ -1,16 +1,15 @@
 """The model of a run without a Trainer: for generate, export and replay."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 
+from commands.fit_settings import GROUPS, LINKED, build_data, build_model
 from commands.parsing import Parser
-from datamodules.magpie import MagpieDataModule
 from datamodules.text.segments import Template
-from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
@@ -59,32 +58,21 @@ def load_run(
     """
     found, path = find(run, ckpt_path, root)
     checkpoint = checkpoint or read_checkpoint(path)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ThinkTuner, "model")
-    parser.add_class_arguments(MagpieDataModule, "data")
     config = yaml.safe_load(found.config().read_text())
-    # The command line links these settings, so a saved config holds them under `data` only
-    linked = {
-        "tags": config["data"].get("tags") or asdict(Tags()),
-        "new_tokens": config["data"].get("new_tokens") or [],
-    }
+    parser = Parser("generate")
+    for group in ("model", "data"):
+        parser.add_class_arguments(GROUPS[group][0], group, skip=LINKED[group])
     try:
-        parsed = parser.parse_object(
-            {
-                "model": config["model"] | linked | model,
-                "data": config["data"],
-            }
-        )
+        given = parser.inner.parse_object({"model": config["model"] | model, "data": config["data"]})
     except (ArgumentError, KeyError) as error:
         problem = f"does not fit this version ({' '.join(str(error).split())})"
         raise UserError("--run", found.config(), problem, "correct the file") from error
-    built = parser.instantiate_classes(parsed)
-    tuner: ThinkTuner = built.model
+    tuner, data = build_model(parser, given), build_data(parser, given)
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)
     tuner.lora_start = content.lora_start
     tuner.configure_model()
     tuner.on_load_checkpoint(checkpoint)
     tuner.load_state_dict(checkpoint["state_dict"], strict=False)
-    template = load_template(built.data.template_setting, built.data.system, tuner.tokenizer)
+    template = load_template(data.template_setting, data.system, tuner.tokenizer)
     return Loaded(found, path, tuner, template, config)
