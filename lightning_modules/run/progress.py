@@ -33,7 +33,8 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        # Due first: reading the loss each step would make the host wait for a GPU
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._is_due():
             tuner: Any = pl_module
             loss = trainer.progress_bar_metrics.get("loss")
             self._show(*fit_line(trainer, tuner.total_steps(), tuner.speed, loss))
@@ -54,15 +55,16 @@ class Progress(ProgressBar):
         self._close()
 
     def _evaluation(self, stage: str, batch_idx: int, batches: Sequence[int | float]) -> None:
-        done, total = batch_idx + 1, sum(batches)
-        self._show(f"{stage}  batch {done:,}/{total:,}", done, total)
+        if self._is_due():
+            done, total = batch_idx + 1, sum(batches)
+            self._show(f"{stage}  batch {done:,}/{total:,}", done, total)
+
+    def _is_due(self) -> bool:
+        return self._enabled and time.monotonic() - self._shown >= (REFRESH if sys.stderr.isatty() else EVERY)
 
     def _show(self, text: str, done: int, total: float) -> None:
-        terminal = sys.stderr.isatty()
-        if not self._enabled or time.monotonic() - self._shown < (REFRESH if terminal else EVERY):
-            return
         self._shown = time.monotonic()
-        if not terminal:
+        if not sys.stderr.isatty():
             print(text, file=sys.stderr, flush=True)
             return
         if self._bar is None:

@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def run(bar: Progress, clock: list[float], batches: int, seconds: float) -> None:
-    """Ends so many micro-batches, each of so many seconds, and then a validation of three batches."""
+    """End `batches` micro-batches of `seconds` each, and then a validation of three batches."""
     for k in range(batches):
         clock[0] += seconds
         bar.on_train_batch_end(trainer(step=(k + 1) // 2), tuner(), None, None, k)
@@ -68,6 +68,20 @@ def test_a_file_gets_whole_lines_now_and_then(clock: list[float], monkeypatch: p
     assert all(re.fullmatch(r"epoch 3/10  step \d+/123,456  loss 1.2346  \S+ tokens/s  \S+ left", x) for x in lines[:5])
     assert lines[5] == "validation  batch 3/3"
     assert "\r" not in file.getvalue() and "\x1b" not in file.getvalue()
+
+
+def test_the_line_is_computed_only_when_it_is_shown(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the loss makes the host wait for a GPU."""
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    computed: list[str] = []
+
+    def count(*args: Any) -> Any:
+        computed.append("line")
+        return fit_line(*args)
+
+    monkeypatch.setattr("lightning_modules.run.progress.fit_line", count)
+    run(Progress(), clock, batches=20, seconds=10)
+    assert len(computed) == file.getvalue().count("epoch") == 5
 
 
 def test_a_terminal_shows_one_line_of_80_columns(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
