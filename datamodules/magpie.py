@@ -230,7 +230,7 @@ class MagpieDataModule(LightningDataModule):
         same_rows.check_same_rows(saved, self.identity())
 
     def seen_warning(self, saved: Mapping[str, Any] | None) -> str | None:
-        """Return a line if the run of `saved`, the identity in a checkpoint, may have seen test rows; None otherwise."""
+        """Return a line if the run of `saved`, a checkpoint's identity, may have seen test rows; None otherwise."""
         return same_rows.seen_warning(saved, same_rows.settings_of(self)) if saved else None
 
     # Training
