@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,13 @@ def cache_home() -> Path:
         Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
     )  # the XDG standard ignores relative ones
     return base / "thinkwright"
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a value, for example one read from a file, is the name of a file in a folder: a text without a path."""
+    if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & {*name}:
+        return False
+    return len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME and not re.search("[\ud800-\udfff]", name)
 
 
 # Digests

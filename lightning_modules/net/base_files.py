@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from disk import digest, disk_error
+from disk import digest, disk_error, is_file_name
 from errors import UserError
 
 # In the order in which transformers looks for them; an index names the files of a model in several parts
@@ -43,7 +43,7 @@ def _weight_files(folder: Path) -> list[str]:
         parts = _json(folder / found).get("weight_map")
         names = sorted({*parts.values()}, key=str) if isinstance(parts, dict) else [None]
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
+        if not is_file_name(name):
             raise UserError("model.name", folder / str(found), f"names {name!r} as a file", "download the model again")
     return names
 
