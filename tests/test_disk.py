@@ -15,7 +15,18 @@ import pytest
 import xxhash
 
 import disk
-from disk import TEMPORARY, digest, disk_error, disk_errors, locked, new_folder, remove_leftovers, write_file, writing
+from disk import (
+    TEMPORARY,
+    digest,
+    disk_error,
+    disk_errors,
+    is_file_name,
+    locked,
+    new_folder,
+    remove_leftovers,
+    write_file,
+    writing,
+)
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -281,3 +292,15 @@ def test_a_disk_error_inside_a_block_becomes_a_users_error(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"run\.root"), disk_errors("run.root", tmp_path):
         write_file(tmp_path / "file" / "inner", "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("data-00000-of-00001.arrow", True), ("é" * 127, True), ("..a", True), ("é" * 128, False), ("", False),
+        ("..", False), (".", False), ("a/b", False), ("/a", False), ("a\\b", False), ("a\0", False),
+        ("\ud800", False), (None, False), (3, False), (["a"], False),
+    ],
+)  # fmt: skip
+def test_a_name_from_a_file_is_taken_only_if_it_stays_in_its_folder(name: object, right: bool) -> None:
+    assert is_file_name(name) == right

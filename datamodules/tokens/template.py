@@ -23,8 +23,6 @@ INSTRUCTION = "### Instruction: {{ instruction }}\n### Response: "
 NAMES = {"instruction": INSTRUCTION}  # "chat" is the other name
 INSTRUCTION_MARK = "\ue000\ue001"  # private-use characters: in no template and in no vocabulary
 SYSTEM_MARK = "\ue002\ue003"
-IN_JINJA = r"\{[{%](?:(?![}%]\}).)*"  # the beginning of an expression or a statement
-MESSAGES = re.compile(IN_JINJA + r"\bmessages\b", re.DOTALL)  # a chat template reads this variable
 DATE = re.compile(r"""\bstrftime_now\(\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*\)""")  # transformers' function
 PROBES = ("Solve x.", "  two lines\n\nand spaces  ", "Say 'a' \"b\" {{ c }} <|d|> & é")
 
@@ -55,16 +53,27 @@ def template_text(setting: str) -> str | None:
     raise UserError("data.template", setting, "does not exist", suggest(setting, [*NAMES, "chat"], known))
 
 
+def _uses_messages(text: str) -> bool:
+    """Whether a Jinja text is a chat template."""
+    return bool(re.search(r"\bmessages\b", _code(text)))
+
+
+def _code(text: str) -> str:
+    """The expressions and statements of a Jinja text, without the text between them."""
+    after_openings = re.split(r"\{[{%]", text)[1:]
+    return "\n".join(re.split(r"[}%]\}", part, maxsplit=1)[0] for part in after_openings)
+
+
 def check_template(setting: str, system: str | None) -> None:
     """Check a template without a tokenizer, as far as possible. Raises UserError as `load_template` does."""
-    if (text := template_text(setting)) is not None and not MESSAGES.search(text):
+    if (text := template_text(setting)) is not None and not _uses_messages(text):
         _require_use(setting, _rendered(setting, text, instruction=INSTRUCTION_MARK, system=SYSTEM_MARK), system)
 
 
 def _require_use(setting: str, text: str, system: str | None) -> None:
     """Raise UserError if the template omits the instruction or the system prompt."""
     if INSTRUCTION_MARK not in text:
-        raise UserError("data.template", setting, "omits the instruction", "put {{ instruction }} into it")
+        raise UserError("data.template", _shown(setting), "omits the instruction", "put {{ instruction }} into it")
     if system is not None and SYSTEM_MARK not in text:
         fix = "put {{ system }} into data.template, set data.template chat, or delete data.system"
         raise UserError("data.system", system, "has no place in the template", fix)
@@ -80,12 +89,12 @@ def load_template(
     """
     text = template_text(setting)
     chat: str | None = None
-    if text is None or MESSAGES.search(text):
+    if text is None or _uses_messages(text):
         chat = _with_date(text or _own(tokenizer), started or datetime.now())
 
     def rendered(instruction: str, system: str | None) -> str:
         if chat is not None:
-            return _chat(tokenizer, chat, instruction, system)
+            return _chat(setting, tokenizer, chat, instruction, system)
         return _rendered(setting, str(text), instruction=instruction, system=system)
 
     _require_use(setting, rendered(INSTRUCTION_MARK, SYSTEM_MARK if system is not None else None), system)
@@ -94,7 +103,7 @@ def load_template(
     for probe in PROBES:
         if rendered(probe, system) != whole.replace(INSTRUCTION_MARK, probe.strip() if strips else probe):
             fix = "use {{ instruction }} unchanged, or {{ instruction | trim }}"
-            raise UserError("data.template", setting, "changes the text of the instruction", fix)
+            raise UserError("data.template", _shown(setting), "changes the text of the instruction", fix)
     opening = re.search(rf"\s*{re.escape(tokenizer.tags.open)}\s*\Z", whole) if chat is not None else None
     parts = _parts(whole[: opening.start()] if opening else whole, tokenizer)
     prefix: list[Segment | None] = [
@@ -131,13 +140,13 @@ def _own(tokenizer: "ThinkTokenizer") -> str:
 def _with_date(text: str, day: datetime) -> str:
     """The chat template with this date in place of the current one, or UserError if it computes the date otherwise."""
     text = DATE.sub(lambda found: json.dumps(day.strftime(found[1] or found[2] or "")), text)
-    if re.search(IN_JINJA + r"\bstrftime_now\s*\(", text, re.DOTALL):
+    if re.search(r"\bstrftime_now\s*\(", _code(text)):
         problem = "prints the current date in a form that cannot be kept, so no run with it could be resumed"
         raise UserError("data.template", "chat", problem, "give a Jinja text with a constant date")
     return text
 
 
-def _chat(tokenizer: "ThinkTokenizer", chat: str, instruction: str, system: str | None) -> str:
+def _chat(setting: str, tokenizer: "ThinkTokenizer", chat: str, instruction: str, system: str | None) -> str:
     """The instruction in a chat template. Raises UserError if the template fails."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": instruction})
@@ -146,9 +155,14 @@ def _chat(tokenizer: "ThinkTokenizer", chat: str, instruction: str, system: str 
             messages, chat_template=chat, tokenize=False, add_generation_prompt=True
         )
     except Exception as error:  # of jinja2, or raised by the template, for example for a system turn
-        problem = f"of {tokenizer.full.name_or_path} fails ({' '.join(str(error).split())[:200]})"
-        raise UserError("data.template", "chat", problem, "delete data.system, or give a template") from error
+        problem = f"fails for {tokenizer.full.name_or_path} ({' '.join(str(error).split())[:200]})"
+        fix = "delete data.system, or give another template"
+        raise UserError("data.template", _shown(setting), problem, fix) from error
     return text
+
+
+def _shown(setting: str) -> str:
+    return setting if len(setting) < 60 else f"{setting[:60]}…"
 
 
 def _rendered(setting: str, text: str, **variables: Any) -> str:
@@ -166,5 +180,6 @@ def _rendered(setting: str, text: str, **variables: Any) -> str:
             line = next((frame.lineno for frame in reversed(frames) if frame.filename == "<template>"), None)
         at_line = f"line {line}, {text.splitlines()[line - 1].strip()!r}: " if line else ""
         problem = f"is wrong in {at_line}{' '.join(str(error).split())}" if at_line else f"is wrong: {error}"
-        shown = setting if len(setting) < 60 else f"{setting[:60]}…"
-        raise UserError("data.template", shown, problem, "use the variables instruction and system") from error
+        raise UserError(
+            "data.template", _shown(setting), problem, "use the variables instruction and system"
+        ) from error

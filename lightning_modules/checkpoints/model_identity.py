@@ -83,7 +83,7 @@ def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) ->
             raise UserError(f"model.{key}", value, problem, f"{fix}, or train anew without --ckpt_path")
         if key != "config":
             raise _another_base(base, "has another tokenizer")
-        if found := first_difference(value, there):
+        if found := first_difference(value or {}, there or {}):
             raise _another_base(base, f"has {found[0]} {found[1]}, the checkpoint's model {found[2]}")
 
 

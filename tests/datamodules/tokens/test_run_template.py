@@ -1,6 +1,8 @@
 """The template of a run stays what it was when the run began."""
 
 import re
+import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from datamodules.text.segments import Template
 from datamodules.tokens import run_template as module
 from datamodules.tokens.run_template import RunTemplate
+from datamodules.tokens.template import _uses_messages, _with_date
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from tests.conftest import TINY
@@ -141,3 +144,13 @@ def test_the_name_of_a_template_of_this_program_is_kept_as_a_name(tiny_tokenizer
 )
 def test_a_text_that_uses_messages_is_a_chat_template(setting: str, chat: bool, tiny_tokenizer: ThinkTokenizer) -> None:
     assert (RunTemplate(setting, None).load(tiny_tokenizer).chat is not None) == chat
+
+
+@pytest.mark.parametrize("part", ["{{ ", "{% ", "}} ", "strftime_now(", "strftime_now('", "messages ", "{", "{{ m }}"])
+def test_a_text_of_a_megabyte_is_looked_through_at_once(part: str) -> None:
+    text = part * (2**20 // len(part))
+    started = time.monotonic()
+    _uses_messages(text)
+    with suppress(UserError):
+        _with_date(text, datetime(2026, 1, 1))
+    assert time.monotonic() - started < 10
