@@ -8,9 +8,9 @@ from typing import Any
 from errors import UserError
 
 ROWS = "rows"  # digests of the prepared rows, by split
+TEMPLATE_SETTING = "template_setting"  # data.template as it was given; beside it stands the text that the run keeps
 # The settings that decide which rows are held out, and where the test rows begin
 BORDER = ("data.source", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold", "data.val_rows")
-TEMPLATE_SETTING = "template_setting"  # data.template as it was given; beside it stands the text that the run keeps
 
 
 def identity(data: Any) -> dict[str, Any]:  # a MagpieDataModule, which imports this file

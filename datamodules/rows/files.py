@@ -95,7 +95,7 @@ def _saved_files(folder: Path) -> list[Path]:
             raise UserError(SETTING, path, f"lists {file!r:.100}, which is no file of this folder", SAVE_AGAIN)
         if not (folder / file).is_file():
             raise UserError(SETTING, folder / file, "is missing in this saved data set", SAVE_AGAIN)
-    return [folder / file for file in names]
+    return [folder / str(file) for file in names]
 
 
 def _json_file(path: Path) -> dict[str, Any]:

@@ -61,6 +61,16 @@ def test_a_changed_file_is_refused_under_unchanged_settings(tmp_path: Path) -> N
         prepared(tmp_path, source=str(source)).check_same_rows(saved)
 
 
+def test_a_run_keeps_the_template_of_a_file_that_was_edited(tmp_path: Path) -> None:
+    source, file = str(rows_file(tmp_path)), tmp_path / "mine.jinja"
+    file.write_text("Q: {{ instruction }}")
+    saved = prepared(tmp_path, source=source, template=str(file)).identity()
+    file.write_text("Changed: {{ instruction }}")
+    again = data(tmp_path / "cache", source=source, template=str(file), train_rows=20, val_rows=5, heldout_ratio=0.3)
+    go_on_with_template(again, saved)
+    assert again.template.parts[0] == Segment(Role.PROMPT, "Q: ")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -82,16 +92,3 @@ def test_a_test_whose_rows_a_run_may_have_seen_says_so(
     saved = prepared(tmp_path, source=source).identity()
     warning = prepared(tmp_path, **{"source": source} | change).seen_warning(saved)
     assert warning is None if words is None else words in str(warning)
-
-
-def test_a_run_keeps_the_template_of_a_file_that_was_edited(tmp_path: Path) -> None:
-    source, file = str(rows_file(tmp_path)), tmp_path / "mine.jinja"
-    file.write_text("Q: {{ instruction }}")
-    saved = prepared(tmp_path, source=source, template=str(file)).identity()
-    file.write_text("Changed: {{ instruction }}")
-    again = data(tmp_path / "cache", source=source, template=str(file), train_rows=20, val_rows=5, heldout_ratio=0.3)
-    go_on_with_template(again, saved)
-    assert again.template.parts[0] == Segment(Role.PROMPT, "Q: ")
-    other = prepared(tmp_path, source=source, template=str(file), max_length=60)
-    with pytest.raises(UserError, match=r"data\.max_length|data\.template"):
-        other.check_same_rows(saved)
