@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.preflight import check_hardware, check_launch, options
 from datamodules.same_rows import go_on_with_template
+from disk import write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -214,7 +215,7 @@ class Job:
         suffix, config = self.run.suffix(), self.given.clone()
         config.ckpt_path = None  # belongs to this start, not to the run
         config.data.template = self.data.run_template.to_keep(self.data.think_tokenizer)
-        (self.run.folder / f"config{suffix}.yaml").write_text(self.parser.inner.dump(config, "yaml", False))
+        write_file(self.run.folder / f"config{suffix}.yaml", self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     def fit(self) -> None:
