@@ -52,7 +52,7 @@ def test_one_rank_has_no_watchdog() -> None:
     watchdog.setup(alone, alone, "fit")
     watchdog.on_exception(alone, alone, RuntimeError())
     watchdog.close()
-    assert not watchdog.told
+    assert not watchdog.already_printed
 
 
 def test_only_the_first_rank_to_fail_prints_its_error() -> None:
@@ -72,7 +72,7 @@ def test_an_error_that_all_ranks_raise_is_printed_by_the_first_rank() -> None:
     ranks = [of_rank(rank, store) for rank in (0, 1)]
     for watchdog in ranks:
         watchdog.on_exception(trainer, trainer, Together())  # type: ignore[arg-type]
-    assert [watchdog.told for watchdog in ranks] == [False, True]
+    assert [watchdog.already_printed for watchdog in ranks] == [False, True]
     assert not store.value
 
 
