@@ -1,7 +1,7 @@
 """The preview in a terminal, printed by rich. Functions from processed rows and a DataStats to rich's renderables.
 
-Text of the data is printed as rich Text, never as markup, after `with_marks`: brackets of a row are shown unchanged, and
-escape codes as marks.
+Text of the data is printed as rich Text, never as markup, after `with_marks`: brackets of a row are shown unchanged,
+and escape codes as marks.
 """
 
 from collections.abc import Sequence

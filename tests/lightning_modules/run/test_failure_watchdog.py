@@ -60,7 +60,7 @@ def test_only_the_first_rank_to_fail_prints_its_error() -> None:
     first, second = of_rank(1, store), of_rank(0, store)
     first.on_exception(trainer, trainer, UserError("data.source", "x", "is missing", "give another"))  # type: ignore[arg-type]
     second.on_exception(trainer, trainer, RuntimeError("connection closed by peer"))  # type: ignore[arg-type]
-    assert (first.told, second.told) == (False, True)
+    assert (first.already_printed, second.already_printed) == (False, True)
     assert store.value == "1 2 data.source: 'x' is missing. Give another."
 
 
