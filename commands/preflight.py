@@ -25,7 +25,6 @@ CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
 NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"
 FSDP = "add --config configs/strategy/fsdp.yaml"
-ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes", "val_check_interval")
 INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning starts the processes by itself
 
 
@@ -61,10 +60,6 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
 def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = None) -> None:
     """Raises UserError if `trainer`, `model.dtype` and `model.quantize` contradict each other, or if this machine with
     its `gpus` GPUs cannot run them."""
-    for key in ABOVE_0:
-        value = getattr(trainer, key, None)
-        if isinstance(value, int | float) and value <= 0:
-            raise UserError(f"trainer.{key}", value, "is not above 0", "give 1 or more")
     devices, precision, strategy = trainer.devices, str(trainer.precision), trainer.strategy
     on_gpu = _on_gpu(trainer, gpus)
     if on_gpu and not gpus:

@@ -17,7 +17,6 @@ from datamodules.prepare.mix import MixedSource, Part, check_mix
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
-from datamodules.rows.near_duplicates import DedupIndex
 from datamodules.rows.sources import Source, open_source
 from datamodules.text.example import Columns
 from datamodules.text.malformed import Dial
@@ -27,10 +26,8 @@ from datamodules.text.tags import Tags
 from datamodules.tokens.process import OVERLONG_WARNINGS, Overlong, ProcessedExample
 from datamodules.tokens.template import check_template, load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from errors import UserError
 
 log = logging.getLogger("thinkwright")
-AT_LEAST = {"max_length": 8, "batch_size": 1, "val_batch_size": 1, "num_workers": 0, "num_proc": 1}
 
 
 class MagpieDataModule(LightningDataModule):
@@ -142,15 +139,7 @@ class MagpieDataModule(LightningDataModule):
         self._check()
 
     def _check(self) -> None:
-        """Raise UserError for impossible settings."""
-        for key, least in AT_LEAST.items():
-            if (value := getattr(self, key)) < least:
-                raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
-        if not 0 < self.heldout_ratio < 1:
-            problem, fix = "is not between 0 and 1", "give 0.1 to hold out one row in ten"
-            raise UserError("data.heldout_ratio", self.heldout_ratio, problem, fix)
-        if self.near_duplicate_threshold is not None:
-            DedupIndex(self.near_duplicate_threshold)
+        """Raise UserError for settings that contradict each other."""
         check_template(self.template_setting, self.system)
         self.tags.check("data.tags")
         self.steps.check()

@@ -24,7 +24,7 @@ from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
 from lightning_modules.generation.generate import generation_config
 from lightning_modules.internals.lightning_internals import batches_done
-from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
+from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.base_check import BaseCheck
 from lightning_modules.net.base_model import Dtype, check_base, load_base
 from lightning_modules.net.lora import LoraSettings, LoraStart
@@ -79,7 +79,6 @@ class ThinkTuner(LightningModule):
     ) -> None:
         super().__init__()
         check_base(dtype, lora, from_scratch, quantize)
-        check_checkpointing(gradient_checkpointing)
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
         self.gradient_checkpointing, self.role_weights, self.optim = gradient_checkpointing, role_weights, optim

@@ -40,12 +40,6 @@ class CheckpointSettings:
     """Number of checkpoints by step or epoch to keep as step-NNN.ckpt, beside last and best; older ones are deleted.
     Raise it to go back to earlier steps."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("every_n_train_steps", 1), ("every_n_minutes", 0), ("save_total_limit", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"checkpoint.{name}", value, f"is below {least}", f"give {least} or more, or null")
-
 
 class CheckpointCallback(Checkpoint):
     """Writes checkpoints between two optimizer steps when no validation is pending: then all counts agree.
