@@ -26,7 +26,7 @@ from lightning_modules.generation.generate import generation_config
 from lightning_modules.internals.lightning_internals import batches_done
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.base_check import BaseCheck
-from lightning_modules.net.base_model import Dtype, check_base, load_base
+from lightning_modules.net.base_model import Dtype, check_base, grow_vocabulary, load_base
 from lightning_modules.net.lora import LoraSettings, LoraStart
 from lightning_modules.net.loss import RoleWeights
 from lightning_modules.net.new_token_embeddings import NewTokenInit
@@ -110,6 +110,7 @@ class ThinkTuner(LightningModule):
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
+            grow_vocabulary(base, len(self.tokenizer))  # first, because added logits change the base's own loss
             check = BaseCheck(base, self.tokenizer, self.name)
             checkpoint_activations(base, self.gradient_checkpointing)
             lora_start = self.lora_start

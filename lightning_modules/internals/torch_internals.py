@@ -79,6 +79,16 @@ def fake_tensors() -> AbstractContextManager[Any]:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Return whether a tensor has memory with values; meta and fake tensors have a shape only.
+
+    Why private: torch documents FakeTensor, but has no public module for it.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
 def observe_results(observe: Callable[[Tensor], None]) -> AbstractContextManager[Any]:
     """Return a mode that calls `observe` with every tensor that an operation returns, below autograd.
 

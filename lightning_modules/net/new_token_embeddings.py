@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from lightning_modules.internals.torch_internals import has_values
+
 NewTokenInit = Literal["subtokens", "mean", "random"]
 SAMPLED = 4096  # embeddings from which the standard deviation is measured
 APART = 0.01  # standard deviations of noise between new embeddings that start at the mean
@@ -47,6 +49,8 @@ class NewTokenEmbedding(nn.Module):
 @torch.no_grad()
 def output_scale(embedding: nn.Embedding) -> float:
     """Return the factor by which an embedding layer multiplies its matrix: 1, but in Gemma the root of the width."""
+    if not has_values(embedding.weight):
+        return 1.0  # a model without values, for `estimate`
     ones = torch.ones((), dtype=embedding.weight.dtype, device=embedding.weight.device).expand_as(embedding.weight)
     ids = torch.zeros(1, dtype=torch.long, device=embedding.weight.device)
     return float(functional_call(embedding, {"weight": ones}, (ids,))[0, 0])
