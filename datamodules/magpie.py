@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from datamodules import same_rows
+from datamodules.batches.limits import check_limits, used_batches
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
@@ -24,7 +25,7 @@ from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags
 from datamodules.tokens.process import OVERLONG_WARNINGS, Overlong, ProcessedExample
-from datamodules.tokens.template import check_template, load_template
+from datamodules.tokens.run_template import RunTemplate
 from datamodules.tokens.tokenizer import ThinkTokenizer
 
 log = logging.getLogger("thinkwright")
@@ -122,7 +123,7 @@ class MagpieDataModule(LightningDataModule):
         ]
         self.columns, self.filters = columns, filters
         self.malformed, self.malformed_overrides = malformed, malformed_overrides
-        self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
+        self.run_template, self.tags, self.source_tags = RunTemplate(template, system), tags, source_tags
         self.new_tokens = tuple(new_tokens)
         self.steps, self.max_length, self.overlong = steps, max_length, overlong
         self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
@@ -142,7 +143,6 @@ class MagpieDataModule(LightningDataModule):
 
     def _check(self) -> None:
         """Raise UserError for settings that contradict each other."""
-        check_template(self.template_setting, self.system)
         self.tags.check("data.tags")
         self.steps.check()
         check_tokens_per_step(self.packing, self.tokens_per_step)
@@ -158,7 +158,7 @@ class MagpieDataModule(LightningDataModule):
     @property
     def template(self) -> Template:
         """The template for this model. Raises UserError if it does not suit the model."""
-        return load_template(self.template_setting, self.system, self.think_tokenizer)
+        return self.run_template.load(self.think_tokenizer)
 
     def open_sources(self) -> list[Source]:
         """Return the sources. Raises UserError for a source that does not exist."""
@@ -234,6 +234,8 @@ class MagpieDataModule(LightningDataModule):
             self.epochs = plan_step_size(rows.lengths, rows.supervised, unpacked, *given)
             self._planned_for = folder, unpacked
             log.info(self.epochs.line())
+            in_validation = len(self._evaluation_plan("val"))
+            check_limits(trainer, self.batches_per_epoch()[0], self.sizes().accumulate, in_validation)
 
     def sizes(self) -> StepSize:
         """Return the size of an optimizer step."""
@@ -243,9 +245,8 @@ class MagpieDataModule(LightningDataModule):
     def batches_per_epoch(self) -> tuple[int, int]:
         """Return the number of planned batches of a rank, and of used ones (trainer.limit_train_batches)."""
         assert self.trainer is not None and self.epochs is not None
-        limit = self.trainer.limit_train_batches
         planned = self.epochs.steps * self.epochs.step_size.accumulate
-        return planned, min(planned, limit) if isinstance(limit, int) else int(planned * limit)
+        return planned, used_batches(self.trainer.limit_train_batches, planned)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -258,6 +259,7 @@ class MagpieDataModule(LightningDataModule):
         rows, sizes = self.splits["train"], self.sizes()
 
         def batches(epoch: int, start: int) -> PlannedBatches:
+            epoch = 0 if trainer.overfit_batches else epoch  # type: ignore[attr-defined]  # the same rows each time
             plan = plan_epoch(rows.lengths, rows.supervised, sizes, self.seed, epoch)
             return self._loader("train", [batch[trainer.global_rank] for batch in plan.batches[start:]])
 
@@ -276,11 +278,12 @@ class MagpieDataModule(LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, split: str) -> PlannedBatches:
+        return self._loader(split, [PlannedBatch(rows, 0) for rows in self._evaluation_plan(split)])
+
+    def _evaluation_plan(self, split: str) -> list[tuple[int, ...]]:
         assert self.trainer is not None
-        plan = plan_evaluation(
-            len(self.splits[split]), self.val_batch_size, self.trainer.global_rank, self.trainer.world_size
-        )
-        return self._loader(split, [PlannedBatch(rows, 0) for rows in plan])
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return plan_evaluation(len(self.splits[split]), self.val_batch_size, rank, ranks)
 
     def _loader(self, split: str, planned: list[PlannedBatch]) -> PlannedBatches:
         return PlannedBatches(self.splits[split], planned, self.pad_id, self.num_workers)

@@ -118,7 +118,7 @@ class CheckpointCallback(Checkpoint):
             self.write_last(trainer, numbered=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_validation = trainer.state.fn == TrainerFn.FITTING
+        self._in_validation = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -129,7 +129,7 @@ class CheckpointCallback(Checkpoint):
             raise Stopped(wanted, together=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._in_validation or trainer.sanity_checking:
+        if not self._in_validation:
             return
         self._in_validation = False
         loss = float(trainer.callback_metrics.get("val/loss", math.nan))
