@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
-from commands.preflight import check_hardware, check_launch, options
+from commands.no_effect import ignored_variables
+from commands.preflight import check_classes, check_hardware, check_launch, check_trainer, options
 from datamodules.same_rows import go_on_with_template
 from errors import UserError
 from hub import model_folder
@@ -109,6 +110,10 @@ class Job:
         gpus = torch.cuda.device_count()
         check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
         check_launch(given.trainer, gpus, os.environ)
+        if self.fits:
+            check_trainer(given)
+            for line in ignored_variables(os.environ):
+                log.warning(line)
         if self.checkpoint is None and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
 
@@ -130,10 +135,15 @@ class Job:
         self.model.gradients.replay = ReplayFiles(self.run)
         self.model.cancelled = lambda: bool(self.signals.received)
         self.throughput = Throughput()
+        self.dry = self.fits and bool(chosen.trainer.fast_dev_run)  # a try that writes nothing
         self.trainer = self.make_trainer(chosen.trainer, chosen.checkpoint)
         disable_signal_handlers(self.trainer)
-        self.open_run(chosen.run, found is None)
-        if self.fits and chosen.trainer.logger is not False and not chosen.trainer.fast_dev_run:
+        if self.fits:  # prepares the rows and plans the epochs: what does not suit them is refused before a run begins
+            self.data.trainer = self.trainer
+            self.data.setup("fit")
+        if not self.dry:
+            self.open_run(chosen.run, found is None)
+        if self.fits and chosen.trainer.logger is not False and not self.dry:
             own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
             self.trainer.loggers = [*own, *self.trainer.loggers]
         if self.fits:
@@ -175,8 +185,14 @@ class Job:
         loggers = [one for one in as_list(chosen.logger) if self.fits and not isinstance(one, bool)]
         more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
         plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
-        callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
-        if self.fits:
+        check_classes("trainer.callbacks", callbacks)
+        check_classes("trainer.profiler", as_list(chosen.profiler))
+        callbacks.append(self.watchdog)
+        if self.dry:
+            more["enable_checkpointing"] = False
+        else:
+            callbacks.append(RunStart(self.run, self.write_start if self.fits and self.checkpoint else None))
+        if self.fits and not self.dry:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
             callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
@@ -203,13 +219,12 @@ class Job:
     def fit(self) -> None:
         """Train, between a measurement of the base and one of the best checkpoint."""
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
-        measured: bool = not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if measured and self.checkpoint is None:
+        if not self.dry and self.checkpoint is None:
             trainer.validate(model, data, verbose=False)
             record(before=stage_figures(trainer.callback_metrics, "val"))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
-        if not measured:
+        if self.dry:
             return
         training = self.throughput.figures(trainer.world_size)  # loading best.ckpt sets the counts back to its step
         best = trainer.strategy.broadcast(self.run.best_or_last())

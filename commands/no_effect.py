@@ -88,6 +88,13 @@ def without_effect(command: str, settings: Mapping[str, Setting], given: Any) ->
                 yield f"{key} has no effect: {case.reason}"
 
 
+def ignored_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """One line for each of Lightning's variables for its Trainer: a config or a default decides every setting."""
+    for name in sorted(environ):
+        if name.startswith("PL_TRAINER_"):
+            yield f"{name} has no effect: set trainer.{name.removeprefix('PL_TRAINER_').lower()}"
+
+
 def _value(given: Any, key: str) -> Any:
     for name in key.split("."):
         given = getattr(given, name, None)

@@ -100,7 +100,7 @@ RANGES: dict[str, Rule] = {
     "trainer.accumulate_grad_batches": Number(1, 2**20),
     "trainer.gradient_clip_val": Number(0, 10**6, instead="null for no clipping"),
     "trainer.gradient_clip_algorithm": Choice(("norm", "value")),
-    "trainer.profiler": Choice(("simple", "advanced", "pytorch")),
+    "trainer.profiler": Choice(("simple", "advanced")),
     "trainer.reload_dataloaders_every_n_epochs": ANY_COUNT,
     "trainer.default_root_dir": FILE,
     "trainer.model_registry": WORD,

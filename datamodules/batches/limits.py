@@ -26,7 +26,8 @@ def check_limits(trainer: Trainer, planned: int, accumulate: int, in_validation:
     used, key = used_batches(limit, planned), f"trainer.{limited}"
     if not used:
         problem = f"leaves none of the {planned:,} batches of an epoch"
-        raise UserError(key, limit, problem, f"give {accumulate} batches or more, or a share of {accumulate / planned:.2g}")
+        fix = f"give {accumulate} batches or more, or a share of {accumulate / planned:.2g}"
+        raise UserError(key, limit, problem, fix)
     if used % accumulate and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         problem = f"leaves {used:,} batches, which end in the middle of an optimizer step of {accumulate:,}"
         lower, upper = used // accumulate * accumulate, (used // accumulate + 1) * accumulate
@@ -41,3 +42,8 @@ def check_limits(trainer: Trainer, planned: int, accumulate: int, in_validation:
     if type(every) is int and every > used and shown and trainer.check_val_every_n_epoch is not None:  # type: ignore[attr-defined]
         fix = "give less, or set trainer.check_val_every_n_epoch null to count the batches of all epochs"
         raise UserError("trainer.val_check_interval", every, f"is more than the {used:,} batches of an epoch", fix)
+    watched = [name for one in trainer.callbacks if (name := str(getattr(one, "monitor", ""))).startswith("train/")]  # type: ignore[attr-defined]
+    first = max(1, (min(every, used) if type(every) is int else int(used * (every or 1))) // accumulate)
+    if watched and not trainer.fast_dev_run and trainer.log_every_n_steps > first:  # type: ignore[attr-defined]
+        problem = f"comes after the first validation, at step {first:,}, where a callback needs {watched[0]}"
+        raise UserError("trainer.log_every_n_steps", trainer.log_every_n_steps, problem, f"give {first:,} or less")  # type: ignore[attr-defined]
