@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -43,7 +43,7 @@ log = logging.getLogger("thinkwright")
 NOT_FOR_USERS = (
     ".*LeafSpec.*", ".*in eval mode.*", ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*",
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
-    "Detected call of `lr_scheduler.step.*",
+    "Early stopping conditioned on metric.*", "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
@@ -187,6 +187,8 @@ class Job:
         plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
         check_classes("trainer.callbacks", callbacks)
         check_classes("trainer.profiler", as_list(chosen.profiler))
+        for one in (one for one in callbacks if isinstance(one, EarlyStopping)):
+            one.strict = False  # its figure is known, but a fit may end before the first validation
         callbacks.append(self.watchdog)
         if self.dry:
             more["enable_checkpointing"] = False

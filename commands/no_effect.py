@@ -23,8 +23,12 @@ def _always(given: Any) -> bool:
     return True
 
 
+def _built_in(given: Any) -> bool:
+    return given.data.mix is None and given.data.source in BUILT_IN
+
+
 def _not_on_hub(given: Any) -> bool:
-    return given.data.source in BUILT_IN or Path(given.data.source).is_file()
+    return _built_in(given) or (given.data.mix is None and Path(given.data.source).is_file())
 
 
 CASES = (
@@ -43,7 +47,7 @@ CASES = (
         "data.mix names the sources, each with its own",
     ),
     Case("fit preview", "data.revision data.split", _not_on_hub, "data.source is not a data set of the hub"),
-    Case("fit preview", "data.columns", lambda g: g.data.source in BUILT_IN, "the built-in rows have their own"),
+    Case("fit preview", "data.columns", _built_in, "the built-in rows have their own"),
     Case(
         "fit preview",
         "data.steps.markers",
