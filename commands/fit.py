@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.no_effect import ignored_variables
-from commands.preflight import check_classes, check_hardware, check_launch, check_trainer, options
+from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
 from datamodules.same_rows import go_on_with_template
 from disk import write_file
 from errors import UserError
@@ -119,6 +119,7 @@ class Job:
         gpus = torch.cuda.device_count()
         check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
         check_launch(given.trainer, gpus, os.environ)
+        check_measured(self.command, given.trainer)
         if self.fits:
             check_trainer(given)
             for line in ignored_variables(os.environ):

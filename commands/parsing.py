@@ -137,7 +137,10 @@ class Parser:
             problem = f"is not given: {configs[0]} is an overlay"
             return UserError(key, None, problem, f"add --config configs/multi_think.yaml before it, or --{key}")
         problem = " ".join(message.split())[:500].rstrip(".")
-        return UserError("command line", None, problem, f"see python cli.py {self.command} --help")
+        named = re.search(r'key "([\w.]+)"', message)
+        return UserError(
+            named[1] if named else "command line", None, problem, f"see python cli.py {self.command} --help"
+        )
 
 
 def _read_yaml(name: str) -> dict[Any, Any]:

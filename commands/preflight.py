@@ -92,6 +92,9 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
     if on_gpu and count_devices(devices) > gpus:
         fix = ONE_GPU if gpus == 1 else f"set trainer.devices {gpus} or {ONE_GPU}"
         raise UserError("trainer.devices", devices, f"asks for more than the {gpus} GPU(s) of this machine", fix)
+    if precision.startswith(("64", "transformer")):
+        fix = "give 32-true, bf16-mixed or 16-mixed"
+        raise UserError("trainer.precision", precision, "is not a precision that this program trains in", fix)
     if precision in ("16-true", "bf16-true"):
         problem = "would hold the trained weights and the metrics in half precision"
         fix = f"set trainer.precision {precision.replace('true', 'mixed')}, and model.dtype for the base"
@@ -132,6 +135,13 @@ def check_trainer(given: Any) -> None:
         key = "lr_scheduler_type" if optim.lr_scheduler_type != "constant" else "warmup_ratio"
         problem = "needs to know where training ends, and trainer.max_epochs is -1"
         raise UserError(f"model.optim.{key}", optim[key], problem, "set trainer.max_epochs or trainer.max_steps")
+
+
+def check_measured(command: str, trainer: Any) -> None:
+    """Raises UserError if a command that only measures would measure nothing, as after a fit without validations."""
+    if command == "validate" and trainer.limit_val_batches == 0:
+        fix = "add --trainer.limit_val_batches 1.0"
+        raise UserError("trainer.limit_val_batches", trainer.limit_val_batches, "leaves nothing to measure", fix)
 
 
 def check_classes(key: str, objects: Sequence[Any]) -> None:

@@ -127,7 +127,7 @@ class LoraSettings:
         if init == "mica":
             problem = "freezes matrices that a checkpoint does not hold"
             raise UserError(f"{PEFT_KEY}.init_lora_weights", init, problem, f"choose from {', '.join(INITS)}")
-        if not (isinstance(init, bool) or init in INITS or re.fullmatch(r"pissa_niter_\d+", str(init))):
+        if not (isinstance(init, bool) or init in INITS or re.fullmatch(r"pissa_niter_[1-9]\d?", str(init))):
             fix = suggest(str(init), INITS, f"choose from true, {', '.join(INITS)}")
             raise UserError(f"{PEFT_KEY}.init_lora_weights", init, "is not an initialization of peft", fix)
         if not isinstance(dora, bool):

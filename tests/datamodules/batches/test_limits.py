@@ -62,9 +62,9 @@ def test_other_limits_pass(trainer: dict[str, Any]) -> None:
 
 @given(st.integers(1, 1000), st.one_of(st.integers(1, 2000), st.floats(0.001, 1.0)))
 def test_the_number_of_batches_is_that_of_lightning(planned: int, limit: int | float) -> None:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.trainer.connectors.data_connector import _parse_num_batches
     from lightning.pytorch.trainer.states import RunningStage
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     try:
         theirs = _parse_num_batches(RunningStage.TRAINING, planned, limit)

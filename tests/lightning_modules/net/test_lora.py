@@ -45,6 +45,7 @@ VARIANTS: list[dict[str, Any]] = [
         ({"init_lora_weights": "eva"}, r"init_lora_weights: 'eva' needs data"),
         ({"init_lora_weights": "mica"}, r"init_lora_weights: 'mica' freezes"),
         ({"init_lora_weights": "pisa"}, r"init_lora_weights: 'pisa' is not an initialization.*Did you mean pissa\?"),
+        ({"init_lora_weights": "pissa_niter_99999999"}, r"'pissa_niter_99999999' is not an initialization"),
         ({"init_lora_weights": "pissa_niter_x"}, r"'pissa_niter_x' is not an initialization"),
         ({"use_dora": "yes"}, r"use_dora: 'yes' is not true or false"),
         ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern: .* does not map names to numbers above 0"),
