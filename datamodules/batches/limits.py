@@ -39,7 +39,7 @@ def check_limits(trainer: Trainer, planned: int, accumulate: int, in_validation:
         problem = f"leaves none of the {in_validation:,} batches of a validation"
         raise UserError(f"trainer.{name}", shown, problem, "give a number of batches, or lower data.val_batch_size")
     every = getattr(trainer, "val_check_interval", None)  # None: by time
-    if type(every) is int and every > used and shown and trainer.check_val_every_n_epoch is not None:  # type: ignore[attr-defined]
+    if type(every) is int and every > used and shown and trainer.check_val_every_n_epoch is not None:
         fix = "give less, or set trainer.check_val_every_n_epoch null to count the batches of all epochs"
         raise UserError("trainer.val_check_interval", every, f"is more than the {used:,} batches of an epoch", fix)
     watched = [name for one in trainer.callbacks if (name := str(getattr(one, "monitor", ""))).startswith("train/")]  # type: ignore[attr-defined]
