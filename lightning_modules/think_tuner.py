@@ -23,7 +23,7 @@ from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
 from lightning_modules.generation.generate import generation_config
 from lightning_modules.internals.lightning_internals import batches_done
-from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
+from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.base_check import BaseCheck
 from lightning_modules.net.base_model import Dtype, check_base, grow_vocabulary, load_base
 from lightning_modules.net.lora import LoraSettings, LoraStart
@@ -78,7 +78,6 @@ class ThinkTuner(LightningModule):
     ) -> None:
         super().__init__()
         check_base(dtype, lora, from_scratch, quantize)
-        check_checkpointing(gradient_checkpointing)
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
         self.gradient_checkpointing, self.role_weights, self.optim = gradient_checkpointing, role_weights, optim
@@ -148,16 +147,12 @@ class ThinkTuner(LightningModule):
         return min(planned, steps) if steps > 0 else planned
 
     def on_train_start(self) -> None:
-        """Restore the optimizer's settings from the config. Raise UserError if a step would be incomplete."""
+        """Restore the optimizer's settings from the config."""
         if isinstance(schedule := self.lr_schedulers(), LambdaLR):
             restore_settings(schedule, self.optimizer_settings)
         if self.seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
             self.seed = int(self.trainer.strategy.broadcast(seed))
-        batches, accumulate = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
-        if batches % accumulate and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            fix = f"give a multiple of trainer.accumulate_grad_batches ({accumulate})"
-            raise UserError("trainer.limit_train_batches", batches, "ends in the middle of an optimizer step", fix)
 
     # One step
 
@@ -209,7 +204,8 @@ class ThinkTuner(LightningModule):
         figures["lr"] = self.lr  # the optimizer has that of the next step already
         for logger in self.loggers:
             logger.log_metrics(figures, step=step)
-        self.log("loss", figures["train/loss"], prog_bar=True, logger=False)
+        for name, value in figures.items():  # for callbacks that watch one of them
+            self.log(name, value, prog_bar=name == "train/loss", logger=False)
 
     def on_train_end(self) -> None:
         self.gradients.check_finite(self)
@@ -252,8 +248,8 @@ class ThinkTuner(LightningModule):
         self.answered = sorted(from_all_ranks(self.answered), key=lambda row: row.row)
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
         figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
-        for logger in self.loggers:  # self.log would count one optimizer step less
-            logger.log_metrics(figures, step=self.trainer.global_step)
+        for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure
+            logger.log_metrics(figures, step=self.trainer.global_step)  # self.log would count one step less
         for name, value in figures.items():  # equal on all ranks; sync_dist avoids Lightning's warning
             self.log(name, value, prog_bar=name == f"{stage}/loss", logger=False, sync_dist=True)
 

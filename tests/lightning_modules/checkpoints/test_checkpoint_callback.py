@@ -139,9 +139,3 @@ def test_a_signal_saves_once_after_the_optimizer_step_and_then_stops(tmp_path: P
     assert stopped.value.exit_code == 143
     assert stopped.value.together
     assert trainer.written == [("last.ckpt", 2)]
-
-
-@pytest.mark.parametrize("name", ["every_n_train_steps", "every_n_minutes", "save_total_limit"])
-def test_a_negative_value_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=rf"checkpoint\.{name}"):
-        CheckpointSettings(**{name: -1})
