@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from errors import UserError
 from tests.torture import table
 from tests.torture.forked import import_everything
 from tests.torture.kinds import KINDS
@@ -48,7 +49,11 @@ def main(args: Sequence[str] | None = None) -> int:
         shutil.rmtree(root, ignore_errors=True)
     print(table.text(cases, outcomes, time.monotonic() - started))
     if given.write is not None:
-        table.write(given.write, cases, outcomes, time.monotonic() - started)
+        try:
+            table.write(given.write, cases, outcomes, time.monotonic() - started)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return int(any(outcome.failures for outcome in outcomes))
 
 
