@@ -75,7 +75,7 @@ def ours(task: Task) -> Figures:
     module = data_module(task)
     tokenizer = module.think_tokenizer  # loaded before the clock starts, as for the others
     with Clock() as clock:
-        wanted, near = module.quotas("fit"), module.near_duplicate_threshold
+        wanted, near = module.rows_wanted, module.near_duplicate_threshold
         _, stats = prepare(module.parts(), tokenizer, wanted, near, module.cache_dir, module.num_proc)
     figures = {"kept": stats.kept, "dropped": stats.dropped, "tokens": sum(stats.tokens.values())}
     return {"wall": clock.wall, "cpu": clock.cpu, **figures}

@@ -153,6 +153,8 @@ class Job:
             self.saved = read_and_keep(self.checkpoint)
             self.model.identity.check(self.saved, resumes=self.fits)
             self.model.lora_start = self.saved.lora_start
+            if self.command in ("test", "predict") and (warning := self.data.seen_warning(self.saved.data)):
+                log.warning(warning)
 
     @rank_zero_only
     def open_run(self, settings: RunSettings, new: bool) -> None:

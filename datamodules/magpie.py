@@ -14,7 +14,7 @@ from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_ev
 from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
 from datamodules.prepare.cache import prepare, shortfall
 from datamodules.prepare.mix import MixedSource, Part, check_mix
-from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
+from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, require_rows
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.near_duplicates import DedupIndex
@@ -30,6 +30,8 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 
 log = logging.getLogger("thinkwright")
+# The splits that a stage needs. A validation needs no training rows, but it plans the epochs before a fit
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
 AT_LEAST = {"max_length": 8, "batch_size": 1, "val_batch_size": 1, "num_workers": 0, "num_proc": 1}
 
 
@@ -127,7 +129,7 @@ class MagpieDataModule(LightningDataModule):
         self.new_tokens = tuple(new_tokens)
         self.steps, self.max_length, self.overlong = steps, max_length, overlong
         self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
-        self.rows_wanted = {"train": train_rows, "val": val_rows, "test": test_rows}
+        self.rows_wanted: Quotas = {"train": train_rows, "val": val_rows, "test": test_rows}
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.packing, self.tokens_per_step = packing, tokens_per_step
         self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
@@ -179,28 +181,25 @@ class MagpieDataModule(LightningDataModule):
         opened = zip(self._sources, self.open_sources(), strict=True)
         return [Part(source, one.config(*common), one.weight) for one, source in opened]
 
-    def quotas(self, stage: str) -> Quotas:
-        """Return the number of rows for each split of a stage."""
-        splits = ("val", "test") if stage in ("test", "predict") else ("train", "val")
-        return {split: self.rows_wanted[split] for split in splits}
-
     def processed_examples(self, limit: int | None = None) -> Iterator[tuple[ProcessedExample, str, str | None]]:
         """Return the first rows as (example with texts, name of its source, its split or None if dropped).
 
         `stats` is filled while they are read. Nothing is cached.
         """
         source_pass = PassOverSources(
-            self.parts(), self.think_tokenizer.encoder, self.quotas("fit"), self.near_duplicate_threshold, texts=True
+            self.parts(), self.think_tokenizer.encoder, self.rows_wanted, self.near_duplicate_threshold, texts=True
         )
         self.stats = source_pass.stats
         return islice(iter(source_pass), limit)
 
     def _prepare(self, stage: str) -> tuple[Path, DataStats]:
-        tokenizer = self.think_tokenizer
+        """Return the prepared folder, the same for every stage. Raise UserError if a split of the stage is empty."""
+        tokenizer, parts = self.think_tokenizer, self.parts()
         self.pad_id = tokenizer.end_id
-        return prepare(
-            self.parts(), tokenizer, self.quotas(stage), self.near_duplicate_threshold, self.cache_dir, self.num_proc
-        )
+        threshold = self.near_duplicate_threshold
+        folder, stats = prepare(parts, tokenizer, self.rows_wanted, threshold, self.cache_dir, self.num_proc)
+        require_rows(stats, parts, SPLITS[stage])
+        return folder, stats
 
     def prepare_data(self) -> None:
         """Prepare the rows once per machine, before a model is loaded. The other ranks find them on disk."""
@@ -210,11 +209,10 @@ class MagpieDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the prepared rows, print their stats once, and plan the epochs of a fit."""
         trains = stage == "fit" or self.trains
-        stage = "fit" if stage == "validate" else stage
         folder, self.stats = self._prepare(stage)
         if folder != self._announced:
             self._announced = folder
-            lines = [*self.stats.lines(self.max_length), *shortfall(self.stats, self.quotas(stage))]
+            lines = [*self.stats.lines(self.max_length), *shortfall(self.stats, self.rows_wanted, SPLITS[stage])]
             if self.overlong != "drop":
                 lines.append(OVERLONG_WARNINGS[self.overlong])
             for line in [*lines, f"data: prepared in {folder}"]:
@@ -230,6 +228,10 @@ class MagpieDataModule(LightningDataModule):
     def check_same_rows(self, saved: Mapping[str, Any]) -> None:
         """Raise UserError if the rows of this run differ from the rows of `saved`, the identity in a checkpoint."""
         same_rows.check_same_rows(saved, self.identity())
+
+    def seen_warning(self, saved: Mapping[str, Any] | None) -> str | None:
+        """Return a line if the run of `saved`, a checkpoint's identity, may have seen test rows; None otherwise."""
+        return same_rows.seen_warning(saved, same_rows.settings_of(self)) if saved else None
 
     # Training
 

@@ -8,10 +8,17 @@ from typing import Any
 from errors import UserError
 
 ROWS = "rows"  # digests of the prepared rows, by split
+# The settings that decide which rows are held out, and where the test rows begin
+BORDER = ("data.source", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold", "data.val_rows")
 
 
 def identity(data: Any) -> dict[str, Any]:  # a MagpieDataModule, which imports this file
     """Return the digests of the prepared rows and the settings that decide them, as plain JSON."""
+    return settings_of(data) | {ROWS: {split: data.stats.digests[split] for split in ("train", "val")}}
+
+
+def settings_of(data: Any) -> dict[str, Any]:
+    """Return the settings that decide the rows, as plain JSON."""
     settings: dict[str, Any] = {
         "data.source": [one.name for one in data.mix],
         "data.mix": [asdict(one) for one in data.mix],
@@ -32,7 +39,6 @@ def identity(data: Any) -> dict[str, Any]:  # a MagpieDataModule, which imports 
         "data.train_rows": data.rows_wanted["train"],
         "data.val_rows": data.rows_wanted["val"],
         "data.seed": data.seed,
-        ROWS: {split: data.stats.digests[split] for split in ("train", "val")},
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
@@ -60,3 +66,17 @@ def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         raise UserError(key, value, f"differs from the checkpoint's, {before}", fix)
     names, fix = ", ".join(now["data.source"]), "give the rows as they were, or train anew without --ckpt_path"
     raise UserError("data.source", names, "holds other rows than when the checkpoint was written", fix)
+
+
+def seen_warning(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return a line if test rows may have been trained or validated on in the run of `saved`; None if they were not.
+
+    `now` has the settings of the test. More validation rows than in the run only move the first test row.
+    """
+    for key in BORDER:
+        before, value = saved.get(key), now[key]
+        more = key == "data.val_rows" and (value is None or (before is not None and value >= before))
+        if value != before and not more:
+            told = f"{key} is {json.dumps(value)}, and was {json.dumps(before)} in the run"
+            return f"warning: {told}: some of these rows may have been trained or validated on"
+    return None

@@ -25,7 +25,8 @@ from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
 from lightning_modules.generation.generate import generation_config
 from lightning_modules.internals.lightning_internals import batches_done
 from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
-from lightning_modules.net.base_model import Dtype, check_base, load_base
+from lightning_modules.net.base_check import BaseCheck
+from lightning_modules.net.base_model import Dtype, check_base, grow_vocabulary, load_base
 from lightning_modules.net.lora import LoraSettings, LoraStart
 from lightning_modules.net.loss import RoleWeights
 from lightning_modules.net.new_token_embeddings import NewTokenInit
@@ -110,9 +111,12 @@ class ThinkTuner(LightningModule):
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
+            grow_vocabulary(base, len(self.tokenizer))  # first, because added logits change the base's own loss
+            check = BaseCheck(base, self.tokenizer, self.name)
             checkpoint_activations(base, self.gradient_checkpointing)
             lora_start = self.lora_start
             self.net = ThinkNet(base, self.tokenizer, self.lora, self.new_token_init, self.role_weights, lora_start)
+            check.check(self.net)
             self.lora_start = self.net.lora_start
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, self.evaluation.decoding

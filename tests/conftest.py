@@ -135,17 +135,18 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 KINDS = ("qwen2", "qwen2-tied", "qwen3", "llama")
 
 
-def random_lm(kind: str = "qwen2-tied", vocabulary: int = 640) -> Any:
-    """Return a causal LM of a few thousand random weights; `kind` is one of KINDS."""
+def random_lm(kind: str = "qwen2-tied", vocabulary: int = 640, **settings: Any) -> Any:
+    """Return a causal LM of a few thousand random weights; `kind` is one of KINDS. `settings` are of its config."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name, _, tied = kind.partition("-")
-    config = AutoConfig.for_model(
-        name, vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, tie_word_embeddings=bool(tied), max_position_embeddings=512,
-        bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
+    tiny: dict[str, Any] = {
+        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": bool(tied),
+        "max_position_embeddings": 512, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+    }  # fmt: skip
+    config = AutoConfig.for_model(name, **(tiny | settings))
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():

@@ -101,7 +101,7 @@ def make(files: list[Path], tokenizer: Path, max_length: int) -> Rows:
             val_rows=1, heldout_ratio=0.01, near_duplicate_threshold=None, num_proc=1, cache_dir=scratch,
             tokenizer=scratch,
         )  # fmt: skip
-        kept = list(PassOverSources(module.parts(), think.encoder, module.quotas("fit"), None))
+        kept = list(PassOverSources(module.parts(), think.encoder, module.rows_wanted, None))
     rows = [(example.ids, example.roles) for example, _, split in kept if split == "train"]
     order = np.random.default_rng(0).permutation(len(rows))
     ids, roles = (np.concatenate([rows[k][part] for k in order]) for part in (0, 1))

@@ -50,7 +50,8 @@ def prepare(
 ) -> tuple[Path, DataStats]:
     """Return the folder with `{split}.arrow` for each quota, and its stats. The folder is made if it does not exist.
 
-    Raises UserError if a source cannot be read, a split gets no row, or the folder cannot be written.
+    A split may be empty, not all of them. Raises UserError if a source cannot be read, no row is kept, or the folder
+    cannot be written.
     """
     folder = cache_dir / fingerprint(parts, tokenizer, quotas, near_duplicate_threshold)
     done = folder / STATS
@@ -107,12 +108,13 @@ def _write(source_pass: PassOverSources, folder: Path) -> None:
             if not stats.read % 500:
                 bar.set_postfix_str(f"{stats.read:,} read", refresh=False)
     stats.digests = {split: writer.close() for split, writer in writers.items()}
-    source_pass.require_rows()
+    if not any(stats.kept.values()):
+        source_pass.require_rows()
 
 
-def shortfall(stats: DataStats, quotas: Mapping[str, int | None]) -> Iterator[str]:
-    """Yield a line for each split with fewer kept rows than its quota."""
-    for split, wanted in quotas.items():
-        kept = stats.kept.get(split, 0)
+def shortfall(stats: DataStats, quotas: Mapping[str, int | None], splits: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each of some splits with fewer kept rows than its quota."""
+    for split in splits:
+        wanted, kept = quotas[split], stats.kept.get(split, 0)
         if wanted and kept < wanted:
             yield f"data.{split}_rows: {wanted:,} requested, {kept:,} kept of {stats.read:,} read; using these"

@@ -1,5 +1,8 @@
 """One pass over the sources, until every split has its rows. It decides which rows are kept, and in which split.
 
+All commands make the same pass, with train, validation and test rows, so the three never meet. The side of a row, and
+whether it is a near duplicate, depend on the rows read before it, not on the numbers of rows asked for.
+
 Rows are read here, in order. The expensive work (parsing, splitting, tokenizing) is done for a few hundred rows at
 once, in worker processes if there are many rows. The result does not depend on the number of processes.
 """
@@ -19,7 +22,7 @@ from typing import NamedTuple
 from datamodules.prepare.mix import Part
 from datamodules.prepare.stats import DataStats
 from datamodules.rows.filters import Filters
-from datamodules.rows.near_duplicates import DedupIndex
+from datamodules.rows.near_duplicates import DedupIndex, signature
 from datamodules.text.example import RawExample
 from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingConfig, process
 from datamodules.tokens.tokenizer import Encoder
@@ -27,10 +30,11 @@ from errors import UserError
 
 CHUNK = 256  # rows processed together
 CHUNKS_HERE = 16  # chunks processed in this process before worker processes are worth their start
-GIVE_UP_AFTER = 20_000  # rows of an endless source; if none of them is kept, the pass stops with an error
+GIVE_UP_AFTER = 20_000  # rows of an endless source, or of one of a mix; if none is kept, the pass ends with an error
 NEAR = {False: "near duplicate of a held-out instruction", True: "near duplicate of a training instruction"}
 
 Quotas = dict[str, int | None]  # number of rows for "train", and for "val" and then "test"; None for all
+FITTED = ("train", "val")  # their rows are the same for every number of test rows
 
 
 class _ReadRow(NamedTuple):
@@ -64,7 +68,7 @@ class PassOverSources:
     def __iter__(self) -> Iterator[tuple[ProcessedExample, str, str | None]]:
         weighted = any(part.weight is not None for part in self.parts)
         weights = [part.weight or 1.0 for part in self.parts]
-        kept = [0] * len(self.parts)
+        kept, barren = [0] * len(self.parts), [0] * len(self.parts)  # barren: rows processed since one was kept
         with ExitStack() as self.stack:
             # Without this the garbage collector scans all objects of the libraries at every few thousand new tuples.
             gc.freeze()
@@ -81,24 +85,36 @@ class PassOverSources:
                     continue
                 read, example = found
                 self.stats.read += 1
-                if example is None or (read.held_out is not None and self.open_split(read.held_out) is None):
+                near = self.is_near(example, bool(read.held_out))
+                if not read.needed or (read.held_out is not None and self.open_split(read.held_out) is None):
                     continue  # its side is full
                 source = self.parts[turn].source
-                split = self.place(example, bool(read.held_out), source.name)
-                kept[turn] += split is not None
-                if source.endless and read.position >= GIVE_UP_AFTER and not kept[turn]:
-                    self.require_rows()
+                fitting = any(self.has_room(split) for split in FITTED)
+                split = self.place(example, bool(read.held_out), near, source.name)
+                kept[turn] += split is not None and (split in FITTED or not fitting)
+                barren[turn] = 0 if split else barren[turn] + 1
+                if barren[turn] >= GIVE_UP_AFTER and (source.endless or (weighted and not kept[turn])):
+                    raise self.gives_nothing(source.name)
                 yield example, source.name, split
 
-    def place(self, example: ProcessedExample, held_out: bool, source: str) -> str | None:
+    def is_near(self, example: ProcessedExample, held_out: bool) -> bool:
+        """Return whether a row of the other side is a near duplicate of this one; if not, remember this one.
+
+        Every row is remembered, kept or not: so what is dropped does not depend on the splits that were full.
+        """
+        if self.dedup is None or example.signature is None:
+            return False
+        if self.dedup.crosses(example.signature, held_out):
+            return True
+        self.dedup.add(example.signature, held_out)
+        return False
+
+    def place(self, example: ProcessedExample, held_out: bool, near: bool, source: str) -> str | None:
         """Count the row and return its split, or None if it is dropped."""
         if example.length:
             self.stats.measure(example)
-        if example.reason is None and self.dedup is not None and example.signature is not None:
-            if self.dedup.crosses(example.signature, held_out):
-                example.reason = NEAR[held_out]
-            else:
-                self.dedup.add(example.signature, held_out)
+        if example.reason is None and near:
+            example.reason = NEAR[held_out]
         if example.reason is not None:
             self.stats.drop(example.reason, example.row_id)
             return None
@@ -109,29 +125,32 @@ class PassOverSources:
 
     def open_split(self, held_out: bool) -> str | None:
         """The split of the next row of this side, or None if the side is full."""
-        for split, rows in self.quotas.items():
-            if (split != "train") == held_out and (rows is None or self.stats.kept[split] < rows):
-                return split
-        return None
+        return next((s for s in self.quotas if (s != "train") == held_out and self.has_room(s)), None)
+
+    def has_room(self, split: str) -> bool:
+        """Whether a split is asked for and not full."""
+        wanted = self.quotas.get(split, 0)
+        return wanted is None or self.stats.kept.get(split, 0) < wanted
 
     def needs_any(self) -> bool:
         """Whether a split still needs rows."""
-        return self.open_split(True) is not None or self.open_split(False) is not None
+        return any(self.has_room(split) for split in self.quotas)
 
-    def processed(self, part: Part) -> Iterator[tuple[_ReadRow, ProcessedExample | None]]:
-        """Yield every row of a part, with its processed example if the row is needed."""
+    def processed(self, part: Part) -> Iterator[tuple[_ReadRow, ProcessedExample]]:
+        """Yield every row of a part with its processed example; of a row that is not needed only the signature."""
         signatures = self.dedup is not None and part.source.comparable
         rows = self.read(part)
         waiting: deque[tuple[list[_ReadRow], Future[list[ProcessedExample]]]] = deque()
         done = 0
         while (chunk := list(islice(rows, CHUNK))) or waiting:
             if chunk:
-                raws = [read.raw for read in chunk if read.needed]
+                rows_here = [(read.raw, read.needed) for read in chunk]
                 if self.num_proc == 1 or done < CHUNKS_HERE:
-                    yield from _paired(chunk, process(raws, part.config, self.encoder, self.texts, signatures))
+                    examples = _process(rows_here, part.config, self.encoder, self.texts, signatures)
+                    yield from zip(chunk, examples, strict=True)
                     done += 1
                     continue
-                job = self.workers().submit(_process_in_worker, raws, part.config, self.texts, signatures)
+                job = self.workers().submit(_process_in_worker, rows_here, part.config, self.texts, signatures)
                 waiting.append((chunk, job))
             if len(waiting) > 2 * self.num_proc or not chunk:
                 chunk, job = waiting.popleft()
@@ -140,7 +159,7 @@ class PassOverSources:
                 except BrokenProcessPool as error:
                     problem = "is too many processes: one was killed, most likely for lack of memory"
                     raise UserError("data.num_proc", self.num_proc, problem, "give a smaller number") from error
-                yield from _paired(chunk, examples)
+                yield from zip(chunk, examples, strict=True)
 
     def read(self, part: Part) -> Iterator[_ReadRow]:
         """Yield the rows of a part, each with its side. Raises UserError for missing columns."""
@@ -164,30 +183,50 @@ class PassOverSources:
         return self.pool
 
     def require_rows(self) -> None:
-        """Raise UserError for a split without any row. The error has the reasons of the dropped rows."""
-        stats, names = self.stats, ", ".join(part.source.name for part in self.parts)
-        if not stats.read:
-            raise UserError("data.source", names, "holds no rows", "give a source with rows in it")
-        empty = next((split for split, rows in stats.kept.items() if not rows), None)
-        if empty is None:
-            return
-        why = ", ".join(f"{count} {reason}" for reason, count in stats.dropped.items()) or "no row belongs to it"
-        problem = f"leaves no row for {empty} of {stats.read:,} read ({why})"
-        if any(reason.startswith("data.filters") for reason in stats.dropped):
-            fix = "loosen the filters, or look at python cli.py preview"
-            raise UserError("data.filters", None, f"{names} {problem}", fix)
-        fix = "change data.heldout_ratio or the data"
-        if OVERLONG in stats.dropped:
-            fix = f"raise data.max_length ({self.parts[0].config.max_length}) or give other data"
-        raise UserError("data.source", names, problem, fix)
+        """Raise UserError for the first split without any row."""
+        require_rows(self.stats, self.parts, list(self.quotas))
+
+    def gives_nothing(self, source: str) -> UserError:
+        """Return the error for a source of which no row is kept, however many are read."""
+        if len(self.parts) == 1:
+            self.require_rows()
+        why = ", ".join(f"{count:,} {reason}" for reason, count in self.stats.dropped.items())
+        problem = f"gave no row to keep in {GIVE_UP_AFTER:,} rows (dropped of all sources: {why})"
+        return UserError("data.mix", source, problem, "change its filters and columns, or see python cli.py preview")
 
 
-def _paired(
-    chunk: list[_ReadRow], examples: list[ProcessedExample]
-) -> Iterator[tuple[_ReadRow, ProcessedExample | None]]:
-    following = iter(examples)
-    for read in chunk:
-        yield read, next(following) if read.needed else None
+def require_rows(stats: DataStats, parts: Sequence[Part], splits: Sequence[str]) -> None:
+    """Raise UserError for the first of some splits without any row. The error has the reasons of the dropped rows."""
+    names = ", ".join(part.source.name for part in parts)
+    if not stats.read:
+        raise UserError("data.source", names, "holds no rows", "give a source with rows in it")
+    empty = next((split for split in splits if not stats.kept.get(split)), None)
+    if empty is None:
+        return
+    why = ", ".join(f"{count} {reason}" for reason, count in stats.dropped.items()) or "no row belongs to it"
+    problem = f"leaves no row for {empty} of {stats.read:,} read ({why})"
+    if any(reason.startswith("data.filters") for reason in stats.dropped):
+        fix = "loosen the filters, or look at python cli.py preview"
+        raise UserError("data.filters", None, f"{names} {problem}", fix)
+    fix = "change data.heldout_ratio or the data"
+    if OVERLONG in stats.dropped:
+        fix = f"raise data.max_length ({parts[0].config.max_length}) or give other data"
+    elif empty == "test" and stats.kept.get("val"):
+        fix = f"lower data.val_rows, which took all {stats.kept['val']:,} held-out rows, or give more data"
+    raise UserError("data.source", names, problem, fix)
+
+
+def _process(
+    rows: Sequence[tuple[RawExample, bool]], config: ProcessingConfig, encoder: Encoder, texts: bool, signatures: bool
+) -> list[ProcessedExample]:
+    """Return an example for each (row, whether it is needed); of a row that is not needed only the signature."""
+    done = iter(process([raw for raw, needed in rows if needed], config, encoder, texts))
+    examples = [next(done) if needed else ProcessedExample(raw.row_id) for raw, needed in rows]
+    if signatures:
+        for (raw, _), example in zip(rows, examples, strict=True):
+            if isinstance(raw.instruction, str):
+                example.signature = signature(raw.instruction)
+    return examples
 
 
 # In the worker processes
@@ -203,6 +242,6 @@ def _start_worker(encoder: Encoder) -> None:
 
 
 def _process_in_worker(
-    raws: list[RawExample], config: ProcessingConfig, texts: bool, signatures: bool
+    rows: list[tuple[RawExample, bool]], config: ProcessingConfig, texts: bool, signatures: bool
 ) -> list[ProcessedExample]:
-    return process(raws, config, _encoder, texts, signatures)
+    return _process(rows, config, _encoder, texts, signatures)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.rows.filters import Filters
-from datamodules.rows.near_duplicates import Signature, signature
+from datamodules.rows.near_duplicates import Signature
 from datamodules.text.example import Columns, RawExample, parse_example
 from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.segments import Role, Segment, Template, render
@@ -88,12 +88,8 @@ def process(
     config: ProcessingConfig,
     encoder: Encoder,
     texts: bool = False,
-    signatures: bool = False,
 ) -> list[ProcessedExample]:
-    """Return the result for each row, in order.
-
-    `texts` fills the fields that training does not need, `signatures` the signature for near duplicates.
-    """
+    """Return the result for each row, in order. `texts` fills the fields that training does not need."""
     filters = Filters(config.filters)
     results: list[ProcessedExample] = []
     rendered: list[tuple[ProcessedExample, list[Segment]]] = []
@@ -113,7 +109,6 @@ def process(
             if texts:
                 result.take_texts(segments)
         if result.reason is None:
-            result.signature = signature(example.instruction) if signatures else None
             rendered.append((result, segments))
     encoded = encoder.encode_rows([segments for _, segments in rendered])
     for (result, segments), (ids, roles) in zip(rendered, encoded, strict=True):

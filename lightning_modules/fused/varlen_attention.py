@@ -15,6 +15,7 @@ from lightning_modules.internals.torch_internals import flash_attention
 from lightning_modules.internals.transformers_internals import sdpa_attention, use_attention
 
 NAME = "within_rows"  # of the attention implementation, in transformers
+NOT_COMPUTED = {"softcap", "s_aux"}  # caps of scores (Gemma 2) and sinks (gpt-oss), which torch's kernels do not have
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -55,6 +56,10 @@ def use_varlen_attention(model: Any) -> None:
         packed = PackedForward.take(given)
         if packed is None:
             return sdpa_attention(module, query, key, value, attention_mask, **given)
+        if unknown := {key for key, value in given.items() if value is not None} & NOT_COMPUTED:
+            raise NotImplementedError(f"attention with {', '.join(sorted(unknown))}")
+        if not getattr(module, "is_causal", True):
+            raise NotImplementedError("attention that is not causal")
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
         return attend(q, k, v, packed.bounds, given.get("scaling"), given.get("sliding_window"))[None], None
 

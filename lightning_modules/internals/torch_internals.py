@@ -79,6 +79,16 @@ def fake_tensors() -> AbstractContextManager[Any]:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Return whether a tensor has memory with values; meta and fake tensors have a shape only.
+
+    Why private: torch documents FakeTensor, but has no public module for it.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
 def observe_results(observe: Callable[[Tensor], None]) -> AbstractContextManager[Any]:
     """Return a mode that calls `observe` with every tensor that an operation returns, below autograd.
 
@@ -100,3 +110,41 @@ def observe_results(observe: Callable[[Tensor], None]) -> AbstractContextManager
             return result
 
     return Observer()  # type: ignore[no-untyped-call]
+
+
+def compute_in_float32() -> AbstractContextManager[Any]:
+    """Return a mode in which operations on half-precision tensors compute in float32 and return it. Weights stay as
+    they are: each is converted for its operation only.
+
+    Why private: torch documents TorchDispatchMode, but has no public module for it. Autocast does the opposite.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map
+
+    half = (torch.float16, torch.bfloat16)
+    memory: dict[Any, Tensor] = {}  # for one weight of each shape: to allocate it takes longer than to convert
+    in_use: set[Any] = set()
+
+    def single(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return torch.float32 if value in half else value
+        key = (value.shape, value.stride(), value.device)
+        if value.dtype not in half or value.numel() < 2**16 or key in in_use:
+            return value.float() if value.dtype in half else value
+        in_use.add(key)
+        if key not in memory:
+            memory[key] = torch.empty_like(value, dtype=torch.float32)
+        return memory[key].copy_(value)
+
+    class Single(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            aliases = [one.alias_info for one in func._schema.returns]
+            if any(alias is not None and not alias.is_write for alias in aliases):
+                return func(*args, **(kwargs or {}))  # a view, such as the transpose of a weight
+            if func is not torch.ops.aten.embedding.default:  # which would convert the whole matrix
+                in_use.clear()
+                args, kwargs = tree_map(single, (args, kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            return tree_map(lambda out: out.float() if isinstance(out, Tensor) and out.dtype in half else out, result)
+
+    return Single()  # type: ignore[no-untyped-call]

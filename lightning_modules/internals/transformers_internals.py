@@ -1,6 +1,7 @@
 """Private APIs of transformers: how its decoder layers are built, and how a call gets through them to attention."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -129,3 +130,24 @@ def packed_hidden_states(lm: Any, input_ids: Tensor, position_ids: Tensor, **pas
     )
     hidden: Tensor = out.last_hidden_state
     return hidden
+
+
+@contextmanager
+def narrow_windows(lm: Any, tokens: int) -> Iterator[None]:
+    """Let each layer with a sliding window see this number of tokens only, so that short rows show how it is used.
+
+    Why private: the window is in the config, for masks, and in the attention modules, for kernels.
+    """
+    places = [lm.config.get_text_config(), *lm.modules()]
+    windows = [(place, place.sliding_window) for place in places if isinstance(_window(place), int)]
+    try:
+        for place, _ in windows:
+            place.sliding_window = tokens
+        yield
+    finally:
+        for place, window in windows:
+            place.sliding_window = window
+
+
+def _window(place: Any) -> Any:
+    return getattr(place, "sliding_window", None)

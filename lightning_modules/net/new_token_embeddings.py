@@ -10,7 +10,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+
+from lightning_modules.internals.torch_internals import has_values
 
 NewTokenInit = Literal["subtokens", "mean", "random"]
 SAMPLED = 4096  # embeddings from which the standard deviation is measured
@@ -25,6 +28,7 @@ class NewTokenEmbedding(nn.Module):
         self.base = base
         self.ids = tuple(ids)
         self.embeddings = nn.Parameter(initial.detach().float().clone())
+        self.scale = output_scale(base)
 
     @property
     def weight(self) -> Tensor:
@@ -35,8 +39,21 @@ class NewTokenEmbedding(nn.Module):
         """(…) ids -> (…, D), in the dtype of the base."""
         embedded: Tensor = self.base(input_ids)
         for embedding, token_id in zip(self.embeddings, self.ids, strict=True):
-            embedded = torch.where((input_ids == token_id).unsqueeze(-1), embedding.to(embedded.dtype), embedded)
+            new = embedding.to(embedded.dtype)
+            if self.scale != 1:
+                new = new * self.scale
+            embedded = torch.where((input_ids == token_id).unsqueeze(-1), new, embedded)
         return embedded
+
+
+@torch.no_grad()
+def output_scale(embedding: nn.Embedding) -> float:
+    """Return the factor by which an embedding layer multiplies its matrix: 1, but in Gemma the root of the width."""
+    if not has_values(embedding.weight):
+        return 1.0  # a model without values, for `estimate`
+    ones = torch.ones((), dtype=embedding.weight.dtype, device=embedding.weight.device).expand_as(embedding.weight)
+    ids = torch.zeros(1, dtype=torch.long, device=embedding.weight.device)
+    return float(functional_call(embedding, {"weight": ones}, (ids,))[0, 0])
 
 
 class NewTokenHead(nn.Module):

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from datamodules.batches.collate import Batch
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from errors import UserError
 from lightning_modules.fused.packed_forward import PackedForward, ProductDtypes, RowBounds
 from lightning_modules.fused.patch_layers import patch_layers, unsupported_reason
 from lightning_modules.fused.varlen_attention import use_varlen_attention
@@ -110,7 +109,7 @@ class ThinkNet(nn.Module):
         register_fsdp_forward_method(self, "generate")
 
     def forward(self, batch: Batch) -> LossSums:
-        hidden, head = self._supervised_hidden_states(batch), self.head
+        hidden, head = self.supervised_hidden_states(batch), self.head
         roles, targets = batch.target_roles, batch.targets
         weights = None if self.role_weights is None else self.role_weights[roles]
         total, losses = supervised_cross_entropy(hidden, head, targets, weights)
@@ -124,7 +123,11 @@ class ThinkNet(nn.Module):
             tags = by_role[at][:, [Role.TAG_OPEN, Role.TAG_CLOSE]].T @ each
         return LossSums(total, losses.detach().double() @ by_role, by_role.sum(0), tags)
 
-    def _supervised_hidden_states(self, batch: Batch) -> Tensor:
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each supervised token, (N,) float32, from the states before them."""
+        return supervised_cross_entropy(hidden, self.head, targets)[1]
+
+    def supervised_hidden_states(self, batch: Batch) -> Tensor:
         """Return the final hidden states of the supervised positions, (N, D)."""
         lm, bounds, needed = self.causal_lm, RowBounds(batch.starts, batch.lengths), batch.predict_from
         if self.not_fused is not None:
@@ -141,14 +144,8 @@ class ThinkNet(nn.Module):
 
 
 def _add_new_tokens(base: Any, tokenizer: ThinkTokenizer, init: NewTokenInit, trained_base: bool) -> None:
-    """Initialize the embeddings of new tokens: in the matrices of a trained base, beside those of a frozen one.
-
-    Raises UserError for a head that the loss cannot compute.
-    """
+    """Initialize the embeddings of new tokens: in the matrices of a trained base, beside those of a frozen one."""
     embedding, head, ids = base.get_input_embeddings(), base.get_output_embeddings(), tokenizer.new_ids
-    if getattr(head, "bias", None) is not None or getattr(base.config, "final_logit_softcapping", None):
-        problem = "has an output head with a bias or soft-capping"
-        raise UserError("model.name", base.name_or_path, problem, "choose a model like Qwen, Llama or SmolLM")
     if not ids:
         return
     tied = head.weight is embedding.weight

@@ -89,8 +89,9 @@ def test_each_source_of_a_mix_has_its_own_settings(tmp_path: Any) -> None:
     long = MixedSource(str(tmp_path / "long.jsonl"), weight=1)
     columns, overrides = Columns(instruction="q", response="a"), {"no_thought": "keep"}
     short = MixedSource(str(tmp_path / "short.jsonl"), weight=4, columns=columns, malformed_overrides=overrides)
-    module = data(tmp_path, mix=[long, short], train_rows=100, val_rows=20)
-    assert module.stats.by_source == {str(tmp_path / "long.jsonl"): 24, str(tmp_path / "short.jsonl"): 96}
+    module = data(tmp_path, mix=[long, short], train_rows=100, val_rows=20, test_rows=1)
+    assert module.stats.kept == {"train": 100, "val": 20, "test": 1}
+    assert module.stats.by_source == {str(tmp_path / "long.jsonl"): 25, str(tmp_path / "short.jsonl"): 96}
 
 
 def test_processed_examples_have_their_texts_and_write_no_cache(tmp_path: Any) -> None:

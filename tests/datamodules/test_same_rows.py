@@ -57,3 +57,26 @@ def test_a_changed_file_is_refused_under_unchanged_settings(tmp_path: Path) -> N
     source.write_text(rows_file(tmp_path, "c").read_text())
     with pytest.raises(UserError, match=r"data\.source: .* holds other rows than when the checkpoint was written"):
         prepared(tmp_path, source=str(source)).check_same_rows(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"test_rows": 3}, None),
+        ({"train_rows": 4}, None),
+        ({"val_rows": 9}, None),
+        ({"val_rows": None}, None),
+        ({"val_rows": 4}, "data.val_rows is 4, and was 5 in the run"),
+        ({"seed": 1}, "data.seed is 1, and was 0 in the run"),
+        ({"heldout_ratio": 0.4}, "data.heldout_ratio is 0.4, and was 0.3"),
+        ({"near_duplicate_threshold": None}, "data.near_duplicate_threshold is null, and was 0.8"),
+    ],
+)
+def test_a_test_whose_rows_a_run_may_have_seen_says_so(
+    tmp_path: Path, change: dict[str, Any], words: str | None
+) -> None:
+    source = str(rows_file(tmp_path))
+    saved = prepared(tmp_path, source=source).identity()
+    warning = prepared(tmp_path, **{"source": source} | change).seen_warning(saved)
+    assert warning is None if words is None else words in str(warning)

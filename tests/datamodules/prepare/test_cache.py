@@ -253,6 +253,6 @@ def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path: Path, tiny_tok
 
 def test_a_shortfall_is_printed() -> None:
     stats = DataStats(read=50, kept={"train": 30, "val": 4})
-    assert list(shortfall(stats, {"train": 40, "val": None})) == [
+    assert list(shortfall(stats, {"train": 40, "val": None, "test": 9}, ("train", "val"))) == [
         "data.train_rows: 40 requested, 30 kept of 50 read; using these"
     ]

@@ -4,6 +4,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamodules.prepare import pass_over_sources as module
 from datamodules.prepare.mix import Part
@@ -132,6 +134,74 @@ def test_near_duplicates_on_the_other_side_are_dropped_and_counted(tiny_tokenize
 
     assert kept(None) == kept(0.8, comparable=False) == ({"train": 30, "val": 10}, {})
     assert kept(0.8) == ({"train": 0, "val": 10}, {"near duplicate of a held-out instruction": 30})
+
+
+SUBJECTS = ("a baker sells bread", "two trains leave a town", "a farmer counts sheep", "a clock strikes the hour")
+
+
+@st.composite
+def near_sets(draw: st.DrawFn) -> list[Row]:
+    """Rows of which many are one instruction in two or three wordings, in any order, some of them malformed."""
+    rows = []
+    for question in range(draw(st.integers(4, 40))):
+        subject = SUBJECTS[question % len(SUBJECTS)]
+        text = f"In the village number {question} {subject} and the people of the village ask for the exact sum of all"
+        for wording in range(draw(st.integers(1, 3))):
+            thought = draw(st.sampled_from(["<think>a</think>b", "<think>never closed"]))
+            rows.append(
+                {"instruction": f"{text}{' of them' * wording}", "response": thought, "id": f"{question}.{wording}"}
+            )
+    return draw(st.permutations(rows))
+
+
+NUMBERS = st.one_of(st.none(), st.integers(1, 30))
+
+
+@given(near_sets(), st.tuples(NUMBERS, NUMBERS, NUMBERS), st.tuples(NUMBERS, NUMBERS, NUMBERS))
+@settings(max_examples=60, deadline=None)
+def test_no_row_of_a_split_is_near_a_row_of_another_one_whatever_the_numbers_asked_for(
+    tiny_tokenizer: ThinkTokenizer, rows: list[Row], fitted: tuple[Any, Any, Any], tested: tuple[Any, Any, Any]
+) -> None:
+    """The rows of a fit, and the test rows of a later command with other numbers, never meet."""
+    source = Source("rows", "rows", HeldOut(0.4, 0), lambda: iter(rows))
+
+    def splits(numbers: tuple[Any, Any, Any]) -> dict[str, list[str]]:
+        quotas = dict(zip(("train", "val", "test"), numbers, strict=True))
+        part = Part(source, ProcessingConfig(TEMPLATE))
+        found: dict[str, list[str]] = {split: [] for split in quotas}
+        for example, _, split in PassOverSources([part], tiny_tokenizer.encoder, quotas, 0.8):
+            if split:
+                found[split].append(example.row_id)
+        return found
+
+    def questions(ids: list[str]) -> set[str]:
+        return {row_id.partition(".")[0] for row_id in ids}
+
+    fit = splits(fitted)
+    later = splits((tested[0], fitted[1], tested[2]))  # the number of validation rows moves the border to test rows
+    assert fit["val"] == later["val"]
+    for one, other in ((fit, fit), (fit, later), (later, fit)):
+        assert not questions(one["train"]) & questions(other["val"] + other["test"])
+        assert not set(one["val"]) & set(other["test"])
+
+
+def test_the_number_of_test_rows_changes_no_training_row(tiny_tokenizer: ThinkTokenizer) -> None:
+    parts = [part("a", 400, 1.0), part("b", 400, 2.0)]
+
+    def fitted(test_rows: int | None) -> list[tuple[str, str]]:
+        source_pass = PassOverSources(parts, tiny_tokenizer.encoder, {"train": 60, "val": 12, "test": test_rows}, 0.8)
+        return [(f"{name} {o.row_id}", split) for o, name, split in source_pass if split in ("train", "val")]
+
+    assert fitted(0) == fitted(1) == fitted(30) == fitted(None)
+
+
+def test_a_source_of_a_mix_that_gives_nothing_ends_the_pass_with_its_name(
+    tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GIVE_UP_AFTER", 300)
+    barren = replace(part("barren", 10**9, 1.0), config=ProcessingConfig(TEMPLATE, filters={"id": [-1]}))
+    with pytest.raises(UserError, match=r"data\.mix: 'barren' gave no row to keep in 300 rows"):
+        list(PassOverSources([part("good", 2_000, 1.0), barren], tiny_tokenizer.encoder, {"train": 900, "val": 9}))
 
 
 def test_rows_without_an_instruction_are_counted(tiny_tokenizer: ThinkTokenizer) -> None:

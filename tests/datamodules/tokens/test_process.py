@@ -160,11 +160,10 @@ def test_texts_are_the_texts_that_the_model_sees(encoder: Encoder) -> None:
     assert (shortened.instruction, shortened.answer) == ("2 + 2?", "\n\n4")
 
 
-def test_texts_and_signatures_change_no_token(encoder: Encoder) -> None:
+def test_texts_change_no_token(encoder: Encoder) -> None:
     given = config(max_length=120, overlong="truncate_thoughts")
     for row in (ROW, LONG):
-        plain, full = one(row, given, encoder), one(row, given, encoder, texts=True, signatures=True)
-        assert plain.signature is None and full.signature is not None
+        plain, full = one(row, given, encoder), one(row, given, encoder, texts=True)
         assert (plain.ids.tolist(), plain.notes) == (full.ids.tolist(), full.notes)
 
 

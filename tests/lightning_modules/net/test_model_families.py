@@ -12,29 +12,15 @@ from lightning_modules.fused.packed_forward import PackedForward, RowBounds
 from lightning_modules.internals.transformers_internals import packed_hidden_states
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
-from tests.conftest import random_lm
+from tests.stand_ins.families import TRAINED, family_lm
 
 MakeBatch = Callable[..., Any]
-FAMILIES = [
-    "qwen2", "qwen2-tied", "qwen3", "llama", "mistral", "gemma", "gemma3_text", "smollm3", "olmo2", "phi3", "gpt_neox",
-    "starcoder2", "glm4",
-]  # fmt: skip
-REQUIRED = {"qwen2", "qwen3", "llama", "mistral"}  # known to the oldest release of transformers that is allowed
-
-
-def lm_of(family: str) -> Any:
-    """A tiny model; skipped if the installed transformers does not know the family."""
-    try:
-        return random_lm(family)
-    except (KeyError, ValueError) as error:
-        if family.partition("-")[0] in REQUIRED:
-            raise
-        pytest.skip(f"transformers does not know {family}: {error}")
 
 
 def net_of(family: str, tokenizer: ThinkTokenizer) -> ThinkNet:
-    lora = LoraSettings(rank=4, target_modules="all-linear")
-    net = ThinkNet(lm_of(family), tokenizer, lora)
+    lm = family_lm(family, TRAINED[family])
+    lora = LoraSettings(rank=4, target_modules=["o_proj"] if "experts" in str(lm) else "all-linear")
+    net = ThinkNet(lm, tokenizer, lora)
     for p in net.parameters():
         if p.requires_grad:
             torch.manual_seed(p.numel())
@@ -42,24 +28,27 @@ def net_of(family: str, tokenizer: ThinkTokenizer) -> ThinkNet:
     return net
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_loss_of_a_packed_batch_is_transformers_own_of_each_row_alone(
+@pytest.mark.parametrize("family", TRAINED)
+def test_loss_and_gradients_of_a_packed_batch_are_transformers_own_of_each_row_alone(
     family: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     net, batch = net_of(family, tiny_tokenizer), make_batch(0, 3, 9)
     labels = torch.full_like(batch.input_ids, -100)
     labels[0, batch.predict_from + 1] = batch.targets
+    net.eval()
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     ours = net(batch).total
-    with torch.no_grad():
-        theirs = sum(
-            net.causal_lm(input_ids=batch.input_ids[:, a:b], labels=labels[:, a:b], use_cache=False).loss
-            * (labels[:, a:b] != -100).sum()
-            for a, b in pairwise(batch.starts.tolist())
-        )
-    torch.testing.assert_close(ours.detach(), theirs, rtol=2e-5, atol=1e-5)
+    theirs = sum(
+        net.causal_lm(input_ids=batch.input_ids[:, a:b], labels=labels[:, a:b], use_cache=False).loss
+        * (labels[:, a:b] != -100).sum()
+        for a, b in pairwise(batch.starts.tolist())
+    )
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-5)
+    for mine, own in zip(torch.autograd.grad(ours, trained), torch.autograd.grad(theirs, trained), strict=True):
+        assert (mine - own).abs().max() <= 1e-4 * own.abs().max() + 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED)
 def test_a_token_changes_no_earlier_state_and_no_state_of_another_row(
     family: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
