@@ -46,12 +46,12 @@ def outcomes(failed: str | None = None) -> tuple[list[Case], list[Outcome]]:
 
 def test_the_table_in_a_page_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nan older table\n{table.END}\nafter\n")
+    page.write_text(f"before\n{table.BEGIN}\nSTALE\n{table.END}\nafter\n")
     table.write(page, *outcomes(failed="kills"), 60)
     text = page.read_text()
     assert text.startswith(f"before\n{table.BEGIN}\n")
     assert text.endswith(f"{table.END}\nafter\n")
-    assert "older" not in text
+    assert "STALE" not in text
     (row,) = re.findall(r"^\| kills \|.*", text, re.MULTILINE)
     assert row.endswith("| 10 | 9 |")
 
