@@ -9,12 +9,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 import xxhash
 
@@ -43,6 +44,13 @@ def cache_home() -> Path:
         Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
     )  # the XDG standard ignores relative ones
     return base / "thinkwright"
+
+
+def is_file_name(name: object) -> TypeGuard[str]:
+    """Whether a value, for example one read from a file, is the name of a file in a folder: a text without a path."""
+    if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & {*name}:
+        return False
+    return len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME and not re.search("[\ud800-\udfff]", name)
 
 
 # Digests
@@ -181,6 +189,41 @@ def remove_leftovers(folder: Path) -> None:
                     path.unlink()
         finally:
             os.close(lock)
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a path, which need not exist. One process at a time holds it, and a killed one loses it.
+
+    `waiting` is called if another process holds it. On a disk without locks nobody waits. The lock is a temporary file
+    beside `path`. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.with_name(f"{TEMPORARY}{path.name}.lock")
+    descriptor = _wait_for_lock(name, waiting)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            name.unlink()
+        os.close(descriptor)
+
+
+def _wait_for_lock(name: Path, waiting: Callable[[], None]) -> int:
+    """Return the descriptor of a lock file with the lock."""
+    while True:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # a disk without locks
+            return descriptor
+        with suppress(FileNotFoundError):
+            if os.stat(name).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)  # its last holder has deleted the file, and another one may have its name
 
 
 def flush(path: Path) -> None:

@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.preflight import check_hardware, check_launch, options
+from datamodules.same_rows import go_on_with_template
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -148,9 +149,11 @@ class Job:
     def check_sources(self) -> None:
         model_folder(self.model.name, self.model.revision)
         self.data.open_sources()
-        assert self.data.template  # raises UserError for a template that does not suit the model
         if self.checkpoint is not None:
             self.saved = read_and_keep(self.checkpoint)
+            go_on_with_template(self.data, self.saved.data)
+        assert self.data.template  # raises UserError for a template that does not suit the model
+        if self.saved is not None:
             self.model.identity.check(self.saved, resumes=self.fits)
             self.model.lora_start = self.saved.lora_start
             if self.command in ("test", "predict") and (warning := self.data.seen_warning(self.saved.data)):
@@ -193,6 +196,7 @@ class Job:
         nothing can be refused any more, since the other commands use the newest config of a run."""
         suffix, config = self.run.suffix(), self.given.clone()
         config.ckpt_path = None  # belongs to this start, not to the run
+        config.data.template = self.data.run_template.to_keep(self.data.think_tokenizer)
         (self.run.folder / f"config{suffix}.yaml").write_text(self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 

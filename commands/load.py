@@ -9,8 +9,8 @@ from jsonargparse import ArgumentError
 
 from commands.fit_settings import GROUPS, LINKED, build_data, build_model
 from commands.parsing import Parser
+from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
-from datamodules.tokens.template import load_template
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CheckpointContent
@@ -74,5 +74,5 @@ def load_run(
     tuner.configure_model()
     tuner.on_load_checkpoint(checkpoint)
     tuner.load_state_dict(checkpoint["state_dict"], strict=False)
-    template = load_template(data.template_setting, data.system, tuner.tokenizer)
-    return Loaded(found, path, tuner, template, config)
+    go_on_with_template(data, content.data)
+    return Loaded(found, path, tuner, data.template, config)

@@ -25,7 +25,7 @@ from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags
 from datamodules.tokens.process import OVERLONG_WARNINGS, Overlong, ProcessedExample
-from datamodules.tokens.template import check_template, load_template
+from datamodules.tokens.run_template import RunTemplate
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 
@@ -125,7 +125,7 @@ class MagpieDataModule(LightningDataModule):
         ]
         self.columns, self.filters = columns, filters
         self.malformed, self.malformed_overrides = malformed, malformed_overrides
-        self.template_setting, self.system, self.tags, self.source_tags = template, system, tags, source_tags
+        self.run_template, self.tags, self.source_tags = RunTemplate(template, system), tags, source_tags
         self.new_tokens = tuple(new_tokens)
         self.steps, self.max_length, self.overlong = steps, max_length, overlong
         self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
@@ -153,7 +153,6 @@ class MagpieDataModule(LightningDataModule):
             raise UserError("data.heldout_ratio", self.heldout_ratio, problem, fix)
         if self.near_duplicate_threshold is not None:
             DedupIndex(self.near_duplicate_threshold)
-        check_template(self.template_setting, self.system)
         self.tags.check("data.tags")
         self.steps.check()
         check_tokens_per_step(self.packing, self.tokens_per_step)
@@ -169,7 +168,7 @@ class MagpieDataModule(LightningDataModule):
     @property
     def template(self) -> Template:
         """The template for this model. Raises UserError if it does not suit the model."""
-        return load_template(self.template_setting, self.system, self.think_tokenizer)
+        return self.run_template.load(self.think_tokenizer)
 
     def open_sources(self) -> list[Source]:
         """Return the sources. Raises UserError for a source that does not exist."""

@@ -8,6 +8,7 @@ from typing import Any
 from errors import UserError
 
 ROWS = "rows"  # digests of the prepared rows, by split
+TEMPLATE_SETTING = "template_setting"  # data.template as it was given; beside it stands the text that the run keeps
 # The settings that decide which rows are held out, and where the test rows begin
 BORDER = ("data.source", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold", "data.val_rows")
 
@@ -26,8 +27,9 @@ def settings_of(data: Any) -> dict[str, Any]:
         "data.filters": data.filters,
         "data.malformed": data.malformed,
         "data.malformed_overrides": data.malformed_overrides,
-        "data.template": data.template_setting,
-        "data.system": data.system,
+        "data.template": data.run_template.to_keep(data.think_tokenizer),
+        TEMPLATE_SETTING: data.run_template.setting,
+        "data.system": data.run_template.system,
         "data.tags": asdict(data.tags),
         "data.source_tags": asdict(data.source_tags) if data.source_tags else None,
         "data.new_tokens": list(data.new_tokens),
@@ -44,6 +46,12 @@ def settings_of(data: Any) -> dict[str, Any]:
     return plain
 
 
+def go_on_with_template(data: Any, saved: Mapping[str, Any] | None) -> None:
+    """Make a MagpieDataModule use the template that a run has kept; `saved` is the identity in its checkpoint."""
+    if saved is not None:
+        data.run_template.go_on(saved[TEMPLATE_SETTING], saved["data.template"])
+
+
 def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UserError with the first difference between the rows of a checkpoint and the rows of this run.
 
@@ -54,8 +62,10 @@ def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         return
     for key, value in now.items():
         before = saved.get(key)
-        if key == ROWS or before == value:
+        if key in (ROWS, TEMPLATE_SETTING) or before == value:
             continue
+        if key == "data.template":
+            before, value = saved.get(TEMPLATE_SETTING), now[TEMPLATE_SETTING]
         if isinstance(value, dict) and isinstance(before, dict):
             inner = next(name for name in {**before, **value} if before.get(name) != value.get(name))
             key, value, before = f"{key}.{inner}", value.get(inner), before.get(inner)

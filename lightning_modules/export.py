@@ -136,7 +136,7 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
 def _write_tokenizer(tuner: ThinkTuner, template: Template, folder: Path) -> None:
     full = tuner.tokenizer.full
     own = full.chat_template
-    full.chat_template = chat_template(template, own if isinstance(own, str) else None)
+    full.chat_template = chat_template(template, template.chat)
     full.save_pretrained(folder)
     full.chat_template = own
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,18 @@ import pytest
 import xxhash
 
 import disk
-from disk import TEMPORARY, digest, disk_error, disk_errors, new_folder, remove_leftovers, write_file, writing
+from disk import (
+    TEMPORARY,
+    digest,
+    disk_error,
+    disk_errors,
+    is_file_name,
+    locked,
+    new_folder,
+    remove_leftovers,
+    write_file,
+    writing,
+)
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -217,6 +229,47 @@ def test_a_temporary_file_that_was_deleted_before_its_lock_is_made_again(
     assert not first
 
 
+def test_one_holder_of_a_lock_at_a_time_and_the_others_say_that_they_wait(tmp_path: Path) -> None:
+    inside, most, waited = [0], [0], []
+
+    def hold() -> None:
+        for _ in range(20):
+            with locked(tmp_path / "new", lambda: waited.append(1)):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.0005)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert waited
+    assert not temporary(tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_free_and_its_file_is_deleted(tmp_path: Path) -> None:
+    script = (
+        "import os, signal; from pathlib import Path; from disk import locked\n"
+        "with locked(Path('mine'), print), locked(Path('other'), print):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=False)
+    assert len(temporary(tmp_path)) == 2
+    with locked(tmp_path / "mine", lambda: pytest.fail("waits for a dead process")):
+        remove_leftovers(tmp_path)
+        assert len(temporary(tmp_path)) == 1
+    assert not temporary(tmp_path)
+
+
+def test_an_error_under_a_lock_frees_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "mine", lambda: None):
+        raise FileNotFoundError
+    assert not temporary(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
     [
@@ -239,3 +292,15 @@ def test_a_disk_error_inside_a_block_becomes_a_users_error(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"run\.root"), disk_errors("run.root", tmp_path):
         write_file(tmp_path / "file" / "inner", "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("data-00000-of-00001.arrow", True), ("é" * 127, True), ("..a", True), ("é" * 128, False), ("", False),
+        ("..", False), (".", False), ("a/b", False), ("/a", False), ("a\\b", False), ("a\0", False),
+        ("\ud800", False), (None, False), (3, False), (["a"], False),
+    ],
+)  # fmt: skip
+def test_a_name_from_a_file_is_taken_only_if_it_stays_in_its_folder(name: object, right: bool) -> None:
+    assert is_file_name(name) == right

@@ -4,5 +4,6 @@
 - stats: counts of the rows read, kept and dropped
 - pass_over_sources: one pass that fills the splits
 - token_dataset: the file of prepared rows
-- cache: the folder, made once under a lock
+- prepared_folder: the folder of a preparation, whose damage is found by digests
+- cache: the folder, made once under a lock and again after damage
 """

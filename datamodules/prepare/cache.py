@@ -1,31 +1,29 @@
 """Prepare the rows of all splits once: token ids, roles and DataStats in a folder under `data.cache_dir`.
 
-The name of a folder is a fingerprint of everything that decides its content. A folder is written under another name and
-renamed when it is complete, so an interrupted preparation never looks complete. A lock lets one of several ranks and
-runs prepare while the others wait.
+The name of a folder is a fingerprint of everything that decides its content. A folder gets its name when it is complete
+and flushed to the disk, so an interrupted preparation never looks complete. A lock lets one of several ranks and runs
+prepare while the others wait. The files of a folder are compared with their digests before they are read; if one is
+damaged, the rows are prepared again.
 """
 
-import errno
 import hashlib
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from datamodules.prepare.mix import Part
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
+from datamodules.prepare.prepared_folder import Damaged, complete, delete, read_stats
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDatasetWriter
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from disk import disk_error, locked, new_folder, remove_leftovers
 from errors import UserError
 
 ROOMS = ("rows", "text", "tokens", "prepare")  # a change in their code makes prepared folders stale
 PACKAGE = Path(__file__).parent.parent
-STATS = "stats.json"  # written last: a folder with it is complete
 
 log = logging.getLogger("thinkwright")
 
@@ -48,49 +46,49 @@ def prepare(
     cache_dir: Path,
     num_proc: int = 1,
 ) -> tuple[Path, DataStats]:
-    """Return the folder with `{split}.arrow` for each quota, and its stats. The folder is made if it does not exist.
+    """Return the folder with `{split}.arrow` for each quota, and its stats. The folder is made if it does not exist, or
+    is damaged.
 
     A split may be empty, not all of them. Raises UserError if a source cannot be read, no row is kept, or the folder
     cannot be written.
     """
     folder = cache_dir / fingerprint(parts, tokenizer, quotas, near_duplicate_threshold)
-    done = folder / STATS
-    if not done.is_file():
-        with _writing(cache_dir, folder) as scratch:
-            if not done.is_file():  # no other process made it before the lock was free
-                source_pass = PassOverSources(parts, tokenizer.encoder, quotas, near_duplicate_threshold, num_proc)
-                _write(source_pass, scratch)
-                (scratch / STATS).write_text(json.dumps(asdict(source_pass.stats), indent=1))
-                os.rename(scratch, folder)
-    return folder, DataStats(**json.loads(done.read_text()))
-
-
-@contextmanager
-def _writing(cache_dir: Path, folder: Path) -> Iterator[Path]:
-    """Yield an empty scratch folder under the lock on `folder`, then delete it. Raises UserError for disk errors."""
-    from filelock import FileLock, Timeout
-
-    scratch = cache_dir / f".preparing-{folder.name}"
+    damaged: Damaged | None = None
+    remove_leftovers(cache_dir)
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache_dir / f".{folder.name}.lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info(f"data: another process is preparing {folder}; waiting for it")
-            lock.acquire()
-        try:
-            shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
-            scratch.mkdir()
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            lock.release()
+            stats = read_stats(folder)  # needs no lock and no right to write
+        except Damaged as found:
+            stats, damaged = None, found
+        if stats is None:
+            with locked(folder, lambda: log.info(f"data: another process is preparing {folder}; waiting for it")):
+                source_pass = PassOverSources(parts, tokenizer.encoder, quotas, near_duplicate_threshold, num_proc)
+                stats = _under_lock(folder, source_pass)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        problem = f"cannot be written ({error.strerror or error}); the incomplete folder was deleted"
-        fix = "make room or give a folder on another disk" if full else "give a folder that can be written"
-        raise UserError("data.cache_dir", cache_dir, problem, fix) from error
+        if damaged is None:
+            raise disk_error("data.cache_dir", cache_dir, error) from error
+        problem = f"{damaged}, and the rows cannot be prepared again there ({error.strerror or error})"
+        raise UserError("data.cache_dir", None, problem, f"delete {folder}, or give another folder") from error
+    return folder, stats
+
+
+def _under_lock(folder: Path, source_pass: PassOverSources) -> DataStats:
+    """Return the stats of the folder; make the folder, unless another process has made it before the lock was free."""
+    try:
+        if (stats := read_stats(folder)) is not None:
+            return stats
+    except Damaged as damaged:
+        log.warning(f"data: {damaged}; preparing the rows again")
+        delete(folder)
+    try:
+        with new_folder(folder) as scratch:
+            _write(source_pass, scratch)
+            complete(scratch, folder.name, source_pass.stats, [f"{split}.arrow" for split in source_pass.quotas])
+    except FileExistsError:  # the disk has no locks, and another process was faster
+        if (stats := read_stats(folder)) is None:
+            raise
+        return stats
+    return source_pass.stats
 
 
 def _write(source_pass: PassOverSources, folder: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import hub
+from datamodules.rows.arrow_files import arrow_rows, parquet_rows
+from disk import digest, is_file_name
 from errors import UserError
 
 Row = dict[str, Any]
@@ -21,11 +23,9 @@ FORMATS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # of JSON files; pyarrow decompresses these
 FORMATS_IN_WORDS = ".parquet, .jsonl, .json (also .gz or .zst) or .arrow"
 SETTING = "data.source"  # named in the errors
-READ_ROWS = 256  # rows of a parquet file read at once; a row is about 10 KB on disk and 30 KB as Python objects
 READ_CHARACTERS = 1 << 20  # characters of a JSON array read at once
-EDGE = 1 << 16  # bytes at the beginning and at the end of a file that its fingerprint hashes
+SAVE_AGAIN = "save the data set again"
 METADATA = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}  # JSON files without rows
-END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 
 
 def format_of(path: Path) -> str | None:
@@ -67,15 +67,14 @@ def local_files(name: str, split: str) -> list[Path]:
 def _in_folder(folder: Path, name: str, split: str) -> list[Path]:
     """The data files in a folder: the files that state.json of `datasets` lists, else all files except hidden ones."""
     if (folder / "dataset_dict.json").is_file():
-        splits = _json_file(folder / "dataset_dict.json").get("splits", [])
+        splits = _json_file(folder / "dataset_dict.json").get("splits")
+        if not isinstance(splits, list) or not all(is_file_name(one) for one in splits):
+            raise UserError(SETTING, folder / "dataset_dict.json", "names no splits", SAVE_AGAIN)
         if split not in splits:
             raise UserError("data.split", split, f"is not in {name}", f"it has {', '.join(splits)}")
         folder = folder / split
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
-        state = _json_file(folder / "state.json")
-        found = [folder / file["filename"] for file in state.get("_data_files", [])]
-        if missing := next((p for p in found if not p.is_file()), None):
-            raise UserError(SETTING, missing, "is missing in this saved data set", "save the data set again")
+        found = _saved_files(folder)
     else:
         below = (p for p in folder.rglob("*") if not any(part[0] == "." for part in p.relative_to(folder).parts))
         found = sorted(p for p in below if p.is_file() and format_of(p))
@@ -84,31 +83,40 @@ def _in_folder(folder: Path, name: str, split: str) -> list[Path]:
     return found
 
 
-def _json_file(path: Path) -> Any:
+def _saved_files(folder: Path) -> list[Path]:
+    """The files that the state.json of `datasets` lists. Raises UserError for a file that is missing or elsewhere."""
+    path = folder / "state.json"
+    listed = _json_file(path).get("_data_files")
+    if not isinstance(listed, list):
+        raise UserError(SETTING, path, "lists no files", SAVE_AGAIN)
+    names = [file.get("filename") if isinstance(file, dict) else file for file in listed]
+    for file in names:
+        if not is_file_name(file):
+            raise UserError(SETTING, path, f"lists {file!r:.100}, which is no file of this folder", SAVE_AGAIN)
+        if not (folder / file).is_file():
+            raise UserError(SETTING, folder / file, "is missing in this saved data set", SAVE_AGAIN)
+    return [folder / str(file) for file in names]
+
+
+def _json_file(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise UserError(SETTING, path, "holds no JSON object", SAVE_AGAIN)
+    return content
 
 
 def fingerprint(paths: list[Path]) -> str:
-    """Return a hash of each file's name, size, time, beginning and end. It changes when the rows may have changed.
-
-    The beginning and end show a change that size and time miss: after a copy, `touch -r`, with a coarse clock. Raises
-    UserError for a file that cannot be opened.
-    """
-    digest = hashlib.blake2b(digest_size=16)
+    """Return a hash of each file's name and content. Raises UserError for a file that cannot be opened."""
+    known = []
     for path in paths:
         try:
-            stat = path.stat()
-            with path.open("rb") as file:
-                edges = [file.read(EDGE)]
-                file.seek(max(0, stat.st_size - EDGE))
-                edges.append(file.read(EDGE))
+            known.append((path.name, digest(path)))
         except OSError as error:
             raise _unreadable(path, error) from error
-        digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns, *edges)).encode())
-    return digest.hexdigest()
+    return hashlib.blake2b(repr(known).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def rows(paths: list[Path]) -> Iterator[Row]:
@@ -123,73 +131,14 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(SETTING, path, problem, "it may be cut off: copy or download it again")
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _tables(path: Path) -> Iterator[Row]:
+    """Rows of a parquet or arrow file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        # A small buffer instead of a whole column of a row group: 124 MB instead of 234 for 25,000 real rows.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(READ_ROWS):
-                yield from _batch_rows(batch)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        yield from (parquet_rows if format_of(path) == "parquet" else arrow_rows)(path)
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise _unreadable(path, error) from error
-
-
-def _arrow(path: Path) -> Iterator[Row]:
-    """Rows of both Arrow formats: the file, which begins with the format's name, and the stream of `datasets`."""
-    import pyarrow as pa
-
-    try:
-        with pa.OSFile(str(path)) as source:
-            if source.read(6) == b"ARROW1":
-                file = pa.ipc.open_file(source)
-                batches = map(file.get_batch, range(file.num_record_batches))
-            else:
-                # Only this mark shows that a stream was not cut between two batches.
-                source.seek(max(0, source.size() - len(END_OF_STREAM)))
-                if source.read() != END_OF_STREAM:
-                    raise ValueError("the end-of-stream mark is missing")
-                source.seek(0)
-                batches = iter(pa.ipc.open_stream(source))
-            for batch in batches:
-                for start in range(0, batch.num_rows, READ_ROWS):
-                    yield from _batch_rows(batch.slice(start, READ_ROWS))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _batch_rows(batch: Any) -> list[Row]:
-    """The rows of a pyarrow.RecordBatch. Bytes that are not UTF-8 become lone surrogates, as in JSON files."""
-    import pyarrow as pa
-
-    try:
-        return list(batch.to_pylist())
-    except UnicodeDecodeError:
-        schema = pa.schema([(field.name, _as_binary(field.type)) for field in batch.schema])
-        return [_as_text(row) for row in pa.Table.from_batches([batch]).cast(schema).to_pylist()]
-
-
-def _as_binary(data_type: Any) -> Any:
-    """The pyarrow.DataType with binary in place of string types."""
-    import pyarrow as pa
-
-    if pa.types.is_string(data_type) or pa.types.is_large_string(data_type):
-        return pa.large_binary() if pa.types.is_large_string(data_type) else pa.binary()
-    if pa.types.is_list(data_type):
-        return pa.list_(_as_binary(data_type.value_type))
-    if pa.types.is_struct(data_type):
-        return pa.struct([(field.name, _as_binary(field.type)) for field in data_type])
-    return data_type
-
-
-def _as_text(value: Any) -> Any:
-    """The value with strings in place of bytes."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, list):
-        return [_as_text(item) for item in value]
-    return {key: _as_text(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -261,4 +210,4 @@ def _not_json(path: Path, place: str, why: str) -> UserError:
     return UserError(SETTING, path, f"cannot be read: {place} is not a JSON object ({why[:160]})", "fix or remove it")
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {"parquet": _parquet, "json": _json, "arrow": _arrow}
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {"parquet": _tables, "json": _json, "arrow": _tables}

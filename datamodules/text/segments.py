@@ -43,7 +43,7 @@ class Template:
     Attributes:
         parts: The PROMPT segments of the template, with None in place of the instruction.
         strips: Whether the template strips white space around an instruction.
-        chat: Whether this is the model's own chat template.
+        chat: The Jinja text of a chat template, None for other templates.
         system: The system prompt of a chat template.
         opening: The opening tag at the end of the model's own template, which `parts` omits: the model learns to
             write it.
@@ -51,7 +51,7 @@ class Template:
 
     parts: tuple[Segment | None, ...]
     strips: bool = False
-    chat: bool = False
+    chat: str | None = None
     system: str | None = None
     opening: str = ""
 

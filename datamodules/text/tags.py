@@ -15,7 +15,11 @@ class Tags:
     """The closing tag."""
 
     def check(self, key: str) -> None:
-        """Raise UserError under `key` if one tag is empty or part of the other one."""
-        if not self.open.strip() or not self.close.strip() or self.open in self.close or self.close in self.open:
+        """Raise UserError under `key` if one tag is empty, begins or ends with white space, or is part of the other."""
+        for name, tag in (("open", self.open), ("close", self.close)):
+            if tag != tag.strip() or not tag:
+                problem = "begins or ends with white space" if tag else "is empty"
+                raise UserError(f"{key}.{name}", tag, problem, "give a pair like <think> and </think>")
+        if self.open in self.close or self.close in self.open:
             pair = f"{self.open} {self.close}"
             raise UserError(key, pair, "is not two different tags", "give a pair like <think> and </think>")

@@ -5,8 +5,10 @@ tokens. So `<|im_start|>` in a template is that token, the same characters in an
 row only joins texts.
 """
 
+import json
 import re
 import traceback
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,13 @@ INSTRUCTION = "### Instruction: {{ instruction }}\n### Response: "
 NAMES = {"instruction": INSTRUCTION}  # "chat" is the other name
 INSTRUCTION_MARK = "\ue000\ue001"  # private-use characters: in no template and in no vocabulary
 SYSTEM_MARK = "\ue002\ue003"
+DATE = re.compile(r"""\bstrftime_now\(\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*\)""")  # transformers' function
 PROBES = ("Solve x.", "  two lines\n\nand spaces  ", "Say 'a' \"b\" {{ c }} <|d|> & é")
 
 
 def template_text(setting: str) -> str | None:
-    """Return the Jinja text of `data.template`, or None for chat: the model has that text.
+    """Return the Jinja text of `data.template`, or None for chat: the model has that text. The text of a chat template
+    uses `messages`, that of another template `instruction`.
 
     Raises UserError for a file that cannot be read, and for a value that is not a name, a file or a Jinja text.
     """
@@ -49,33 +53,49 @@ def template_text(setting: str) -> str | None:
     raise UserError("data.template", setting, "does not exist", suggest(setting, [*NAMES, "chat"], known))
 
 
+def _uses_messages(text: str) -> bool:
+    """Whether a Jinja text is a chat template."""
+    return bool(re.search(r"\bmessages\b", _code(text)))
+
+
+def _code(text: str) -> str:
+    """The expressions and statements of a Jinja text, without the text between them."""
+    after_openings = re.split(r"\{[{%]", text)[1:]
+    return "\n".join(re.split(r"[}%]\}", part, maxsplit=1)[0] for part in after_openings)
+
+
 def check_template(setting: str, system: str | None) -> None:
     """Check a template without a tokenizer, as far as possible. Raises UserError as `load_template` does."""
-    if (text := template_text(setting)) is not None:
+    if (text := template_text(setting)) is not None and not _uses_messages(text):
         _require_use(setting, _rendered(setting, text, instruction=INSTRUCTION_MARK, system=SYSTEM_MARK), system)
 
 
 def _require_use(setting: str, text: str, system: str | None) -> None:
     """Raise UserError if the template omits the instruction or the system prompt."""
     if INSTRUCTION_MARK not in text:
-        raise UserError("data.template", setting, "omits the instruction", "put {{ instruction }} into it")
+        raise UserError("data.template", _shown(setting), "omits the instruction", "put {{ instruction }} into it")
     if system is not None and SYSTEM_MARK not in text:
         fix = "put {{ system }} into data.template, set data.template chat, or delete data.system"
         raise UserError("data.system", system, "has no place in the template", fix)
 
 
-def load_template(setting: str, system: str | None, tokenizer: "ThinkTokenizer") -> Template:
-    """Return the Template of these settings for this model.
+def load_template(
+    setting: str, system: str | None, tokenizer: "ThinkTokenizer", started: datetime | None = None
+) -> Template:
+    """Return the Template of these settings for this model. `started` is the date that it prints, today by default.
 
     Raises UserError for invalid Jinja (with the line), a template that omits the instruction or the given system
     prompt, a template that changes the instruction, and a model without a chat template.
     """
     text = template_text(setting)
+    chat: str | None = None
+    if text is None or _uses_messages(text):
+        chat = _with_date(text or _own(tokenizer), started or datetime.now())
 
     def rendered(instruction: str, system: str | None) -> str:
-        if text is None:
-            return _chat(tokenizer, instruction, system)
-        return _rendered(setting, text, instruction=instruction, system=system)
+        if chat is not None:
+            return _chat(setting, tokenizer, chat, instruction, system)
+        return _rendered(setting, str(text), instruction=instruction, system=system)
 
     _require_use(setting, rendered(INSTRUCTION_MARK, SYSTEM_MARK if system is not None else None), system)
     whole = rendered(INSTRUCTION_MARK, system)
@@ -83,15 +103,15 @@ def load_template(setting: str, system: str | None, tokenizer: "ThinkTokenizer")
     for probe in PROBES:
         if rendered(probe, system) != whole.replace(INSTRUCTION_MARK, probe.strip() if strips else probe):
             fix = "use {{ instruction }} unchanged, or {{ instruction | trim }}"
-            raise UserError("data.template", setting, "changes the text of the instruction", fix)
-    opening = re.search(rf"\s*{re.escape(tokenizer.tags.open)}\s*\Z", whole) if text is None else None
+            raise UserError("data.template", _shown(setting), "changes the text of the instruction", fix)
+    opening = re.search(rf"\s*{re.escape(tokenizer.tags.open)}\s*\Z", whole) if chat is not None else None
     parts = _parts(whole[: opening.start()] if opening else whole, tokenizer)
     prefix: list[Segment | None] = [
         Segment(Role.PROMPT, tokenizer.decode([i]), control=True) for i in tokenizer.prefix_ids
     ]
-    if text is not None and parts[: len(prefix)] != prefix:
+    if chat is None and parts[: len(prefix)] != prefix:
         parts = prefix + parts  # the tokenizer puts it before every text; a chat template writes it itself
-    return Template(tuple(parts), strips, text is None, system, opening[0] if opening else "")
+    return Template(tuple(parts), strips, chat, system, opening[0] if opening else "")
 
 
 def _parts(text: str, tokenizer: "ThinkTokenizer") -> list[Segment | None]:
@@ -106,19 +126,43 @@ def _parts(text: str, tokenizer: "ThinkTokenizer") -> list[Segment | None]:
     return parts
 
 
-def _chat(tokenizer: "ThinkTokenizer", instruction: str, system: str | None) -> str:
-    """The instruction in the model's chat template. Raises UserError if the template is missing or fails."""
-    if not tokenizer.full.chat_template:
+def _own(tokenizer: "ThinkTokenizer") -> str:
+    """The text of the model's chat template."""
+    try:
+        text: str = tokenizer.full.get_chat_template()
+    except ValueError as error:
         problem = f"needs a model with a chat template, and {tokenizer.full.name_or_path} has none"
-        raise UserError("data.template", "chat", problem, "set data.template instruction, or choose a chat model")
+        fix = "set data.template instruction, or choose a chat model"
+        raise UserError("data.template", "chat", problem, fix) from error
+    return text
+
+
+def _with_date(text: str, day: datetime) -> str:
+    """The chat template with this date in place of the current one, or UserError if it computes the date otherwise."""
+    text = DATE.sub(lambda found: json.dumps(day.strftime(found[1] or found[2] or "")), text)
+    if re.search(r"\bstrftime_now\s*\(", _code(text)):
+        problem = "prints the current date in a form that cannot be kept, so no run with it could be resumed"
+        raise UserError("data.template", "chat", problem, "give a Jinja text with a constant date")
+    return text
+
+
+def _chat(setting: str, tokenizer: "ThinkTokenizer", chat: str, instruction: str, system: str | None) -> str:
+    """The instruction in a chat template. Raises UserError if the template fails."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": instruction})
     try:
-        text: str = tokenizer.full.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text: str = tokenizer.full.apply_chat_template(
+            messages, chat_template=chat, tokenize=False, add_generation_prompt=True
+        )
     except Exception as error:  # of jinja2, or raised by the template, for example for a system turn
-        problem = f"of {tokenizer.full.name_or_path} fails ({' '.join(str(error).split())[:200]})"
-        raise UserError("data.template", "chat", problem, "delete data.system, or give a template") from error
+        problem = f"fails for {tokenizer.full.name_or_path} ({' '.join(str(error).split())[:200]})"
+        fix = "delete data.system, or give another template"
+        raise UserError("data.template", _shown(setting), problem, fix) from error
     return text
+
+
+def _shown(setting: str) -> str:
+    return setting if len(setting) < 60 else f"{setting[:60]}…"
 
 
 def _rendered(setting: str, text: str, **variables: Any) -> str:
@@ -136,5 +180,6 @@ def _rendered(setting: str, text: str, **variables: Any) -> str:
             line = next((frame.lineno for frame in reversed(frames) if frame.filename == "<template>"), None)
         at_line = f"line {line}, {text.splitlines()[line - 1].strip()!r}: " if line else ""
         problem = f"is wrong in {at_line}{' '.join(str(error).split())}" if at_line else f"is wrong: {error}"
-        shown = setting if len(setting) < 60 else f"{setting[:60]}…"
-        raise UserError("data.template", shown, problem, "use the variables instruction and system") from error
+        raise UserError(
+            "data.template", _shown(setting), problem, "use the variables instruction and system"
+        ) from error

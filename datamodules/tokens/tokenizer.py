@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-# Other pre-tokenizers split this text differently
-PROBE = "Wait, 12.5% of 1,000 isn't 120:\n\n\t- x² = \\frac{1}{2}…  ¿Qué? 好。"
+# A tokenizer that adds a space to a text, deletes one, or lacks a character does not give these texts back. The first
+# ones have no space at their edges. All are in Unicode's form NFC, into which many tokenizers bring a text.
+PROBES = (
+    "Wait, 12.5% of 1,000 isn't 120:", "x", "y", "-", "word", "▁low", "Ġx", "好。", "été🙂", "\u200b", "\x01",
+    "\n\n\t- x² = \\frac{1}{2}…  ", " ", "\n", "  two", "a  b ", "\u00a0x", "¿Qué? ",
+)  # fmt: skip
 # Follows each text of a row. The texts of a row are tokenized as one list of words. That is faster than one by one,
 # and no text merges with another. It is a special token of one character, the last of the private-use area.
 SEPARATOR = "\U0010fffd"
@@ -110,6 +114,7 @@ class ThinkTokenizer:
             )
         from tokenizers import AddedToken
 
+        _check_tags(full, tags)
         _check_new_tokens(full, tags, new_tokens)
         self.base_size = len(full)
         text_tokenizer = _text_tokenizer(full)
@@ -133,7 +138,7 @@ class ThinkTokenizer:
         self.encoder = Encoder(text_tokenizer, fixed, self.control_ids, renumbered)
         # The tokenizer puts these before every text: none for Qwen, <|begin_of_text|> for Llama
         self.prefix_ids: list[int] = full("").input_ids
-        if self.new_ids != sorted(self.new_ids) or self.decode(self.encode([PROBE])[0]) != PROBE:
+        if self.new_ids != sorted(self.new_ids) or not self._encodes_parts():
             raise UserError(
                 "model.name",
                 full.name_or_path,
@@ -170,10 +175,26 @@ class ThinkTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """A hash that is equal for tokenizers that give equal ids."""
-        vocabulary = self.full.get_vocab()
-        by_id = sorted(vocabulary, key=vocabulary.__getitem__)
-        known = [*by_id, *map(str, [*self.encode([PROBE])[0], *self.prefix_ids, *self.encoder.fixed.values()])]
+        state = self.full.backend_tokenizer.to_str()
+        # Truncation and padding come first, and a use of the tokenizer may set them. The post-processor and the decoder
+        # stand before the model; `prefix_ids` are all that the former adds.
+        tokens_and_cuts = state[state.index('"added_tokens":') : state.index('"post_processor":')]
+        model = state[state.index('"model":', state.index('"post_processor":')) :]
+        known = [tokens_and_cuts, model, str([*self.prefix_ids, *self.encoder.fixed.values()])]
         return hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
+
+    def _encodes_parts(self) -> bool:
+        """Whether texts that are tokenized apart give the ids and the text of the whole, as the ids of a row must."""
+        ids = self.encode(PROBES)
+        apart = [i for part in ids for i in part]
+        (in_a_row, _), *_ = self.encoder.encode_rows([[Segment(Role.ANSWER, text) for text in PROBES]])
+        alone = all(self.decode(part) == text for part, text in zip(ids, PROBES, strict=True))
+        if not alone or in_a_row.tolist() != apart or self.decode(apart) != "".join(PROBES):
+            return False
+        # A client tokenizes a prompt as one text, with its control tokens in it
+        end = str(self.full.eos_token)
+        whole = self.full(f"{PROBES[0]}{end}{PROBES[4]}", add_special_tokens=False).input_ids
+        return bool(whole == [*ids[0], self.end_id, *ids[4]])
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, by the encoder."""
@@ -187,6 +208,22 @@ class ThinkTokenizer:
         """Return the text of these ids, special tokens included."""
         text: str = self.full.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
+
+
+def _check_tags(full: "PreTrainedTokenizerFast", tags: Tags) -> None:
+    """Raise UserError for a tag that a text could become, or that has another meaning for the model."""
+    known, added = full.get_vocab(), {token.content: token.special for token in full.added_tokens_decoder.values()}
+    controls = {*full.all_special_tokens, *(name for name, special in added.items() if special)}
+    for key, name in (("open", tags.open), ("close", tags.close)):
+        if name in controls:
+            problem = "is a control token of the model"
+        elif clash := next((token for token in controls if token in name), None):
+            problem = f"contains {clash}, a control token of the model"
+        elif (name in known and name not in added) or SEPARATOR in name:
+            problem = "is an ordinary token of the model, so a text could become a tag"
+        else:
+            continue
+        raise UserError(f"data.tags.{key}", name, problem, "give tags like <think> and </think>")
 
 
 def _check_new_tokens(full: "PreTrainedTokenizerFast", tags: Tags, new_tokens: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from lightning_modules.net.lora import LoraStart
 from lightning_modules.run.environment import program_version
 
 CONTENT_KEY = "thinkwright"
-FORMAT = 1  # raise it if a field is added, removed or changes its meaning
+FORMAT = 2  # raise it if a field is added, removed or changes its meaning
 RESTART = "train anew without --ckpt_path"
 
 

@@ -1,7 +1,5 @@
 """The identity of the model that a checkpoint belongs to: base model, tokenizer and adapters."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,13 +7,9 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.content import CheckpointContent
+from lightning_modules.net.base_files import config_values, first_difference, weight_digests
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.quantize import Quantize
-
-ARCHITECTURE = (
-    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "vocab_size", "tie_word_embeddings",
-)  # fmt: skip
 
 
 class Model(Protocol):
@@ -41,7 +35,7 @@ class ModelIdentity:
     def values(self) -> dict[str, Any]:
         """Return all values of the identity. This downloads the base's weights if they are on the hub."""
         if self._values is None:
-            weights = {} if self._model.from_scratch else {"weights": weights_digest(self._folder(weights=True))}
+            weights = {} if self._model.from_scratch else {"weights": weight_digests(self._folder(weights=True))}
             self._values = self._quick() | weights | {"quantize": self._model.quantize}
         return self._values
 
@@ -69,26 +63,9 @@ class ModelIdentity:
 
 
 def settings_identity(folder: Path, tokenizer: ThinkTokenizer, lora: LoraSettings | None) -> dict[str, Any]:
-    """Return the identity without weights: architecture, tokens and adapters."""
-    config = json.loads((folder / "config.json").read_text())
-    known = {key: config.get(key) for key in ARCHITECTURE}
-    known["tokens"] = tokenizer.fingerprint
+    """Return the identity without weights: the base's config, tokens and adapters."""
+    known = {"config": config_values(folder), "tokens": tokenizer.fingerprint}
     return known | (lora.identity() if lora else {"lora.rank": None})
-
-
-def weights_digest(folder: Path) -> str:
-    """Return a digest of each weight file's size, header and 8 samples of 64 KiB: quick, and enough to tell models
-    apart."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(str(size).encode())
-        with path.open("rb") as file:
-            digest.update(file.read(8 + min(int.from_bytes(file.read(8), "little"), 2**24)))
-            for sample in range(8):
-                file.seek(size * sample // 8)
-                digest.update(file.read(2**16))
-    return digest.hexdigest()[:16]
 
 
 def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) -> None:
@@ -104,18 +81,21 @@ def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) ->
                 fix = f"remove model.{key}" if key.startswith("lora.peft.") else f"set {setting} null"
             problem = f"differs from the checkpoint's, {there}"
             raise UserError(f"model.{key}", value, problem, f"{fix}, or train anew without --ckpt_path")
-        difference = (
-            "has another tokenizer" if key == "tokens" else f"has {key} {value}, the checkpoint's model {there}"
-        )
-        raise _another_base(base, difference)
+        if key != "config":
+            raise _another_base(base, "has another tokenizer")
+        if found := first_difference(value or {}, there or {}):
+            raise _another_base(base, f"has {found[0]} {found[1]}, the checkpoint's model {found[2]}")
 
 
-def check_weights(saved: dict[str, Any], base: str, digest: str) -> None:
-    """Raise UserError if the digest of the base's weights differs from the one in the checkpoint."""
-    if saved.get("weights") != digest:
-        raise _another_base(base, "has other weights")
+def check_weights(saved: dict[str, Any], base: str, weights: dict[str, str]) -> None:
+    """Raise UserError if a file of the base's weights differs from that in the checkpoint; both are digests by name."""
+    there = saved.get("weights", {})
+    if weights.keys() != there.keys():
+        raise _another_base(base, f"has its weights in {', '.join(weights)}, the checkpoint's in {', '.join(there)}")
+    if changed := next((name for name in weights if weights[name] != there[name]), None):
+        raise _another_base(base, f"has other weights in {changed}")
 
 
 def _another_base(base: str, difference: str) -> UserError:
     problem = f"the model given is not the one the checkpoint was trained on: it {difference}"
-    return UserError("model.name", None, problem, f"set model.name to {base}")
+    return UserError("model.name", None, problem, f"set model.name to {base}, with its files as they were")

@@ -2,6 +2,6 @@
 
 In: a Batch. Out: LossSums.
 
-Files: lora.py, quantize.py, base_model.py, activation_checkpointing.py, new_token_embeddings.py, loss.py, think_net.py,
-base_check.py.
+Files: lora.py, quantize.py, base_files.py, base_model.py, activation_checkpointing.py, new_token_embeddings.py,
+loss.py, think_net.py, base_check.py.
 """

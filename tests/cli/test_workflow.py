@@ -100,7 +100,7 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(in_trained: 
         content[CONTENT_KEY]["resume_position"]["epoch"],
         content[CONTENT_KEY]["resume_position"]["global_step"],
     ) == (2, 4)
-    assert {"weights", "tokens", "hidden_size", "lora.rank"} <= set(content[CONTENT_KEY]["identity"])
+    assert {"weights", "tokens", "config", "lora.rank"} <= set(content[CONTENT_KEY]["identity"])
     assert {"data.template", "data.source", "data.seed", "rows"} <= set(content[CONTENT_KEY]["data"])
     assert "hyper_parameters" not in content
     numbers = sum(tensor.numel() for tensor in content["state_dict"].values())

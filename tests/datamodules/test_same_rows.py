@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 
 from datamodules.magpie import MagpieDataModule
+from datamodules.same_rows import go_on_with_template
+from datamodules.text.segments import Role, Segment
 from datamodules.text.steps import StepSettings
 from errors import UserError
 from tests.datamodules.test_magpie import data
@@ -57,6 +59,16 @@ def test_a_changed_file_is_refused_under_unchanged_settings(tmp_path: Path) -> N
     source.write_text(rows_file(tmp_path, "c").read_text())
     with pytest.raises(UserError, match=r"data\.source: .* holds other rows than when the checkpoint was written"):
         prepared(tmp_path, source=str(source)).check_same_rows(saved)
+
+
+def test_a_run_keeps_the_template_of_a_file_that_was_edited(tmp_path: Path) -> None:
+    source, file = str(rows_file(tmp_path)), tmp_path / "mine.jinja"
+    file.write_text("Q: {{ instruction }}")
+    saved = prepared(tmp_path, source=source, template=str(file)).identity()
+    file.write_text("Changed: {{ instruction }}")
+    again = data(tmp_path / "cache", source=source, template=str(file), train_rows=20, val_rows=5, heldout_ratio=0.3)
+    go_on_with_template(again, saved)
+    assert again.template.parts[0] == Segment(Role.PROMPT, "Q: ")
 
 
 @pytest.mark.parametrize(

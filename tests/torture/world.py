@@ -77,7 +77,8 @@ def printed(folder: Path, ended: Ended) -> Any:
 
 
 def files_of(*places: str) -> Result:
-    """The content of files: all of a folder, but not the model card, which names the run."""
+    """The content of files: all of a folder, but not the model card, which names the run, and the tokenizer's config,
+    whose unknown keys are passed on."""
 
     def result(folder: Path, ended: Ended) -> Any:
         found = [path for place in places for path in sorted(folder.glob(place)) if path.is_file()]

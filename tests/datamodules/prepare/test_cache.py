@@ -1,4 +1,7 @@
+import errno
 import json
+import logging
+import os
 import resource
 import shutil
 import signal
@@ -135,8 +138,57 @@ def test_an_interrupted_preparation_leaves_nothing(
 
     with pytest.raises(KeyboardInterrupt):
         made(replace(one, source=replace(one.source, rows=broken)))
-    assert [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"] == []
+    assert list((tmp_path / "cache").iterdir()) == []
     assert made(one)[1].read == 2_000
+
+
+@pytest.mark.parametrize("name", ["train.arrow", "val.arrow", "stats.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        lambda path: os.truncate(path, 100),
+        lambda path: path.unlink(),
+    ],
+)
+def test_a_damaged_file_is_named_and_its_rows_are_prepared_again(
+    tmp_path: Path,
+    made: Callable[..., tuple[Path, DataStats]],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: Callable[[Path], None],
+) -> None:
+    one = part(tmp_path / "a.jsonl", rows(40))
+    folder, stats = made(one)
+    train = (folder / "train.arrow").read_bytes()
+    damage(folder / name)
+    with caplog.at_level(logging.WARNING, "thinkwright"):
+        assert made(one) == (folder, stats)
+    (record,) = caplog.records
+    assert str(folder / name) in record.message
+    assert record.message.endswith("preparing the rows again")
+    assert (folder / "train.arrow").read_bytes() == train
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
+
+
+def test_prepared_rows_are_read_where_nothing_can_be_written_and_damage_there_is_one_line(
+    tmp_path: Path, made: Callable[..., tuple[Path, DataStats]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = part(tmp_path / "a.jsonl", rows(40))
+    folder, stats = made(one)
+
+    def read_only(*_: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("locked", "new_folder", "delete"):
+        monkeypatch.setattr(module, name, read_only)
+    assert made(one) == (folder, stats)
+    os.truncate(folder / "val.arrow", 5)
+    words = (
+        rf"data.cache_dir: {folder}/val.arrow is damaged, .*Read-only file system\). Delete {folder}, or give another"
+    )
+    with pytest.raises(UserError, match=words):
+        made(one)
 
 
 SCRIPT = """
@@ -164,7 +216,7 @@ def test_a_killed_preparation_never_looks_complete_and_is_deleted(tmp_path: Path
     one = part(tmp_path / "a.jsonl", rows(60_000))
     assert one.source.name
     killed = preparing(tmp_path / "a.jsonl", tmp_path / "cache")
-    while not list((tmp_path / "cache").glob(".preparing-*/train.arrow")):
+    while not list((tmp_path / "cache").glob(".writing-*/train.arrow")):
         assert killed.poll() is None
     killed.send_signal(signal.SIGKILL)
     killed.wait()
@@ -172,7 +224,7 @@ def test_a_killed_preparation_never_looks_complete_and_is_deleted(tmp_path: Path
     again = preparing(tmp_path / "a.jsonl", tmp_path / "cache")
     out, err = again.communicate()
     assert out.endswith(" 60000\n"), err
-    assert not list((tmp_path / "cache").glob(".preparing-*"))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [out.split()[0]]
 
 
 def test_runs_that_start_together_prepare_once(
@@ -213,10 +265,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_incomplete_folder(tmp_path: Path)
     assert full.returncode == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "data.cache_dir" in line
-    assert "Make room or give a folder on another disk" in line
+    assert "Make room, or give a folder on another disk" in line
     assert "Traceback" not in err
-    assert not list((tmp_path / "cache").glob("[!.]*"))
-    assert not list((tmp_path / "cache").glob(".preparing-*"))
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize(

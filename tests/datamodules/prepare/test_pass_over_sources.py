@@ -145,11 +145,11 @@ def near_sets(draw: st.DrawFn) -> list[Row]:
     rows = []
     for question in range(draw(st.integers(4, 40))):
         subject = SUBJECTS[question % len(SUBJECTS)]
-        text = f"In the village number {question} {subject} and the people of the village ask for the exact sum of all"
+        text = f"In village {question} {subject}. " + " ".join(one + other for one in WORDS[:6] for other in WORDS)
         for wording in range(draw(st.integers(1, 3))):
             thought = draw(st.sampled_from(["<think>a</think>b", "<think>never closed"]))
             rows.append(
-                {"instruction": f"{text}{' of them' * wording}", "response": thought, "id": f"{question}.{wording}"}
+                {"instruction": text + " please tell me" * wording, "response": thought, "id": f"{question}.{wording}"}
             )
     return draw(st.permutations(rows))
 

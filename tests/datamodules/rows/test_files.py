@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.rows import files
+from datamodules.rows.arrow_files import END_OF_STREAM
 from errors import UserError
 
 ROWS: list[dict[str, Any]] = [
@@ -74,7 +75,7 @@ def test_an_arrow_stream_cut_between_two_batches_never_looks_complete(tmp_path: 
     """A killed writer leaves complete batches without the end-of-stream mark."""
     arrow(tmp_path / "a.arrow", pa.ipc.new_stream)
     content = (tmp_path / "a.arrow").read_bytes()
-    (tmp_path / "a.arrow").write_bytes(content.removesuffix(files.END_OF_STREAM))
+    (tmp_path / "a.arrow").write_bytes(content.removesuffix(END_OF_STREAM))
     with pytest.raises(UserError, match="the end-of-stream mark is missing"):
         read(tmp_path / "a.arrow")
 
@@ -208,3 +209,69 @@ def test_a_stream_reads_only_a_part_of_the_file(name: str, tmp_path: Path, monke
     assert list(islice(stream, 600)) == ROWS
     with pytest.raises(UserError, match=r"missing.*cannot be read"):
         next(stream)
+
+
+def saved_data_set(folder: Path, state: object) -> Path:
+    """A folder like one of `datasets`, with this state.json, and rows both in it and beside it."""
+    folder.mkdir()
+    for path in (folder / "data.arrow", folder.parent / "beside.arrow"):
+        arrow(path, pa.ipc.new_stream)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"_data_files": [{"filename": "../beside.arrow"}]}, "'../beside.arrow', which is no file of this folder"),
+        ({"_data_files": [{"filename": "/etc/passwd"}]}, "which is no file of this folder"),
+        ({"_data_files": [{"filename": ".."}]}, "which is no file of this folder"),
+        ({"_data_files": [{"filename": "a" * 5_000}]}, "which is no file of this folder"),
+        ({"_data_files": [{"filename": "a\0b"}]}, "which is no file of this folder"),
+        ({"_data_files": [{"filename": "\ud800"}]}, "which is no file of this folder"),
+        ({"_data_files": [{"filename": 3}]}, "3, which is no file of this folder"),
+        ({"_data_files": [{}]}, "None, which is no file of this folder"),
+        ({"_data_files": [["data.arrow"]]}, "which is no file of this folder"),
+        ({"_data_files": {"filename": "data.arrow"}}, "lists no files"),
+        ({"_data_files": "data.arrow"}, "lists no files"),
+        ({"_data_files": [{"filename": "gone.arrow"}]}, "gone.arrow' is missing in this saved data set"),
+        ({"_data_files": []}, "contains no"),
+        ({}, "lists no files"),
+        ([], "holds no JSON object"),
+        (None, "holds no JSON object"),
+    ],
+)
+def test_a_state_file_that_is_wrong_or_names_files_elsewhere_is_one_line(
+    state: object, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        read(saved_data_set(tmp_path / "saved", state))
+    assert str(caught.value).startswith("data.source: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "\xff", '{"_data_files": NaN}'])
+def test_a_state_file_that_is_damaged_is_one_line(text: str, tmp_path: Path) -> None:
+    folder = saved_data_set(tmp_path / "saved", {})
+    (folder / "state.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"data\.source: '.*state\.json' "):
+        read(folder)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"splits": "train"}, {"splits": ["../train"]}, {"splits": [1]}])
+def test_a_list_of_splits_that_is_wrong_is_one_line(content: object, tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"data\.source: '.*dataset_dict\.json' "):
+        read(tmp_path)
+
+
+def test_the_fingerprint_covers_all_bytes_and_no_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(LINES)
+    before, middle = files.fingerprint([path]), len(LINES) // 2
+    path.write_bytes(LINES)
+    assert files.fingerprint([path]) == before
+    for k in range(middle, middle + 50):
+        path.write_bytes(LINES[:k] + bytes([LINES[k] ^ 1]) + LINES[k + 1 :])
+        assert files.fingerprint([path]) != before

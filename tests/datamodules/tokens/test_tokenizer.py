@@ -1,4 +1,7 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from datamodules.text.segments import Role, Segment, render
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
-from datamodules.tokens.tokenizer import SEPARATOR, ThinkTokenizer
+from datamodules.tokens.tokenizer import PROBES, SEPARATOR, ThinkTokenizer
 from errors import UserError
 from tests.conftest import TEMPLATE, TINY
 
@@ -251,3 +254,133 @@ def test_new_tokens_do_not_change_the_ids_of_other_text(texts: list[str]) -> Non
 def test_impossible_new_tokens_are_refused(tokens: list[str], words: str) -> None:
     with pytest.raises(UserError, match=rf"data\.new_tokens: .*{words}"):
         ThinkTokenizer.load(str(TINY), None, Tags(), tuple(tokens))
+
+
+@pytest.mark.parametrize("key", ["open", "close"])
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        ("<|im_end|>", "is a control token"), ("<|endoftext|>", "is a control token"),
+        ("x<|im_end|>", r"contains <\|im_end\|>"), ("a", "is an ordinary token"), (SEPARATOR, "is an ordinary token"),
+    ],
+)  # fmt: skip
+def test_a_tag_that_means_something_else_is_refused(key: str, tag: str, words: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.tags\.{key}: .*{words}"):
+        ThinkTokenizer.load(str(TINY), None, Tags(**{key: tag}))
+
+
+def edited(change: Callable[[dict[str, Any]], None]) -> ThinkTokenizer:
+    """The embedded tokenizer after a change in its tokenizer.json."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = json.loads((TINY / "tokenizer.json").read_text())
+    change(state)
+    return ThinkTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="<|im_end|>")
+    )
+
+
+def swap(items: list[Any], one: int, other: int) -> None:
+    items[one], items[other] = items[other], items[one]
+
+
+def swap_ids(vocab: dict[str, int], one: str, other: str) -> None:
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: swap_ids(state["model"]["vocab"], "a", "b"),
+        lambda state: state.update(normalizer=None),
+        lambda state: state["model"].update(ignore_merges=True),
+        lambda state: state["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\s+|\S+"),
+        lambda state: state["added_tokens"][0].update(lstrip=True),
+        lambda state: state["added_tokens"][0].update(special=False),
+        lambda state: state["added_tokens"].append(
+            dict(state["added_tokens"][0], id=len(state["model"]["vocab"]) + 3, content="<new>")
+        ),
+        lambda state: state["model"]["merges"].pop(),
+    ],
+)
+def test_a_change_of_any_part_of_the_tokenizer_changes_its_fingerprint(
+    change: Callable[[dict[str, Any]], None],
+) -> None:
+    assert edited(change).fingerprint != edited(lambda state: None).fingerprint
+
+
+@given(pair=st.lists(st.integers(0, 270), min_size=2, max_size=2, unique=True))
+@settings(max_examples=40, deadline=None)
+def test_a_swap_of_any_two_merges_changes_the_fingerprint(pair: list[int]) -> None:
+    same = edited(lambda state: None)
+    other = edited(lambda state: swap(state["model"]["merges"], *(i % len(state["model"]["merges"]) for i in pair)))
+    assert other.fingerprint != same.fingerprint
+
+
+def test_a_fingerprint_is_the_same_after_saving_and_after_use(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    first = ThinkTokenizer(AutoTokenizer.from_pretrained(TINY))
+    before = first.fingerprint
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(tmp_path)
+    assert ThinkTokenizer(AutoTokenizer.from_pretrained(tmp_path)).fingerprint == before
+    used = AutoTokenizer.from_pretrained(TINY)
+    used(["a", "b c"], padding=True, truncation=True, max_length=1)
+    assert ThinkTokenizer(used).fingerprint == before
+
+
+def bpe(**parts: Any) -> Any:
+    """A BPE tokenizer of single characters with these parts, in transformers' frame."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    characters = sorted({*"".join(PROBES), *"▁<think/>_", *bytes_to_unicode()})
+    vocab = {character: k for k, character in enumerate([*characters, *(f"<0x{k:02X}>" for k in range(256))])}
+    tokenizer = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    for name, part in parts.items():
+        setattr(tokenizer, name, part)
+    tokenizer.add_special_tokens([AddedToken("</s>", normalized=False)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+
+
+def bytes_to_unicode() -> list[str]:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return ByteLevel.alphabet()
+
+
+def sentencepiece_like() -> dict[str, dict[str, Any]]:
+    from tokenizers import decoders, normalizers, pre_tokenizers
+
+    byte_level = {"decoder": decoders.ByteLevel()}
+    return {
+        "metaspace, before each text": {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="always")},
+        "metaspace, before the first text": {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first")},
+        "Llama 2's normalizer": {
+            "normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        },
+        "a space before each text": {"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=True), **byte_level},
+        "lower case": {
+            "normalizer": normalizers.Lowercase(),
+            "pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=False),
+            **byte_level,
+        },
+        "no white space": {"pre_tokenizer": pre_tokenizers.Whitespace()},
+    }
+
+
+@pytest.mark.parametrize("kind", sentencepiece_like())
+def test_a_tokenizer_that_changes_texts_or_joins_them_with_spaces_is_refused(kind: str) -> None:
+    with pytest.raises(UserError, match="cannot tokenize a text in parts"):
+        ThinkTokenizer(bpe(**sentencepiece_like()[kind]))
+
+
+def test_a_byte_level_tokenizer_passes_the_same_probe() -> None:
+    from tokenizers import decoders, pre_tokenizers
+
+    parts = {"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=False), "decoder": decoders.ByteLevel()}
+    assert ThinkTokenizer(bpe(**parts)).new_ids

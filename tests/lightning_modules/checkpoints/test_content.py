@@ -45,7 +45,7 @@ def test_an_older_format_is_refused_with_a_way_out(
 ) -> None:
     checkpoint[CONTENT_KEY] = {"base": "base", **older}
     message = refused(checkpoint, tmp_path / "last.ckpt")
-    assert f"has format 0, written by version {older.get('version', 'unknown')}" in message
+    assert f"has format {older.get('format', 0)}, written by version {older.get('version', 'unknown')}" in message
     assert message.endswith("Resume with the version that wrote it, or train anew without --ckpt_path.")
 
 

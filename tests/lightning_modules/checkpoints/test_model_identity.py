@@ -16,7 +16,6 @@ from lightning_modules.checkpoints.model_identity import (
     ModelIdentity,
     check_settings,
     settings_identity,
-    weights_digest,
 )
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
@@ -53,8 +52,30 @@ def test_other_weights_of_the_same_shape_are_refused(content: CheckpointContent,
     data = bytearray((copy / "model.safetensors").read_bytes())
     data[len(data) // 2 + 5] ^= 1
     (copy / "model.safetensors").write_bytes(data)
-    assert weights_digest(copy) != weights_digest(TINY)
-    with pytest.raises(UserError, match="it has other weights"):
+    with pytest.raises(UserError, match=r"it has other weights in model\.safetensors"):
+        ModelIdentity(ThinkTuner(name=str(copy))).check(saved)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rms_norm_eps", 1e-3), ("hidden_act", "gelu"), ("attention_dropout", 0.5)])
+def test_a_config_that_was_edited_is_refused_and_named(
+    content: CheckpointContent, tmp_path: Path, key: str, value: object
+) -> None:
+    _, saved = identity_of(content)
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(UserError, match=rf"it has {key} {value}, the checkpoint's model {config[key]}"):
+        ModelIdentity(ThinkTuner(name=str(copy))).check(saved)
+
+
+def test_a_tokenizer_with_swapped_merges_is_refused(content: CheckpointContent, tmp_path: Path) -> None:
+    _, saved = identity_of(content)
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    state = json.loads((copy / "tokenizer.json").read_text())
+    merges = state["model"]["merges"]
+    merges[0], merges[-1] = merges[-1], merges[0]
+    (copy / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match="it has another tokenizer"):
         ModelIdentity(ThinkTuner(name=str(copy))).check(saved)
 
 
@@ -79,7 +100,8 @@ def test_a_checkpoint_is_compared_once_and_another_one_again(
     mine.check(saved, resumes=True)
     mine.check(saved)
     assert compared == ["tiny"]
-    other = replace(saved, identity=saved.identity | {"hidden_size": 1})
+    config = mine.values()["config"] | {"hidden_size": 256}
+    other = replace(saved, identity=saved.identity | {"config": config})
     for _ in range(2):
         with pytest.raises(UserError, match="hidden_size"):
             mine.check(other)

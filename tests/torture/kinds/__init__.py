@@ -37,7 +37,7 @@ KINDS = {
     "damage": Kind(
         damage.cases, 5,
         "flipped bits, a cut end, zeros, other content, nothing, or a folder in each file that a command reads",
-        "the right result, or one line that names the file",
+        "the right result, or one line that names the file or its folder",
     ),
     "texts": Kind(
         texts.cases, 1,
