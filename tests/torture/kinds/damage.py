@@ -1,7 +1,8 @@
 """Damage to every file that a command reads: flipped bits, a cut end, zeros, other content, and no file at all.
 
-A command then gives the right result, or it refuses in one line that names the file or its folder. Where the content is the user's
-own word (a config, rows, a template, a base in a new fit), other content may give another result, but no traceback.
+A command then gives the right result, or it refuses in one line that names the file or its folder. Where the content
+is the user's own word (a config, rows, a template, a base in a new fit), other content may give another result, but no
+traceback.
 """
 
 import functools
