@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
@@ -25,7 +25,7 @@ TEMPORARY = ".writing-"  # the start of a temporary name
 LONGEST_NAME = 255  # bytes; the limit of ext4, XFS, btrfs, NFS and APFS
 SMALL = 2**20  # bytes; the digest of a smaller file is computed each time, in less than a millisecond
 SETTLED = 2.0  # seconds; a file that changed later may change again within the resolution of its times
-REMEMBERED = 1_000  # files
+REMEMBERED = 10_000  # files; 2 MB
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REASONS = {
     errno.EROFS: ("is on a read-only disk", "give a folder that can be written"),
@@ -40,10 +40,8 @@ REASONS = {
 def cache_home() -> Path:
     """Return the folder of this program's caches: `$XDG_CACHE_HOME/thinkwright`, or `~/.cache/thinkwright`."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    base = (
-        Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
-    )  # the XDG standard ignores relative ones
-    return base / "thinkwright"
+    # The XDG standard ignores a relative path
+    return (Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()) / "thinkwright"
 
 
 def is_file_name(name: object) -> TypeGuard[str]:
@@ -60,18 +58,26 @@ def digest(path: Path) -> str:
     """Return the xxh3-128 of all bytes of a file (32 hexadecimal digits), computed at about 10 GB/s.
 
     It finds damage and change, not malice. The digest of a file of SMALL bytes or more is remembered, with size, times
-    and inode, and is not computed again until one of them changes.
+    and inode, and is not computed again until one of them changes. Raises OSError.
     """
-    with path.open("rb") as file:
-        before = _state(file)
-        if before[0] < SMALL:
-            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
-        key = str(path.resolve())
-        if (known := _remembered().get(key)) and known[:-1] == before:
-            return str(known[-1])
-        found = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
-        if _state(file) == before and max(before[1:3]) < (time.time() - SETTLED) * 1e9:
-            _remember(key, [*before, found])
+    return digests([path])[0]
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    """Return the digest of each file, as `digest`; the memory is read and written once for all of them."""
+    memory, found, new = _remembered(), [], {}
+    for path in paths:
+        with path.open("rb") as file:
+            before, key = _state(file), str(path.resolve())
+            known = memory.get(key)
+            if known is None or known[:-1] != before:
+                known = [*before, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()]
+                settled = _state(file) == before and max(before[1:3]) < (time.time() - SETTLED) * 1e9
+                if before[0] >= SMALL and settled:
+                    new[key] = known
+            found.append(str(known[-1]))
+    if new:
+        _remember(new)
     return found
 
 
@@ -97,10 +103,8 @@ def _remembered() -> dict[str, list[int | str]]:
     return known
 
 
-def _remember(key: str, entry: list[int | str]) -> None:
-    known = _remembered()
-    known.pop(key, None)
-    known[key] = entry  # the newest is the last
+def _remember(new: dict[str, list[int | str]]) -> None:
+    known = {key: entry for key, entry in _remembered().items() if key not in new} | new  # the newest are the last
     rest = json.dumps(dict(list(known.items())[-REMEMBERED:])).encode()
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         write_file(_memory(), xxhash.xxh3_128_hexdigest(rest).encode() + b"\n" + rest)

@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.preflight import check_hardware, check_launch, options
 from datamodules.same_rows import go_on_with_template
+from disk import write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -32,6 +33,7 @@ from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, W
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.lock import RunLock
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
 from lightning_modules.run.signals import Signals, Stopped
@@ -55,7 +57,12 @@ def run(args: Sequence[str]) -> int:
     watchdog = FailureWatchdog()
     try:
         with Signals().taken() as signals, logging_redirect_tqdm([log]):
-            Job(args, signals, watchdog).do()
+            job = Job(args, signals, watchdog)
+            try:
+                job.do()
+            finally:
+                if job.lock:
+                    job.lock.release()
             watchdog.close()
     except Stopped as stopped:
         # The first rank kills all ranks if one that it started ends with another code than 0
@@ -101,6 +108,7 @@ class Job:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
         self.fits = self.command == "fit"
         self.checkpoint: Path | None = None
+        self.lock: RunLock | None = None  # on the run's folder, held by the first rank of a fit
         self.saved: CheckpointContent | None = None
         shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
         self.parser = fit_parser(self.command, "", *shown)
@@ -122,10 +130,13 @@ class Job:
         """Check that model, data and checkpoint exist and suit each other, make the Trainer, then the run's folder, and
         run the command."""
         chosen = self.parser.build(self.given, "trainer", "checkpoint", "run")
+        found = run_of(self.checkpoint) if self.checkpoint else None
+        self.own_checkpoint = self.checkpoint.resolve() if self.checkpoint and found else None
+        self.run = found or Run(Path(chosen.run.root) / chosen.run.name)
+        if self.fits and found:
+            self.lock_run()
         self.model, self.data = build_model(self.parser, self.given), build_data(self.parser, self.given)
         self.check_sources()
-        found = run_of(self.checkpoint) if self.checkpoint else None
-        self.run = found or Run(Path(chosen.run.root) / chosen.run.name)
         self.data.trains = self.fits
         self.model.gradients.replay = ReplayFiles(self.run)
         self.model.cancelled = lambda: bool(self.signals.received)
@@ -134,7 +145,9 @@ class Job:
         disable_signal_handlers(self.trainer)
         self.open_run(chosen.run, found is None)
         if self.fits and chosen.trainer.logger is not False and not chosen.trainer.fast_dev_run:
-            own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder)]
+            position = self.saved.resume_position if self.saved else None
+            first_step = position.global_step + 1 if position else None
+            own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder, first_step)]
             self.trainer.loggers = [*own, *self.trainer.loggers]
         if self.fits:
             self.fit()
@@ -160,11 +173,16 @@ class Job:
                 log.warning(warning)
 
     @rank_zero_only
+    def lock_run(self) -> None:
+        self.lock = RunLock(self.run.folder)
+
+    @rank_zero_only
     def open_run(self, settings: RunSettings, new: bool) -> None:
         """Make the folder of a new run. RunStart gives it to the other ranks. A fit from a checkpoint continues in the
         folder of the checkpoint."""
         if self.fits and new:
             self.run.folder = new_run(settings).folder
+            self.lock_run()
         if self.fits and self.checkpoint is None:
             self.write_start()
         text = f"{self.run.folder}, {self.checkpoint.name}" if self.checkpoint else str(self.run.folder)
@@ -177,7 +195,7 @@ class Job:
         plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
         callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
         if self.fits:
-            saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved)
+            saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved, chosen=self.own_checkpoint)
             callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
@@ -197,7 +215,7 @@ class Job:
         suffix, config = self.run.suffix(), self.given.clone()
         config.ckpt_path = None  # belongs to this start, not to the run
         config.data.template = self.data.run_template.to_keep(self.data.think_tokenizer)
-        (self.run.folder / f"config{suffix}.yaml").write_text(self.parser.inner.dump(config, "yaml", False))
+        write_file(self.run.folder / f"config{suffix}.yaml", self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     def fit(self) -> None:
@@ -211,15 +229,17 @@ class Job:
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if not measured:
             return
+        done = trainer.global_step
         training = self.throughput.figures(trainer.world_size)  # loading best.ckpt sets the counts back to its step
         best = trainer.strategy.broadcast(self.run.best_or_last())
         trainer.loggers = []  # the figures of best.ckpt are no point of the curve
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
-        record(after=after, training=training, checkpoint=best.name)
+        record(after=after, training=training, checkpoint=best.name, after_step=trainer.global_step)
         if trainer.is_global_zero:
             print_table({"before": self.run.read_summary().get("before", {}), "after": after})
             print_samples(model.answered)
+            log.info(f"after: {best.name}, of optimizer step {trainer.global_step:,} of {done:,}")
             log.info(f"written to {self.run.folder}")
 
     @rank_zero_only

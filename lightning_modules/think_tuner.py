@@ -97,6 +97,7 @@ class ThinkTuner(LightningModule):
         self.net: ThinkNet | None = None
         # Set before configure_model if a checkpoint will be loaded; else configure_model sets it
         self.lora_start: LoraStart | None = None
+        self.extra_steps = 0  # optimizer steps of a resumed fit that are in no epoch as the epochs are divided now
         self.identity = ModelIdentity(self)
 
     # Building
@@ -141,7 +142,9 @@ class ThinkTuner(LightningModule):
         if epochs < 0 and steps < 0 and (self.optim.lr_scheduler_type != "constant" or self.optim.warmup_ratio):
             key, kind, fix = "model.optim.lr_scheduler_type", self.optim.lr_scheduler_type, "set trainer.max_epochs"
             raise UserError(key, kind, "needs to know where training ends", f"{fix} or trainer.max_steps")
-        planned = epochs * self.trainer.datamodule.steps_per_epoch if epochs > 0 else steps  # type: ignore[attr-defined]
+        if epochs <= 0:
+            return steps
+        planned: int = self.extra_steps + epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         return min(planned, steps) if steps > 0 else planned
 
     def on_train_start(self) -> None:

@@ -99,10 +99,30 @@ def test_a_damaged_memory_is_ignored(large: Path, position: int) -> None:
     assert digest(large) == right
 
 
+def test_the_memory_is_written_once_for_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "SETTLED", -10.0)
+    paths = [tmp_path / str(n) for n in range(5)]
+    for path in paths:
+        path.write_bytes(os.urandom(disk.SMALL))
+    written: list[Path] = []
+    write = disk.write_file
+
+    def counted(path: Path, data: str | bytes) -> None:
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(disk, "write_file", counted)
+    assert disk.digests(paths) == [xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in paths]
+    assert len(written) == 1
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("computed again"))
+    assert disk.digests(paths[::-1])[0] == digest(paths[4])
+    assert len(written) == 1
+
+
 def test_the_memory_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "REMEMBERED", 3)
     for n in range(5):
-        disk._remember(str(n), [n, "digest"])
+        disk._remember({str(n): [n, "digest"]})
     assert list(disk._remembered()) == ["2", "3", "4"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import xxhash
 
 from datamodules.prepare.stats import DataStats
-from disk import digest
+from disk import digest, digests
 
 STATS = "stats.json"
 
@@ -25,7 +25,8 @@ class Damaged(Exception):
 
 def complete(scratch: Path, name: str, stats: DataStats, files: Sequence[str]) -> None:
     """Write stats.json into a folder that will get this name and holds these files."""
-    content = {"folder": name, "files": {file: digest(scratch / file) for file in files}, "stats": asdict(stats)}
+    known = dict(zip(files, digests([scratch / file for file in files]), strict=True))
+    content = {"folder": name, "files": known, "stats": asdict(stats)}
     (scratch / STATS).write_text(_with_digest(content))
 
 

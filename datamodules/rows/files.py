@@ -15,7 +15,7 @@ from typing import Any
 
 import hub
 from datamodules.rows.arrow_files import arrow_rows, parquet_rows
-from disk import digest, is_file_name
+from disk import digests, is_file_name
 from errors import UserError
 
 Row = dict[str, Any]
@@ -110,12 +110,10 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 def fingerprint(paths: list[Path]) -> str:
     """Return a hash of each file's name and content. Raises UserError for a file that cannot be opened."""
-    known = []
-    for path in paths:
-        try:
-            known.append((path.name, digest(path)))
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    try:
+        known = [(path.name, one) for path, one in zip(paths, digests(paths), strict=True)]
+    except OSError as error:
+        raise _unreadable(Path(error.filename or paths[0]), error) from error
     return hashlib.blake2b(repr(known).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 

@@ -36,9 +36,12 @@ class RunTemplate:
         return setting if setting in NAMES else self.load(tokenizer).chat or str(template_text(setting))
 
     def go_on(self, setting: str, kept: str) -> None:
-        """Use the text that a run has kept, if `setting`, its setting, is still the same."""
-        if setting != self.setting:
+        """Use the text that a run has kept, if `setting`, its setting, is still the same, or is given as that text."""
+        given = self.setting
+        if given == kept:
+            self.setting = setting  # the run's own config was given: the word stays that of the first start
+        if self.setting != setting:
             return
         self._kept = kept
-        if setting not in ("chat", *NAMES) and template_text(setting) != kept:
-            log.info(f"data.template: {setting} has changed since the run began; the text that the run kept is used")
+        if given not in ("chat", kept, *NAMES) and template_text(given) != kept:
+            log.info(f"data.template: {given} has changed since the run began; the text that the run kept is used")

@@ -111,7 +111,19 @@ def load_template(
     ]
     if chat is None and parts[: len(prefix)] != prefix:
         parts = prefix + parts  # the tokenizer puts it before every text; a chat template writes it itself
-    return Template(tuple(parts), strips, chat, system, opening[0] if opening else "")
+    template = Template(tuple(parts), strips, chat, system, opening[0] if opening else "")
+    _require_equal_ids(setting, template, tokenizer)
+    return template
+
+
+def _require_equal_ids(setting: str, template: Template, tokenizer: "ThinkTokenizer") -> None:
+    """Raise UserError if a client that tokenizes a rendered prompt as one text gets other ids than training."""
+    prompt = template.prompt(PROBES[0])
+    whole = tokenizer.full("".join(segment.text for segment in prompt), add_special_tokens=False).input_ids
+    if whole != tokenizer.encode_prompts([prompt])[0]:
+        problem = f"has other ids for {tokenizer.full.name_or_path} as one text than in parts"
+        fix = "put no white space beside control tokens, or choose another model"
+        raise UserError("data.template", _shown(setting), problem, fix)
 
 
 def _parts(text: str, tokenizer: "ThinkTokenizer") -> list[Segment | None]:

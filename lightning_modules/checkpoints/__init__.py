@@ -5,5 +5,6 @@
 - `model_identity.py`: whether a checkpoint belongs to the model
 - `checkpoint_file.py`: the writer and the reader
 - `replay_file.py`: the file of an optimizer step that was not finite
+- `set_aside.py`: what came after an older checkpoint, from which a fit goes on
 - `checkpoint_callback.py`: when a checkpoint is written, and which ones stay
 """

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
+from lightning_modules.checkpoints.set_aside import set_aside
 from lightning_modules.internals.lightning_internals import run_pending_validation
 from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
@@ -50,7 +51,7 @@ class CheckpointSettings:
 class CheckpointCallback(Checkpoint):
     """Writes checkpoints between two optimizer steps when no validation is pending: then all counts agree.
 
-    `saved` is the content of the checkpoint that this fit resumes from; None for a new run.
+    `saved` is the content of the checkpoint that this fit resumes from, `chosen` its file; None for a new run.
     """
 
     def __init__(
@@ -60,12 +61,15 @@ class CheckpointCallback(Checkpoint):
         signals: Signals,
         saved: CheckpointContent | None,
         clock: Callable[[], float] = time.monotonic,
+        chosen: Path | None = None,
     ) -> None:
         self.run, self.settings, self.signals, self.saved, self.clock = run, settings, signals, saved, clock
+        self.chosen = chosen
         self.best: float | None = None
         self.agreement = Agreement()
         self._resume: ResumePosition | None = None
         self._in_validation = False
+        self._validated = -1  # the optimizer step of the last complete validation
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -87,12 +91,27 @@ class CheckpointCallback(Checkpoint):
         data = _data(trainer)
         data.check_same_rows(self.saved.data)
         self._resume, note = self.saved.resume_position.carried_over(data)
+        pl_module.extra_steps = self._resume.extra_steps  # type: ignore[assignment]
         if note:
             log.info(f"not exact: {note}")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.get("callbacks", {}).pop(Timer.__qualname__, None)  # trainer.max_time counts each start anew
         if self._resume is not None:
             self._resume.apply_to(checkpoint)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a branch of the run, if it goes on from an older checkpoint: set aside what came after it."""
+        if self._resume is None or self.chosen is None:
+            return
+        step = self._resume.global_step
+        if trainer.is_global_zero and set_aside(self.run, self.chosen, step) and self.chosen != self.run.last:
+            _link(self.chosen, self.run.last)  # else a crash would leave no last.ckpt
+        if self.best is not None and not trainer.strategy.broadcast(self.run.best.is_file()):
+            log.info(
+                f"the best checkpoint before step {step:,} is no longer there: the next validation writes best.ckpt"
+            )
+            self.best = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.deferred = True
@@ -119,6 +138,8 @@ class CheckpointCallback(Checkpoint):
             self.write_last(trainer, numbered=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validated != trainer.global_step and trainer.enable_validation and not _is_dry(trainer):
+            run_pending_validation(trainer)  # the last step is always validated
         self.signals.deferred = False
         if trainer.global_step != self._written:
             self.write_last(trainer, numbered=False)
@@ -138,6 +159,7 @@ class CheckpointCallback(Checkpoint):
         if not self._in_validation or trainer.sanity_checking:
             return
         self._in_validation = False
+        self._validated = trainer.global_step
         loss = float(trainer.callback_metrics.get("val/loss", math.nan))
         if math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best = loss
@@ -170,6 +192,11 @@ class CheckpointCallback(Checkpoint):
         minutes = self.settings.every_n_minutes
         long_ago = minutes is not None and self.clock() - self._since >= 60 * minutes
         return self.signals.received or (SAVE if long_ago else NOTHING)
+
+
+def _is_dry(trainer: Trainer) -> bool:
+    dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+    return bool(dry)
 
 
 def _data(trainer: Trainer) -> FitData:

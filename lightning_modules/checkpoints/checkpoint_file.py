@@ -65,6 +65,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def step_of(path: Path) -> int | None:
+    """Return the optimizer step of a checkpoint without reading its tensors; None if it is damaged."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(checkpoint["global_step"])
+    except Exception:  # torch raises many kinds for damaged files
+        return None
+
+
 def read_and_keep(path: Path) -> CheckpointContent:
     """Return our part of a checkpoint, and keep the whole for Lightning, which loads the same file later."""
     _kept[path.resolve()] = checkpoint = read_checkpoint(path)

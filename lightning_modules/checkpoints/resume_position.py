@@ -63,8 +63,12 @@ class ResumePosition:
         """Set Lightning's counters in a checkpoint to this position, in place."""
         steps = self.epoch * self.steps_per_epoch + self.step
         in_epoch, batches = self.step * self.accumulate, steps * self.accumulate
-        counts = LoopCounts(self.epoch, self.step, in_epoch, batches, self.global_step, schedule_step=steps)
-        set_loop_counts(checkpoint, counts)
+        set_loop_counts(checkpoint, LoopCounts(self.epoch, self.step, in_epoch, batches, self.global_step))
+
+    @property
+    def extra_steps(self) -> int:
+        """Optimizer steps done beyond those of complete epochs and `step`: an epoch that started again has them."""
+        return self.global_step - self.epoch * self.steps_per_epoch - self.step
 
 
 def _division(data: FitData) -> dict[str, Any]:

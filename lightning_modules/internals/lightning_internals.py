@@ -14,8 +14,7 @@ class LoopCounts:
     steps: int  # optimizer steps in the epoch after them
     batches_in_epoch: int
     batches: int  # since the start of the fit
-    global_step: int  # optimizer steps since the start of the fit
-    schedule_step: int  # steps of the learning-rate schedule
+    global_step: int  # optimizer steps since the start of the fit, and the position in the schedule
 
 
 def disable_signal_handlers(trainer: Trainer) -> None:
@@ -65,8 +64,8 @@ def set_loop_counts(checkpoint: dict[str, Any], counts: LoopCounts) -> None:
         _set(optimizer[counter], counts.global_step, counts.steps)
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = counts.global_step
     for schedule in checkpoint["lr_schedulers"]:
-        schedule["last_epoch"] = counts.schedule_step
-        schedule["_step_count"] = counts.schedule_step + 1
+        schedule["last_epoch"] = counts.global_step
+        schedule["_step_count"] = counts.global_step + 1
 
 
 def _set(progress: dict[str, Any], total: int, current: int) -> None:

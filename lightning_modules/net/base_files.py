@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from disk import digest, disk_error, is_file_name
+from disk import digests, disk_error, is_file_name
 from errors import UserError
 
 # In the order in which transformers looks for them; an index names the files of a model in several parts
@@ -28,7 +28,13 @@ def weight_digests(folder: Path) -> dict[str, str]:
     if (folder / "adapter_config.json").is_file():
         problem = "holds an adapter, which would be loaded beside the model"
         raise UserError("model.name", folder, problem, "give a folder of merged weights, or remove adapter_config.json")
-    return {name: _digest(folder / name) for name in _weight_files(folder)}
+    names = _weight_files(folder)
+    try:
+        return dict(zip(names, digests([folder / name for name in names]), strict=True))
+    except FileNotFoundError as error:
+        raise UserError("model.name", error.filename, "is missing", "download the model again") from error
+    except OSError as error:
+        raise disk_error("model.name", error.filename or folder, error) from error
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -46,15 +52,6 @@ def _weight_files(folder: Path) -> list[str]:
         if not is_file_name(name):
             raise UserError("model.name", folder / str(found), f"names {name!r} as a file", "download the model again")
     return names
-
-
-def _digest(path: Path) -> str:
-    try:
-        return digest(path)
-    except FileNotFoundError as error:
-        raise UserError("model.name", path, "is missing", "download the model again") from error
-    except OSError as error:
-        raise disk_error("model.name", path, error) from error
 
 
 def config_values(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run keeps and how it ends. In: a Trainer that fits. Out: the files of the run folder.
 
 - `folder.py`: the run folder and its names
+- `lock.py`: one process writes a run at a time
 - `environment.py`: command, versions, machine and git commit
 - `fit_data.py`: what a fit needs from its data module
 - `callbacks.py`: facts of the start, sample answers, predictions, how to resume

@@ -4,15 +4,19 @@ This file imports nothing heavy: the command line looks for runs before it loads
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from disk import LONGEST_NAME, disk_error, disk_errors, write_file
 from errors import UserError, did_you_mean
 
+log = logging.getLogger("thinkwright")
 STARTED = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -50,15 +54,16 @@ class Run:
         return self.checkpoints / f"step-{step:07d}.ckpt"
 
     def all_numbered(self) -> list[Path]:
-        """Return the checkpoints with a step in their name, the last written one at the end.
-
-        By time and not by step: after a resume from an older step, higher steps are of the abandoned course.
-        """
-        return sorted(self.checkpoints.glob("step-*.ckpt"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        """Return the checkpoints with a step in their name, by step."""
+        return sorted(self.checkpoints.glob("step-*.ckpt"))
 
     def best_or_last(self) -> Path:
         """Return the best checkpoint, or the last one if training ended before a validation. It may not exist."""
         return self.best if self.best.is_file() or not self.last.is_file() else self.last
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.csv"
 
     @property
     def samples(self) -> Path:
@@ -80,19 +85,53 @@ class Run:
         return f"-{datetime.now():{STARTED}}" if (self.folder / "config.yaml").exists() else ""
 
     def read_summary(self) -> dict[str, Any]:
-        """Return summary.json; empty if it does not exist."""
-        return json.loads(self.summary.read_text()) if self.summary.exists() else {}
+        """Return summary.json; empty if it does not exist. A damaged one is set aside, and a line says so."""
+        try:
+            found = json.loads(self.summary.read_bytes())
+            if isinstance(found, dict):
+                return found
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError):
+            pass
+        aside = self.summary.with_name(f"summary-damaged-{datetime.now():{STARTED}}.json")
+        log.warning(f"warning: {self.summary} is damaged; it is kept as {aside.name}, and its figures are missing")
+        with suppress(OSError):
+            self.summary.rename(aside)
+        return {}
 
     def update_summary(self, **figures: Any) -> None:
         """Add figures to summary.json, atomically."""
-        scratch = self.summary.with_suffix(".tmp")
-        scratch.write_text(json.dumps(self.read_summary() | figures, indent=2) + "\n")
-        os.replace(scratch, self.summary)
+        with disk_errors("run.root", self.summary):
+            write_file(self.summary, json.dumps(self.read_summary() | figures, indent=2) + "\n")
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for the name of a run that is no relative path below run.root. It may have slashes."""
+    parts = name.split("/")
+    problem = None
+    if not name.strip() or "\0" in name:
+        problem = "is empty" if not name.strip() else "holds a NUL character"
+    elif any(part in ("", ".", "..") for part in parts):
+        problem = "leaves run.root, or has an empty part"
+    elif any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+        problem = f"is longer than {LONGEST_NAME} bytes"
+    if problem:
+        raise UserError("run.name", name[:80], problem, "give a name like demo or qwen/lr1")
+
+
+def root_folder(root: str) -> Path:
+    """Return run.root as a path. Raise UserError for the home of a user that does not exist."""
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise UserError("run.root", root, f"is no folder ({error})", "give a folder that can be written") from error
 
 
 def new_run(settings: RunSettings) -> Run:
     """Create a folder named by the time. Raise UserError if that fails."""
-    parent = Path(settings.root).expanduser() / settings.name
+    check_name(settings.name)
+    parent = root_folder(settings.root) / settings.name
     started = datetime.now().strftime(STARTED)
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
         try:
@@ -102,18 +141,26 @@ def new_run(settings: RunSettings) -> Run:
                 continue  # another run started in the same second
             raise UserError("run.root", settings.root, "is not a folder", "give a folder that can be written") from None
         except OSError as error:
-            raise UserError(
-                "run.root", settings.root, f"cannot be written ({error.strerror})", "give a folder that can be written"
-            ) from error
+            raise disk_error("run.root", settings.root, error) from error
         return Run(parent / (started + suffix))
     raise AssertionError("1,000 runs in one second")
 
 
 def find_runs(root: str, name: str | None = None) -> Iterator[Run]:
     """Yield the runs that have a config, the newest first; of one name or of all."""
-    base = Path(root).expanduser()
-    configs = base.glob(f"{name}/*/config.yaml" if name else "*/*/config.yaml")
-    return (Run(path.parent) for path in sorted(configs, key=lambda path: path.parent.name, reverse=True))
+    base = root_folder(root)
+    found = (base / name).glob("*/config.yaml") if name else _configs(base)
+    return (Run(path.parent) for path in sorted(found, key=lambda path: path.parent.name, reverse=True))
+
+
+def _configs(folder: Path) -> Iterator[Path]:
+    """Yield the config of each run below a folder. Names may have slashes, so runs may be at any depth."""
+    with suppress(OSError):
+        for entry in sorted(folder.iterdir()):
+            if (entry / "config.yaml").is_file():
+                yield entry / "config.yaml"
+            elif entry.is_dir() and not entry.is_symlink():
+                yield from _configs(entry)
 
 
 def newest_run(root: str, name: str | None = None) -> Run:
@@ -122,7 +169,8 @@ def newest_run(root: str, name: str | None = None) -> Run:
         if run.best_or_last().is_file():
             return run
     where = Path(root) / (name or "")
-    near = did_you_mean(name, {run.folder.parent.name for run in find_runs(root)}) if name else None
+    names = {str(run.folder.parent.relative_to(root_folder(root))) for run in find_runs(root)}
+    near = did_you_mean(name, names) if name else None
     fix = (
         f"did you mean run.name {near}?"
         if near and near != name

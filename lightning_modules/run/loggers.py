@@ -34,10 +34,13 @@ class MetricsCsv(CSVLogger):
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoardLogger, but it writes events only: the settings are in the run's config.yaml."""
+    """Lightning's TensorBoardLogger, but it writes events only: the settings are in the run's config.yaml.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", default_hp_metric=False)
+    A resumed fit gives its first step: TensorBoard then hides events of that step and later ones in the older files.
+    """
+
+    def __init__(self, folder: Path, first_step: int | None = None) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=first_step)
 
     @rank_zero_only
     def save(self) -> None:

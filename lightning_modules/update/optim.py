@@ -84,12 +84,18 @@ def restore_settings(schedule: LambdaLR, groups: list[dict[str, Any]]) -> None:
 
 
 def lr_factor(step: int, total: int, settings: OptimSettings) -> float:
-    """Return the learning rate of optimizer step `step` (from 0) of `total`, as a part of the peak."""
-    warmup = settings.warmup_ratio * total
+    """Return the learning rate of optimizer step `step` (from 0) of `total`, as a part of the peak.
+
+    The last step, total - 1, of a linear or cosine schedule has exactly `min_lr_ratio`.
+    """
+    warmup = math.ceil(settings.warmup_ratio * total)
+    falls = settings.lr_scheduler_type != "constant"
+    if falls and step >= total - 1:
+        return settings.min_lr_ratio
     if step < warmup:
-        return (step + 1) / (math.ceil(warmup) + 1)
-    if settings.lr_scheduler_type == "constant":
+        return (step + 1) / (warmup + 1)
+    if not falls:
         return 1.0
-    done = min(1.0, (step - warmup) / max(1.0, total - warmup))
+    done = (step - warmup) / (total - 1 - warmup)
     remaining = 1 - done if settings.lr_scheduler_type == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * remaining

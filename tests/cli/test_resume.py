@@ -13,6 +13,7 @@ import torch
 from lightning_modules.checkpoints import checkpoint_file, model_identity
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY
+from lightning_modules.run.lock import RunLock
 from tests.conftest import needs_bitsandbytes
 
 Fit = Callable[..., int]
@@ -206,7 +207,7 @@ def test_steps_of_another_size_start_the_epoch_again_and_say_so(
     )
     checkpoint = read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 7 + 10
-    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 20  # the schedule is complete
+    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 17  # the schedule counts optimizer steps
 
 
 def test_a_resume_with_other_rows_is_refused_with_the_difference(
@@ -255,3 +256,76 @@ def test_a_resume_reads_and_hashes_the_checkpoint_once_and_compares_the_model_on
     assert fit("--ckpt_path", last, "--trainer.max_epochs", "3") == 0
     assert hashed == opened == ["last.ckpt", "best.ckpt"]  # the second for the table at the end
     assert len(compared) == 1
+
+
+FEW = (*QUIET, "--trainer.log_every_n_steps", "1", "--checkpoint.every_n_train_steps", "1")
+STEPS = ("--checkpoint.save_total_limit", "9", "--trainer.val_check_interval", "2")
+
+
+def test_going_on_from_an_older_checkpoint_keeps_what_came_after_it(in_tmp: Path, fit: Fit) -> None:
+    """A rate near 0 makes the new branch worse, so the best of the old branch must not be taken for its best."""
+    assert fit(*FEW, *STEPS, "--trainer.max_steps", "6") == 0
+    run = only_run(in_tmp)
+    old = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    lines = logged(run)
+    older = ("--ckpt_path", str(run / "checkpoints" / "step-0000003.ckpt"))
+    assert fit(*FEW, *STEPS, "--trainer.max_steps", "5", "--model.optim.lr", "1e-9", *older) == 0
+    (aside,) = (run / "set-aside").iterdir()
+    assert {"last.ckpt", "best.ckpt", "step-0000004.ckpt", "step-0000005.ckpt", "step-0000006.ckpt"} <= {
+        path.name for path in aside.iterdir()
+    }
+    for path in [*aside.glob("*.ckpt"), run / "checkpoints" / "step-0000003.ckpt"]:
+        assert path.read_bytes() == old[path.name]
+    assert sorted(logged(aside)) == [4, 5, 6] and sorted(logged(run)) == [1, 2, 3, 4, 5]
+    assert {step: loss for step, loss in logged(run).items() if step <= 3} == {k: lines[k] for k in (1, 2, 3)}
+    best = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    losses = {step: float(loss) for step, loss in logged(run, "val/loss").items() if step > 3}
+    assert losses[best["global_step"]] == min(losses.values())
+
+
+def test_the_last_step_is_validated_and_has_the_lowest_rate_after_a_resume_with_other_batches(
+    in_tmp: Path, fit: Fit, capfd: pytest.CaptureFixture[str]
+) -> None:
+    falling = (
+        "--model.optim.lr_scheduler_type", "linear", "--model.optim.min_lr_ratio", "0.25", "--model.optim.lr", "0.004",
+        "--model.optim.new_token_lr", "null", "--model.optim.warmup_ratio", "0",
+    )  # fmt: skip
+    assert fit(*FEW, *falling, "--trainer.max_steps", "3") == 0
+    run = only_run(in_tmp)
+    assert float(logged(run, "lr")[3]) == pytest.approx(0.001)
+    assert 3 in logged(run, "val/loss")
+    again = ("--ckpt_path", "last", "--trainer.accumulate_grad_batches", "1", "--trainer.max_steps", "7")
+    assert fit(*FEW, *falling, *again) == 0
+    rates = [float(rate) for _, rate in sorted(logged(run, "lr").items())]
+    assert rates[-1] == pytest.approx(0.001) and min(rates[3:-1]) > 0.001
+    assert 7 in logged(run, "val/loss")
+    assert "of optimizer step 7 of 7" in capfd.readouterr().err
+
+
+def test_max_time_counts_each_start(in_tmp: Path, fit: Fit) -> None:
+    limit = ("--trainer.max_time", "00:00:00:02", "--trainer.max_epochs", "200")
+    assert fit(*FEW, *limit) == 0
+    done = read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")["global_step"]
+    assert fit(*FEW, *limit, "--ckpt_path", "last") == 0
+    assert read_checkpoint(only_run(in_tmp) / "checkpoints" / "last.ckpt")["global_step"] > done
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "qwen/lr1", "a*b?"])
+def test_a_run_of_any_name_is_found_again(name: str, in_tmp: Path, fit: Fit) -> None:
+    few = (*QUIET, "--run.name", name)
+    assert fit(*few, "--trainer.max_steps", "1") == 0
+    assert fit(*few, "--trainer.max_steps", "2", "--ckpt_path", "last") == 0
+    (run,) = (in_tmp / "runs" / name).iterdir()
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+def test_a_fit_into_a_run_that_another_process_writes_is_refused(
+    in_tmp: Path, fit: Fit, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(*QUIET, "--trainer.max_steps", "1") == 0
+    run = only_run(in_tmp)
+    lock = RunLock(run)
+    assert fit(*QUIET, "--trainer.max_steps", "2", "--ckpt_path", "last") == 2
+    assert "is being written by process" in capfd.readouterr().err
+    lock.release()
+    assert fit(*QUIET, "--trainer.max_steps", "2", "--ckpt_path", "last") == 0

@@ -227,10 +227,14 @@ def test_a_killed_preparation_never_looks_complete_and_is_deleted(tmp_path: Path
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [out.split()[0]]
 
 
+@pytest.mark.parametrize("damaged", [False, True])
 def test_runs_that_start_together_prepare_once(
-    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch, damaged: bool
 ) -> None:
     one = part(tmp_path / "a.jsonl", rows(300))
+    if damaged:
+        folder, _ = prepare([one], tiny_tokenizer, ALL, None, tmp_path / "cache")
+        os.truncate(folder / "train.arrow", 1_000)
     writes: list[int] = []
     write = module._write
 

@@ -109,6 +109,19 @@ def test_a_file_that_changes_or_vanishes_does_not_change_a_run(
     assert text(again.load(tiny_tokenizer)) == text(RunTemplate(kept, None).load(tiny_tokenizer)) == "Q: Hi\nA: "
 
 
+def test_a_run_goes_on_from_its_own_config_and_then_from_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = model(LLAMA)
+    on("2026-11-27", monkeypatch)
+    kept = RunTemplate("chat", None).to_keep(tokenizer)
+    on("2026-11-28", monkeypatch)
+    own = RunTemplate(kept, None)
+    own.go_on("chat", kept)
+    again = RunTemplate("chat", None)
+    again.go_on(own.setting, own.to_keep(tokenizer))
+    assert text(again.load(tokenizer)) == text(own.load(tokenizer))
+    assert "27 Nov 2026" in text(again.load(tokenizer))
+
+
 def test_another_setting_takes_its_own_template(tiny_tokenizer: ThinkTokenizer) -> None:
     again = RunTemplate("Q: {{ instruction }}", None)
     again.go_on("instruction", "instruction")

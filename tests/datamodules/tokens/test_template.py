@@ -121,6 +121,18 @@ def test_templates_that_change_instructions_are_refused(setting: str, chat: str 
         load_template(setting, None, tokenizer(chat))
 
 
+def test_a_control_token_that_takes_the_white_space_beside_it_is_refused_in_such_a_place() -> None:
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer
+
+    full: Any = AutoTokenizer.from_pretrained(TINY)
+    full.add_tokens([AddedToken("<|ask|>", rstrip=True, special=True)], special_tokens=True)
+    ours = ThinkTokenizer(full)
+    assert texts(load_template("<|ask|>{{ instruction }}", None, ours).prompt("a")) == ["[<|ask|>]", "a"]
+    with pytest.raises(UserError, match=r"data\.template: .* has other ids for .* as one text"):
+        load_template("<|ask|>\n{{ instruction }}", None, ours)
+
+
 def test_a_model_without_a_chat_template_is_named() -> None:
     ours = tokenizer()
     ours.full.chat_template = None

@@ -21,7 +21,7 @@ class FakeTrainer(SimpleNamespace):
     def __init__(self) -> None:
         super().__init__(
             global_step=0, current_epoch=0, accumulate_grad_batches=2, world_size=1, is_global_zero=True,
-            callback_metrics={}, sanity_checking=False, state=SimpleNamespace(fn="fit"),
+            callback_metrics={}, sanity_checking=False, enable_validation=False, state=SimpleNamespace(fn="fit"),
             optimizers=[SimpleNamespace(state={"a parameter": "its moments"})],
         )  # fmt: skip
         self.written: list[tuple[str, int]] = []
@@ -94,19 +94,6 @@ def test_each_epoch_ends_with_a_checkpoint_that_is_not_written_again_at_the_end(
     callback.on_train_end(trainer, trainer)
     assert trainer.written == [("last.ckpt", 4), ("last.ckpt", 8), ("last.ckpt", 12)]
     assert names(tmp_path) == ["last.ckpt", "step-0000008.ckpt", "step-0000012.ckpt"]
-
-
-def test_a_resume_from_an_older_step_keeps_its_own_checkpoints(tmp_path: Path) -> None:
-    """The checkpoints of the abandoned course have higher steps, but are older: they go first."""
-    callback, trainer, _, _ = started(tmp_path, every_n_train_steps=3, save_total_limit=2)
-    train(callback, trainer, 9)
-    resumed, trainer, _, _ = started(tmp_path, every_n_train_steps=1, save_total_limit=2)
-    trainer.global_step = 3
-    resumed.on_train_start(trainer, trainer)
-    train(resumed, trainer, 1)
-    assert names(tmp_path) == ["last.ckpt", "step-0000004.ckpt", "step-0000009.ckpt"]
-    train(resumed, trainer, 1)
-    assert names(tmp_path) == ["last.ckpt", "step-0000004.ckpt", "step-0000005.ckpt"]
 
 
 def test_a_checkpoint_that_no_fit_has_written_cannot_be_resumed(tmp_path: Path, content: CheckpointContent) -> None:

@@ -105,7 +105,7 @@ def test_counts_that_we_set_are_those_that_lightning_has_there(epochs: int, step
     """At an optimizer step and between two epochs: a fit that resumes from them takes the remaining batches."""
     per_epoch = ROWS // ACCUMULATE
     done = epochs * per_epoch + steps
-    counts = LoopCounts(epochs, steps, steps * ACCUMULATE, done * ACCUMULATE, done, done)
+    counts = LoopCounts(epochs, steps, steps * ACCUMULATE, done * ACCUMULATE, done)
 
     class SetCounts(Callback):
         def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

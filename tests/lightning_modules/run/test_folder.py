@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,39 @@ def test_the_summary_grows_and_keeps_what_it_had(tmp_path: Path) -> None:
     run.update_summary(after={"loss": 1.0})
     assert run.read_summary() == {"before": {"loss": 2.0}, "after": {"loss": 1.0}}
     assert not list(run.folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../b", "/x", "a//b", ".", "", " ", "x" * 256, "a\0b", "é" * 128])
+def test_a_name_that_is_no_path_below_the_root_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"^run\.name: ") as refused:
+        new_run(RunSettings(name, str(tmp_path / "runs")))
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_home_of_an_unknown_user_is_named() -> None:
+    with pytest.raises(UserError, match=r"^run\.root: "):
+        new_run(RunSettings("demo", "~no-such-user-here/runs"))
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "qwen/lr1", "a/b/c", "a*b"])
+def test_runs_of_any_name_are_found_alone_and_among_all(tmp_path: Path, name: str) -> None:
+    wanted = make(tmp_path, name, "2026-01-02_00-00-00", "last.ckpt")
+    make(tmp_path, "exp1", "2026-01-01_00-00-00", "last.ckpt")
+    assert newest_run(str(tmp_path), name).folder == wanted.folder
+    assert newest_run(str(tmp_path)).folder == wanted.folder
+    with pytest.raises(UserError, match=rf"Did you mean run.name {re.escape(name)}\?"):
+        newest_run(str(tmp_path), f"{name}x")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\x00", b'{"a": NaN', b"[" * 100_000])
+def test_a_damaged_summary_is_set_aside_and_said(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make(tmp_path, "demo", "2026-01-01_00-00-00")
+    run.summary.write_bytes(content)
+    run.update_summary(a=1)
+    assert run.read_summary() == {"a": 1}
+    (aside,) = run.folder.glob("summary-damaged-*.json")
+    assert aside.read_bytes() == content
+    assert "summary.json is damaged" in caplog.text

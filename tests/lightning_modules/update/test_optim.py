@@ -1,16 +1,22 @@
 """AdamW's parameter groups, and the learning rate by optimizer step."""
 
 from copy import deepcopy
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
+from lightning_modules.checkpoints.resume_position import ResumePosition
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
+from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
 from tests.conftest import random_lm
 
@@ -80,13 +86,54 @@ def test_schedules_warm_up_and_fall() -> None:
     level = [lr_factor(step, 10, OptimSettings()) for step in range(10)]
     assert level == [1.0] * 10
     warm = OptimSettings(lr_scheduler_type="linear", warmup_ratio=0.2)
-    line = [lr_factor(step, 10, warm) for step in range(11)]
-    assert line[:3] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
-    assert line[6] == pytest.approx(0.5)
-    assert line[10] == 0.0
-    cosine = [lr_factor(step, 100, OptimSettings(lr_scheduler_type="cosine", min_lr_ratio=0.1)) for step in range(101)]
+    line = [lr_factor(step, 11, warm) for step in range(11)]
+    assert line[:4] == [pytest.approx(1 / 4), pytest.approx(2 / 4), pytest.approx(3 / 4), 1.0]
+    assert line[3:] == pytest.approx([1 - k / 7 for k in range(8)])
+    cosine = [lr_factor(step, 101, OptimSettings(lr_scheduler_type="cosine", min_lr_ratio=0.1)) for step in range(101)]
     assert [cosine[0], cosine[50], cosine[100]] == pytest.approx([1.0, 0.55, 0.1])
     assert cosine == sorted(cosine, reverse=True)
+
+
+@given(
+    total=st.integers(1, 400),
+    warmup=st.floats(0, 1),
+    least=st.floats(0, 1),
+    kind=st.sampled_from(["linear", "cosine"]),
+)
+def test_the_last_step_has_exactly_the_lowest_rate(total: int, warmup: float, least: float, kind: Any) -> None:
+    settings = OptimSettings(lr_scheduler_type=kind, warmup_ratio=warmup, min_lr_ratio=least)
+    rates = [lr_factor(step, total, settings) for step in range(total)]
+    assert rates[-1] == least
+    assert all(0 <= rate <= 1 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@given(
+    steps=st.integers(1, 40), other_steps=st.integers(1, 40), same=st.booleans(), epochs=st.integers(1, 5),
+    max_steps=st.one_of(st.just(-1), st.integers(1, 150)), stop=st.integers(0, 150), least=st.floats(0, 0.9),
+)  # fmt: skip
+def test_a_schedule_ends_at_its_lowest_rate_after_any_resume(
+    steps: int, other_steps: int, same: bool, epochs: int, max_steps: int, stop: int, least: float
+) -> None:
+    """With other batches, devices, max_epochs or max_steps: the rate is a function of the optimizer step."""
+    epoch, step = divmod(stop, steps)
+    saved = ResumePosition(epoch, step, stop, False, steps, 1, (0,), "")
+    sizes = SimpleNamespace(accumulate=1, rows_of_a_step=(0,) if same else (1,), described=lambda: "")
+    now, _ = saved.carried_over(SimpleNamespace(steps_per_epoch=other_steps, sizes=lambda: sizes))
+    left = (epochs - now.epoch) * other_steps - now.step
+    end = stop + left if max_steps < 0 else min(stop + left, max_steps)
+    if end <= stop:
+        return  # training has ended
+    settings = OptimSettings(lr_scheduler_type="cosine", min_lr_ratio=least)
+    trainer = SimpleNamespace(
+        max_epochs=epochs, max_steps=max_steps, datamodule=SimpleNamespace(steps_per_epoch=other_steps)
+    )
+    tuner: Any = SimpleNamespace(trainer=trainer, optim=settings, extra_steps=now.extra_steps)
+    total = ThinkTuner.total_steps(tuner)
+    assert total == end
+    rates = [lr_factor(k, total, settings) for k in range(stop, end)]
+    assert rates[-1] == least and all(rate > least for rate in rates[:-1])
 
 
 @pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"new_token_lr": -1e-4}, {"warmup_ratio": 2}])
