@@ -82,9 +82,8 @@ def files_of(*places: str) -> Result:
 
     def result(folder: Path, ended: Ended) -> Any:
         found = [path for place in places for path in sorted(folder.glob(place)) if path.is_file()]
-        return {
-            VARYING.sub("#", p.name): hashlib.sha256(p.read_bytes()).hexdigest() for p in found if p.name != "README.md"
-        }
+        kept = [path for path in found if path.name not in ("README.md", "tokenizer_config.json")]
+        return {VARYING.sub("#", path.name): _sum(path.read_bytes()) for path in kept}
 
     return result
 
@@ -201,16 +200,15 @@ class World:
     def leftovers(self, folder: Path) -> list[str]:
         """Temporary files and locks below a folder that a complete run does not leave. A run without a checkpoint is
         not looked into: it is never continued."""
-        usual = {VARYING.sub("#", name) for name in _hidden(self.trained)}
-        return [name for name in _hidden(folder) if VARYING.sub("#", name) not in usual]
+        usual = {VARYING.sub("#", path.name) for path in _hidden(self.trained)}
+        left = [path for path in _hidden(folder) if VARYING.sub("#", path.name) not in usual]
+        return [str(path.relative_to(folder)) for path in left]
 
 
-def _hidden(folder: Path) -> list[str]:
+def _hidden(folder: Path) -> list[Path]:
     dead = [run for run in folder.glob("runs/*/*") if not (run / "checkpoints" / "last.ckpt").exists()]
     found = [p for p in folder.rglob("*") if p.name[0] == "." or p.suffix in (".tmp", ".lock", ".kept")]
-    return [
-        str(p.relative_to(folder)) for p in found if p.name != ".cache" and not any(run in p.parents for run in dead)
-    ]
+    return [p for p in found if p.name != ".cache" and not any(run in p.parents for run in dead)]
 
 
 def arguments(one: Command, folder: Path, *more: str) -> tuple[str, ...]:

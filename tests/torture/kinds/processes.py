@@ -86,5 +86,15 @@ def start(folder: Path, strategy: str) -> list[Child]:
         "TORCHELASTIC_RUN_ID": "torture", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "NODE_RANK": "0",
     }  # fmt: skip
-    work = command((*next_start(folder), *STRATEGIES[strategy]))
-    return [Child(work, folder, launch | {"RANK": str(k), "LOCAL_RANK": str(k)}) for k in range(2)]
+    args = (*next_start(folder), *STRATEGIES[strategy])
+    return [
+        Child(command(args, functools.partial(_become, k)), folder, launch | {"RANK": str(k), "LOCAL_RANK": str(k)})
+        for k in range(2)
+    ]
+
+
+def _become(rank: int) -> None:
+    """Lightning reads the rank when it is imported, which was before the fork."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only.rank = rank
