@@ -24,7 +24,7 @@ from disk import write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
-from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO, read_and_keep
+from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
@@ -108,6 +108,7 @@ class Job:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
         self.fits = self.command == "fit"
         self.checkpoint: Path | None = None
+        self.checkpoint_io = CheckedCheckpointIO()
         self.lock: RunLock | None = None  # on the run's folder, held by the first rank of a fit
         self.saved: CheckpointContent | None = None
         shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
@@ -163,7 +164,7 @@ class Job:
         model_folder(self.model.name, self.model.revision)
         self.data.open_sources()
         if self.checkpoint is not None:
-            self.saved = read_and_keep(self.checkpoint)
+            self.saved = self.checkpoint_io.read_ahead(self.checkpoint)
             go_on_with_template(self.data, self.saved.data)
         assert self.data.template  # raises UserError for a template that does not suit the model
         if self.saved is not None:
@@ -192,7 +193,7 @@ class Job:
         """A Trainer with the config's callbacks, loggers and plugins, followed by those of the command."""
         loggers = [one for one in as_list(chosen.logger) if self.fits and not isinstance(one, bool)]
         more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
-        plugins, callbacks = [*as_list(chosen.plugins), CheckedCheckpointIO()], [*as_list(chosen.callbacks)]
+        plugins, callbacks = [*as_list(chosen.plugins), self.checkpoint_io], [*as_list(chosen.callbacks)]
         callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
         if self.fits:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved, chosen=self.own_checkpoint)

@@ -16,7 +16,6 @@ from datamodules.batches.collate import Batch
 from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import release_kept
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
 from lightning_modules.evaluation.answers import EvalSettings, answer_rows
@@ -284,7 +283,6 @@ class ThinkTuner(LightningModule):
             checkpoint[CONTENT_KEY] = self.checkpoint_content().to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        release_kept()
         content = CheckpointContent.of(checkpoint)
         self.identity.check(content)
         # Sharding strategies remove state_dict before they call this

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from disk import TEMPORARY
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
@@ -206,7 +207,7 @@ def _data(trainer: Trainer) -> FitData:
 
 def _link(there: Path, name: Path) -> None:
     """Give a file a second name, atomically; copy it if the file system has no links."""
-    scratch = name.with_name(f".{name.name}.{os.getpid()}")
+    scratch = name.with_name(f"{TEMPORARY}{os.getpid()}-{name.name}")
     scratch.unlink(missing_ok=True)
     try:
         os.link(there, scratch)

@@ -237,16 +237,16 @@ def test_a_resume_reads_and_hashes_the_checkpoint_once_and_compares_the_model_on
     has_right_checksum, check_settings = checkpoint_file._has_right_checksum, model_identity.check_settings
     path_open = Path.open
 
-    def note_hash(file: Any) -> bool:
-        hashed.append(Path(file.name).name)
-        return has_right_checksum(file)
+    def note_hash(path: Path) -> bool:
+        hashed.append(path.name)
+        return has_right_checksum(path)
 
     def note_comparison(*args: Any) -> None:
         compared.append(args)
         check_settings(*args)
 
     def note_open(path: Path, *args: Any, **kwargs: Any) -> Any:
-        opened.extend([path.name] if path.suffix == ".ckpt" else [])
+        opened.extend([path.name] if path.suffix == ".ckpt" and args == ("rb",) else [])
         return path_open(path, *args, **kwargs)
 
     monkeypatch.setattr(checkpoint_file, "_has_right_checksum", note_hash)

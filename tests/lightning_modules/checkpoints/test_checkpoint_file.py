@@ -1,6 +1,8 @@
 import os
 import random
+import resource
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -10,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import (
+    CHECKSUM_MARK,
     CheckedCheckpointIO,
-    read_and_keep,
     read_checkpoint,
-    release_kept,
     write_checkpoint,
 )
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
@@ -70,8 +72,8 @@ def test_an_interrupted_write_leaves_the_old_file(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lightning_modules.checkpoints.checkpoint_file.os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"run\.root: .*last\.ckpt' cannot be written: the disk is full"):
         CheckedCheckpointIO().save_checkpoint(checkpoint | {"global_step": 4}, saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
@@ -183,16 +185,72 @@ def test_lightning_gets_the_checkpoint_that_was_already_read(
         return original(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", note_open)
-    assert read_and_keep(saved).identity == content.identity
-    assert CheckedCheckpointIO().load_checkpoint(saved)["global_step"] == 3
+    reader = CheckedCheckpointIO()
+    assert reader.read_ahead(saved).identity == content.identity
+    assert reader.load_checkpoint(saved)["global_step"] == 3
     assert opened == [saved]
-    CheckedCheckpointIO().load_checkpoint(saved)
+    reader.load_checkpoint(saved)
     assert opened == [saved, saved]
 
 
-def test_a_kept_checkpoint_is_released(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_and_keep(saved)
-    release_kept()
-    saved.unlink()
-    with pytest.raises(UserError, match="does not exist"):
-        CheckedCheckpointIO().load_checkpoint(saved)
+def test_a_file_of_another_kind_with_a_right_digest_is_refused(tmp_path: Path) -> None:
+    for name, data in (("text", b"hello"), ("empty", b""), ("zip", b"PK\x03\x04" + b"x" * 100)):
+        path = tmp_path / f"{name}.ckpt"
+        path.write_bytes(data + CHECKSUM_MARK + xxhash.xxh3_128_digest(data))
+        with pytest.raises(UserError, match=r"ckpt' (is no checkpoint|holds more than numbers)"):
+            read_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_the_setting(saved: Path, checkpoint: dict[str, Any]) -> None:
+    """The limit on the size of a file makes the system refuse the write itself, inside of torch.save."""
+    before, limits = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"run\.root: .*last\.ckpt' cannot be written: the disk is full"):
+            write_checkpoint(checkpoint | {"rows": torch.zeros(10**6)}, saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+
+
+MEMORY = """
+import sys, threading, time, torch
+from pathlib import Path
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, write_checkpoint
+from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
+
+def anonymous() -> int:
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+def peak(work) -> int:
+    before, seen, ended = anonymous(), [0], threading.Event()
+    def watch():
+        while not ended.wait(0.002):
+            seen[0] = max(seen[0], anonymous())
+    thread = threading.Thread(target=watch)
+    thread.start()
+    kept = work()
+    ended.set()
+    thread.join()
+    return max(seen[0], anonymous()) - before
+
+content = CheckpointContent("base", None, {}, 1, [], 0, None).to_dict()
+tensors = {str(k): torch.full((2**22,), float(k)) for k in range(10)}
+path = Path(sys.argv[1])
+print(peak(lambda: write_checkpoint({CONTENT_KEY: content, "state_dict": tensors}, path)))
+del tensors
+print(peak(lambda: read_checkpoint(path)))
+"""
+
+
+@pytest.mark.slow
+def test_writing_and_reading_cost_less_than_a_tenth_of_the_file_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    writing, reading = map(int, done.stdout.split())
+    assert path.stat().st_size > 160e6
+    assert max(writing, reading) < 0.1 * path.stat().st_size
