@@ -52,7 +52,8 @@ class MagpieDataModule(LightningDataModule):
         malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | keep}. The shapes are in
             docs/data.md. null leaves every shape to `malformed`.
         template: The text before the response: `instruction` (the recipe's), `chat` (the model's own chat template), a
-            Jinja file, or a Jinja text with {{ instruction }}. The end-of-sequence token follows the response.
+            Jinja file, or a Jinja text with {{ instruction }}, or with messages like a chat template. The end-of-
+            sequence token follows the response.
         system: System prompt, for templates that have a place for it. null takes the template's own.
         tags: Tags around a thought in training. The model's own tokens are used if it has these tags, otherwise the
             tags are added to its vocabulary.

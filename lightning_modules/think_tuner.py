@@ -110,6 +110,7 @@ class ThinkTuner(LightningModule):
         """Load the base and build the net. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
+            self.identity.values()  # of the files that are read now: they may change before the first checkpoint
             base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
             grow_vocabulary(base, len(self.tokenizer))  # first, because added logits change the base's own loss
             check = BaseCheck(base, self.tokenizer, self.name)

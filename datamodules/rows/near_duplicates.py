@@ -28,10 +28,14 @@ RECALL = 0.9  # ratio of the pairs at the threshold that share a band; pairs abo
 SLOT_BITS = 18  # of a band's table, enough for about 250,000 rows
 CHAIN = 32  # latest rows of a band that are compared; further rows share a template only
 NUMBER = 1 << 32
+REMEMBERED = 40  # characters; the hash of a longer word is not cached
+AT_ONCE = 4096  # shingles whose places are computed together, 2 MB
 COURTESY = frozenset(("please", "kindly"))
 SPACE = re.compile(r"[\s,]")  # inside a number
 # A word, or a number with the operator before it. In scripts without spaces each character is a word.
-TOKEN = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]+|[-+*/^=<>−×÷]?\s*\d+(?:[.,]\d+)*|[\u3040-\u30ff\u3400-\u9fff]")
+TOKEN = re.compile(
+    r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]+|(?:[-+*/^=<>−×÷]\s*)?\d+(?:[.,]\d+)*|[\u3040-\u30ff\u3400-\u9fff]"
+)
 
 # Constants, because prepared rows depend on them. Odd factors permute the 32-bit numbers (multiplicative hashing:
 # Knuth, "The Art of Computer Programming", 6.4).
@@ -43,7 +47,7 @@ _ORDER = _RANDOM.integers(0, 1 << 63, WORDS + 1, dtype=np.uint64) | np.uint64(1)
 def signature(text: str) -> Signature:
     """Return the signature of a text, the same in every process. It is empty for fewer than three words and numbers."""
     tokens = TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
-    hashes = np.fromiter(map(_hash, tokens), np.uint64, len(tokens))
+    hashes = np.fromiter((_hash(t) if len(t) <= REMEMBERED else _hash.__wrapped__(t) for t in tokens), np.uint64)
     hashes = hashes[hashes != 0]
     if len(hashes) < WORDS:
         return np.zeros(0, np.uint16)
@@ -55,7 +59,10 @@ def signature(text: str) -> Signature:
     shingles = (mixed >> np.uint64(32)).astype(np.uint32)  # the high bits of a product depend on all bits of the words
     # (shingles, PLACES): each place orders the shingles in another way and keeps the first. Sixteen bits distinguish it
     # from others (Li and König 2010, "b-bit minwise hashing").
-    least: npt.NDArray[np.uint32] = (shingles[:, None] * _FACTORS + _TERMS).min(axis=0)
+    least = np.full(PLACES, np.iinfo(np.uint32).max, np.uint32)
+    for start in range(0, len(shingles), AT_ONCE):
+        part = shingles[start : start + AT_ONCE, None] * _FACTORS + _TERMS
+        least = np.minimum(least, part.min(axis=0))
     return least.astype(np.uint16)
 
 

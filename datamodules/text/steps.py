@@ -82,7 +82,7 @@ SURE = (
 # first character stands before the alternatives so that `re` searches for one of a set of characters, which is fast.
 ENDING = re.compile(
     rf"[.!?…。！？\n](?:{SURE}(?P<sure>)\s+(?=[A-Z])"
-    r"|(?<=[.!?…])[.!?…]*[\"'”’)\]*_]*(?P<stop>)\s+"
+    r"|(?<=[.!?…])(?<![.!?…][.!?…])[.!?…]*[\"'”’)\]*_]*(?P<stop>)\s+"  # from the first of several stops
     r"|(?<=\n)(?P<line>)\s*"
     r"|(?<=[。！？])[。！？]*[”’」』）]*(?P<cjk>)\s*)"  # no space follows these
 )
@@ -105,6 +105,7 @@ STARTERS = frozenset(
     "therefore these they third this those thus to wait we what when where which while who why with yes you".split()
 )
 LIST_MARKER = re.compile(r"[ \t]*(?:[-*•–+]|#{1,6}|\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})[.)])(?:[ \t]|$)")
+LONGEST_LIST_MARKER = 60  # characters, with the white space before it
 # A line with this beginning starts a step even in lower case: a list item or an equation
 NEW_LINE = re.compile(rf"{LIST_MARKER.pattern}|[a-z]\d*\s*[=+\-−*/^_(<>≤≥≠]")
 
@@ -148,8 +149,9 @@ def _ends_sentence(text: str, start: int, at: int, after: int) -> bool:
         return False
     if len(word) == 1 and word.isupper() and following.isupper():
         return _starts_sentence(text, after)
-    line = max(text.rfind("\n", start, at) + 1, start)
-    return not LIST_MARKER.fullmatch(text[line : at + 1])
+    near = max(start, at - LONGEST_LIST_MARKER)
+    line = text.rfind("\n", near, at) + 1 or (start if start == near else -1)
+    return line < 0 or not LIST_MARKER.fullmatch(text[max(line, start) : at + 1])
 
 
 def _ends_line(text: str, start: int, at: int, after: int) -> bool:
@@ -199,7 +201,8 @@ def _paragraphs(text: str, protected: Sequence[Span]) -> Iterator[Span]:
 def _turning(markers: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The pattern of a marker, and the pattern of a marker at the beginning of a line."""
     words = rf"(?:{'|'.join(map(re.escape, markers))})(?!\w)"
-    return re.compile(words), re.compile(rf"\n\s*(?={words})")
+    # From the beginning of a run of white space, because a search from each of its lines would take quadratic time
+    return re.compile(words), re.compile(rf"(?<!\s)[^\S\n]*+(?P<line>\n)\s*+(?={words})")
 
 
 def _turns(text: str, protected: Sequence[Span], markers: Sequence[str]) -> Iterator[Span]:
@@ -207,7 +210,7 @@ def _turns(text: str, protected: Sequence[Span], markers: Sequence[str]) -> Iter
     marker, on_a_line = _turning(tuple(markers))
     turns = {after: end for end, after in _sentences(text, protected) if marker.match(text, after)}
     for match in on_a_line.finditer(text):  # also after a colon, which ends no sentence
-        at, after = match.span()
+        at, after = match.start("line"), match.end()
         i = bisect_left(protected, (after, after)) - 1
         if i < 0 or protected[i][1] <= at:
             turns.setdefault(after, at)

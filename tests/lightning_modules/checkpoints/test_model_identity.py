@@ -135,3 +135,22 @@ def test_a_fit_with_adapters_of_a_4_bit_base_resumes_there_only(tiny_tokenizer: 
         check_settings(mine | {"quantize": "nf4"}, "tiny", mine | {"quantize": None})
     with pytest.raises(UserError, match=r"model\.quantize: 'nf4' differs.* Set model\.quantize null"):
         check_settings(mine | {"quantize": None}, "tiny", mine | {"quantize": "nf4"})
+
+
+def test_the_identity_is_that_of_the_files_that_were_loaded(tmp_path: Path) -> None:
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    tuner = ThinkTuner(name=str(copy))
+    tuner.configure_model()
+    with (copy / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert tuner.identity.values() == ModelIdentity(ThinkTuner(name=str(TINY))).values()
+
+
+def test_a_base_with_an_adapter_beside_it_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    (copy / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr("lightning_modules.think_tuner.load_base", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="holds an adapter"):
+        ThinkTuner(name=str(copy)).configure_model()
