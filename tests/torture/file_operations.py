@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-VARYING = re.compile(r"[0-9a-f]{16}|\d+")  # fingerprints, times and process ids in names
+VARYING = re.compile(r"(?<=\.export-)\w{8}|(?<=\.adapter-)\w{8}|[0-9a-f]{16}|\d+")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # Event of sys.audit -> (operation, position of the changed path, position of its folder's descriptor)
 AUDITED = {
