@@ -97,4 +97,4 @@ def _become(rank: int) -> None:
     """Lightning reads the rank when it is imported, which was before the fork."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    rank_zero_only.rank = rank
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
