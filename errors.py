@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from visible import visible
+
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
 
 
@@ -17,7 +19,7 @@ class UserError(Exception):
         self.key = key
         shown = f"{str(value)!r} " if value is not None else ""
         stop = "" if fix.endswith("?") else "."
-        super().__init__(f"{key}: {shown}{problem}. {fix[:1].upper()}{fix[1:]}{stop}")
+        super().__init__(visible(f"{key}: {shown}{problem}. {fix[:1].upper()}{fix[1:]}{stop}"))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
