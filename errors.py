@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from visible import visible
+
 LONGEST = 200  # characters of a value that a message shows
 PROGRAMS = ("python", "pip", "hf", "git", "make", "srun")  # a way out that begins with a command is not capitalized
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
@@ -22,7 +24,7 @@ class UserError(Exception):
         first = fix.split(" ", 1)[0]
         if first.rstrip(",:").isalpha() and first not in PROGRAMS:
             fix = fix[:1].upper() + fix[1:]
-        super().__init__(f"{key}: {shown}{problem}. {fix}{stop}")
+        super().__init__(visible(f"{key}: {shown}{problem}. {fix}{stop}"))
 
 
 def _shortened(text: str) -> str:

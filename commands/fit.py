@@ -40,6 +40,7 @@ from lightning_modules.run.progress import Progress
 from lightning_modules.run.signals import Signals, Stopped
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advice_for_cpu, bfloat16_gain
+from visible import visible
 
 log = logging.getLogger("thinkwright")
 NOT_FOR_USERS = (
@@ -69,7 +70,7 @@ def run(args: Sequence[str]) -> int:
         # The first rank kills all ranks if one that it started ends with another code than 0
         return 0 if watchdog.child else stopped.exit_code
     except UserError:
-        if watchdog.told:
+        if watchdog.already_printed:
             return 0 if watchdog.child else 2
         raise
     except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
@@ -91,9 +92,18 @@ def _refusal(error: BaseException | None) -> BaseException | None:
     return error if "lightning" in raised_in.parts else _refusal(error.__cause__ or error.__context__)
 
 
+class VisibleLines(logging.Formatter):
+    """Shows control and invisible characters of names and data as marks. Line ends between our own lines stay."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), lines=True)
+
+
 def quiet() -> None:
     """Print our own notices once for all ranks, and hide notices of the libraries that a user cannot act on."""
-    log.handlers, log.propagate = [logging.StreamHandler()], False
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleLines())
+    log.handlers, log.propagate = [handler], False
     log.setLevel(logging.ERROR)
     rank_zero_only(log.setLevel)(logging.INFO)
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -13,6 +13,7 @@ from errors import UserError
 from lightning_modules.evaluation.summary import styled
 from lightning_modules.generation.generate import DecodingSettings, SamplingSettings, generate, generation_config
 from lightning_modules.generation.think_response import ThinkResponse
+from visible import visible
 
 
 def build_parser() -> Parser:
@@ -69,12 +70,13 @@ def read_prompts(name: str | None) -> list[str]:
     if name is None:
         return []
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             "--prompts", name, f"cannot be read ({error})", "give a text file with one prompt per line"
         ) from error
-    return [line for line in text.splitlines() if line.strip()]
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def device(name: str) -> torch.device:
@@ -82,8 +84,8 @@ def device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=name).tolist()  # a device without values, like meta, cannot answer
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError("--device", name, "is not a device of this machine", "give auto or cpu") from error
     return torch.device(name)
 
@@ -91,7 +93,7 @@ def device(name: str) -> torch.device:
 def print_response(prompt: str | None, written: ThinkResponse, settings: DecodingSettings) -> None:
     """Print the generated text; on a terminal the thoughts are dimmed."""
     if prompt is not None:
-        print(f"# {prompt}")
+        print(f"# {visible(prompt)}")
     print(styled(written.text, sys.stdout.isatty()), flush=True)
     if not written.finished:
         print(f"(cut off after {settings.max_new_tokens} tokens, the limit of --max_new_tokens)", file=sys.stderr)

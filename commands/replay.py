@@ -17,6 +17,7 @@ from errors import UserError
 from lightning_modules.checkpoints.replay_file import read_replay
 from lightning_modules.think_tuner import ThinkTuner
 from lightning_modules.update.precision import MIXED
+from visible import visible
 
 SHOWN_TENSORS = 8  # names of tensors with a gradient that is not finite
 
@@ -68,7 +69,7 @@ def print_micro_batch(k: int, tuner: ThinkTuner, batch: Batch, seed: int, contex
     print(f"\nmicro-batch {k + 1}: loss {total / max(1, len(batch.targets)):.4f} per token")
     for row in row_losses(tuner, batch, seed, context):
         mark = "" if row.loss - row.loss == 0 else "   <- not finite"
-        print(f"  {row.row_id:<24} {row.tokens:>6} tokens  {row.loss:>10.4f}{mark}")
+        print(f"  {visible(row.row_id):<24} {row.tokens:>6} tokens  {row.loss:>10.4f}{mark}")
     broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     largest = max((float(gradient.abs().max()), name) for name, gradient in gradients.items())
     print(f"  gradient: {len(broken)} of {len(gradients)} tensors not finite; largest {largest[0]:.3g}, {largest[1]}")

@@ -1,10 +1,9 @@
 """The content of a preview: the labels, texts and numbers that the terminal and the HTML page show.
 
-Text of the data goes through `visible` before it is shown: every invisible or control character becomes a mark, so a
+Text of the data goes through `with_marks` before it is shown: every invisible or control character becomes a mark, so a
 row cannot steer the terminal.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, DataStats
 from datamodules.text.segments import Role
 from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, ProcessedExample
+from visible import visible
 
 Decode = Callable[[Sequence[int]], str]
 ROLE_LABELS = ("prompt", "opening tag", "thought", "closing tag", "answer", "end")  # by Role
@@ -24,8 +24,6 @@ NOTE_COLUMNS = ("kept with", "rows", "of the rows kept")
 LENGTH_COLUMNS = ("tokens", "rows that fit", "rows whose thoughts fit")
 ROLE_COLUMNS = ("role", "tokens", "ratio")
 TOKENS_TITLE, STEPS_TITLE = "tokens of a row", "steps of an answer"
-# Without joiners: emoji and some scripts are written with them
-INVISIBLE = re.compile("[\0-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 CHARACTER_TOKENS = 4  # the most tokens of one character: a UTF-8 character has at most 4 bytes
 
 
@@ -59,14 +57,9 @@ class Bar(NamedTuple):
     rows: int
 
 
-def visible(text: str) -> str:
-    """The text with a mark for every invisible or control character. A line end follows its mark."""
-    return INVISIBLE.sub(_mark, text)
-
-
-def _mark(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return "⏎\n" if code == 10 else chr(0x2400 + code) if code < 32 else f"⟨U+{code:04X}⟩"
+def with_marks(text: str) -> str:
+    """The text with a mark for every control and invisible character. A line end follows its mark."""
+    return visible(text, lines=True).replace("\n", "⏎\n").replace("\t", "␉")
 
 
 def is_supervised(role: Role) -> bool:
@@ -108,11 +101,11 @@ def row_counts(stats: DataStats) -> dict[str, int]:
 
 
 def dropped_table(stats: DataStats) -> list[tuple[str, str, str, str]]:
-    """The cells of DROPPED_COLUMNS, the most frequent reason first; `visible` has been applied."""
+    """The cells of DROPPED_COLUMNS, the most frequent reason first; `with_marks` has been applied."""
     table = []
     for reason, count in sorted(stats.dropped.items(), key=lambda item: -item[1]):
         ids = ", ".join(stats.dropped_ids.get(reason, [])) + (", …" if count > IDS_PER_REASON else "")
-        table.append((visible(reason), f"{count:,}", percent(count, stats.read), visible(ids)))
+        table.append((with_marks(reason), f"{count:,}", percent(count, stats.read), with_marks(ids)))
     return table
 
 
@@ -120,7 +113,7 @@ def note_table(stats: DataStats) -> list[tuple[str, str, str]]:
     """The cells of NOTE_COLUMNS: malformed responses that were kept, the most frequent kind first."""
     kept = sum(stats.kept.values())
     notes = sorted(stats.notes.items(), key=lambda item: -item[1])
-    return [(visible(note), f"{count:,}", percent(count, kept)) for note, count in notes]
+    return [(with_marks(note), f"{count:,}", percent(count, kept)) for note, count in notes]
 
 
 def role_table(stats: DataStats) -> list[tuple[Role, int, float]]:

@@ -21,7 +21,7 @@ from datamodules.preview.content import (
     suggestion,
     supervised_ratio,
     token_texts,
-    visible,
+    with_marks,
 )
 from datamodules.text.segments import Role
 
@@ -123,7 +123,7 @@ def page(
 
 def _text(text: str) -> str:
     """Text of the data, safe between tags and in an attribute."""
-    return escape(visible(text))
+    return escape(with_marks(text))
 
 
 def _section(title: str, *parts: str) -> str:

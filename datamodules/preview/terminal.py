@@ -1,7 +1,7 @@
 """The preview in a terminal, printed by rich. Functions from processed rows and a DataStats to rich's renderables.
 
-Text of the data is printed as rich Text, never as markup, after `visible`: brackets and escape codes of a row are shown
-unchanged.
+Text of the data is printed as rich Text, never as markup, after `with_marks`: brackets of a row are shown unchanged,
+and escape codes as marks.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from datamodules.preview.content import (
     suggestion,
     supervised_ratio,
     token_texts,
-    visible,
+    with_marks,
 )
 from datamodules.text.segments import Role
 from datamodules.tokens.process import ProcessedExample
@@ -64,7 +64,7 @@ def without_colour(console: Console) -> bool:
 
 
 def title(row: PreviewRow) -> str:
-    return visible(f"{row.title()} · {row.example.length:,} tokens")
+    return with_marks(f"{row.title()} · {row.example.length:,} tokens")
 
 
 def legend(marked: bool) -> Text:
@@ -79,7 +79,7 @@ def coloured(example: ProcessedExample, decode: Decode, marked: bool) -> Text:
     for role, group in groupby(example.roles.tolist()):
         stop = start + len(list(group))
         mark = ROLE_MARKS[role] if marked else ""
-        text.append(mark + visible(decode(example.ids[start:stop].tolist())), ROLE_STYLES[role])
+        text.append(mark + with_marks(decode(example.ids[start:stop].tolist())), ROLE_STYLES[role])
         start = stop
     return text
 
@@ -140,14 +140,14 @@ def print_row(console: Console, row: PreviewRow, instruction: str, response: str
             console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
     console.print(Text(title(row), "bold"))
-    section("instruction of the source", Text(visible(instruction)))
-    section("response of the source", Text(visible(response)))
+    section("instruction of the source", Text(with_marks(instruction)))
+    section("response of the source", Text(with_marks(response)))
     verdict = f"dropped: {example.reason}" if example.reason else f"kept for {row.split}"
-    section("result", *(Text(visible(line)) for line in (verdict, *example.notes)))
+    section("result", *(Text(with_marks(line)) for line in (verdict, *example.notes)))
     for number, step in enumerate(example.thoughts, 1):
-        section(f"step {number} of {len(example.thoughts)}", Text(visible(step), ROLE_STYLES[Role.THOUGHT]))
+        section(f"step {number} of {len(example.thoughts)}", Text(with_marks(step), ROLE_STYLES[Role.THOUGHT]))
     if example.answer:
-        section("answer", Text(visible(example.answer), ROLE_STYLES[Role.ANSWER]))
+        section("answer", Text(with_marks(example.answer), ROLE_STYLES[Role.ANSWER]))
     if not len(example.ids):
         section("tokens", Text("none: the row was dropped before it was tokenized"))
         return
@@ -161,7 +161,7 @@ def tokens(example: ProcessedExample, decode: Decode) -> Table:
     table = _table("", "id", "role", "supervised", "text", numbers=slice(0, 2))
     for start, stop, role, text in token_texts(example, decode):
         for place in range(start, stop):
-            shown = visible(text).replace(" ", "·").replace("⏎\n", "⏎") if place == start else "(the same character)"
+            shown = with_marks(text).replace(" ", "·").replace("⏎\n", "⏎") if place == start else "(the same character)"
             supervised = "yes" if is_supervised(role) else "no"
             cells = (str(place), str(example.ids[place]), content.ROLE_LABELS[role], supervised, shown)
             table.add_row(*(Text(cell, ROLE_STYLES[role]) for cell in cells))

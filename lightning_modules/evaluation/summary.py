@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_modules.evaluation.think_scores import AnsweredRow
+from visible import visible
 
 SAMPLES = 3  # rows printed after the table, and kept in samples.md
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -43,6 +44,7 @@ def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     answered = next((int(c["answered"]) for c in columns.values() if "answered" in c), 0)
@@ -57,7 +59,7 @@ def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
         table.add_column(name, justify="right")
     for name in ordered({name for figures in columns.values() for name in figures}):
         counted = next((figures for figures in columns.values() if name in figures), {})
-        table.add_row(label(name, counted), *(shown(name, figures.get(name)) for figures in columns.values()))
+        table.add_row(Text(label(name, counted)), *(shown(name, figures.get(name)) for figures in columns.values()))
     console.print(table)
 
 
@@ -75,7 +77,7 @@ def label(name: str, figures: Mapping[str, float]) -> str:
         return LABELS[name]
     group = name.removeprefix(BY_GROUP)
     rows = figures.get(f"answered/{group}")
-    return f"  {group}" + (f" ({rows:.0f})" if rows else "")
+    return f"  {visible(group)}" + (f" ({rows:.0f})" if rows else "")
 
 
 def shown(name: str, value: float | None) -> str:
@@ -90,9 +92,9 @@ def shown(name: str, value: float | None) -> str:
 def print_samples(answered: Sequence[AnsweredRow]) -> None:
     """Print a few prompts with the model's responses."""
     for row in answered[:SAMPLES]:
-        print(row.prompt + styled(row.written.text, sys.stdout.isatty()) + "\n")
+        print(visible(row.prompt, lines=True) + styled(row.written.text, sys.stdout.isatty()) + "\n")
 
 
 def styled(text: str, terminal: bool) -> str:
-    """Return the text; for a terminal with dimmed thoughts."""
-    return THOUGHT.sub("\033[2m\\g<0>\033[0m", text) if terminal else text
+    """Return the text; for a terminal with dimmed thoughts and marks for control and invisible characters."""
+    return THOUGHT.sub("\033[2m\\g<0>\033[0m", visible(text, lines=True)) if terminal else text

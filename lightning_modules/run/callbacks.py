@@ -17,6 +17,7 @@ from lightning_modules.evaluation.think_scores import AnsweredRow
 from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
+from visible import visible
 
 log = logging.getLogger("thinkwright")
 
@@ -75,7 +76,7 @@ class SampleTable(Callback):
 
 def _block(text: str) -> str:
     """Return an indented block of Markdown: unlike a fenced one, no text inside can end it."""
-    return "\n".join("    " + line for line in text.splitlines() or [""])
+    return "\n".join("    " + line for line in visible(text, lines=True).split("\n"))
 
 
 class ResumeHint(Callback):

@@ -14,6 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from errors import UserError
 from lightning_modules.run.signals import Stopped
+from visible import visible
 
 POLL = 0.5  # seconds between two checks for a failed rank
 GRACE = 3 * POLL  # seconds that a failed rank stays alive, so that the others can read its error
@@ -24,7 +25,7 @@ class FailureWatchdog(Callback):
     """Ends all ranks with the error of the rank that failed: a thread per rank watches a store on the first rank."""
 
     def __init__(self) -> None:
-        self.told = False  # another rank has already printed this error
+        self.already_printed = False  # another rank has already printed this error
         self.child = False  # the first rank started this process, and is killed if it ends with another code than 0
         self._store: TCPStore | None = None
         self._closed = threading.Event()
@@ -51,7 +52,7 @@ class FailureWatchdog(Callback):
             return
         self._closed.set()
         if getattr(exception, "together", False):
-            self.told = self._rank != 0
+            self.already_printed = self._rank != 0
             return
         code = exception.exit_code if isinstance(exception, Stopped) else 2 if isinstance(exception, UserError) else 1
         text = f"{type(exception).__name__}: {exception}" if code == 1 else str(exception)
@@ -60,7 +61,7 @@ class FailureWatchdog(Callback):
         except RuntimeError:  # the first rank has ended, and its store with it
             return
         time.sleep(GRACE)
-        self.told = not first.startswith(f"{self._rank} ")
+        self.already_printed = not first.startswith(f"{self._rank} ")
         until = time.monotonic() + PATIENCE
         while self.child and os.getppid() == self._parent and time.monotonic() < until:
             time.sleep(POLL)
@@ -81,6 +82,8 @@ class FailureWatchdog(Callback):
             except Exception:  # DistNetworkError or RuntimeError, by version of torch
                 rank, code, text = "0", "1", "its process has ended"
             if not self._closed.wait(POLL):  # a rank that fails itself reports its own error
-                print(f"rank {self._rank} ends because rank {rank} failed: {text}", file=sys.stderr, flush=True)
+                print(
+                    f"rank {self._rank} ends because rank {rank} failed: {visible(text)}", file=sys.stderr, flush=True
+                )
                 # A child's code must be 0: for another code the first rank is killed before it prints its error
                 os._exit(0 if self.child else int(code))

@@ -17,9 +17,12 @@ def test_prompts_are_the_non_empty_lines_of_a_file_or_of_standard_input(
 ) -> None:
     (tmp_path / "prompts.txt").write_text("one\n\n  \ntwo\n")
     assert read_prompts(str(tmp_path / "prompts.txt")) == ["one", "two"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("three\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))
     assert read_prompts("-") == ["three"]
     assert read_prompts(None) == []
+    odd = "\ufeffa\u2028b\x85c\x0cd\r\ne\n"  # only a line feed ends a prompt, and a byte order mark is no text
+    (tmp_path / "odd.txt").write_bytes(odd.encode())
+    assert read_prompts(str(tmp_path / "odd.txt")) == ["a\u2028b\x85c\x0cd", "e"]
     with pytest.raises(UserError, match=r"--prompts: .*missing.txt' cannot be read"):
         read_prompts(str(tmp_path / "missing.txt"))
 
@@ -31,6 +34,8 @@ def test_a_prompt_is_required_before_a_model_is_loaded() -> None:
 
 def test_an_unknown_device_is_refused() -> None:
     assert device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="--device: 'meta' is not a device of this machine"):
+        device("meta")
     with pytest.raises(UserError, match="--device: 'cuda:99' is not a device of this machine"):
         device("cuda:99")
 

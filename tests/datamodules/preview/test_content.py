@@ -16,7 +16,7 @@ from datamodules.preview.content import (
     row_counts,
     suggestion,
     token_texts,
-    visible,
+    with_marks,
 )
 from datamodules.text.segments import Role
 from datamodules.tokens.process import OVERLONG, ProcessedExample
@@ -78,8 +78,8 @@ def test_half_a_character_does_not_absorb_the_next_token(tiny_tokenizer: ThinkTo
 
 
 def test_invisible_characters_are_marked() -> None:
-    assert visible("a\tb\r\n\x1b[31m\u200b\ud800é好👨‍👩‍👧") == "a␉b␍⏎\n␛[31m⟨U+200B⟩⟨U+D800⟩é好👨‍👩‍👧"
-    assert visible("\x9b2J\u202e\x7f") == "⟨U+009B⟩2J⟨U+202E⟩⟨U+007F⟩"
+    assert with_marks("a\tb\r\n\x1b[31m\u200b\ud800é好👨‍👩‍👧") == "a␉b␍⏎\n␛[31m⟨U+200B⟩⟨U+D800⟩é好👨‍👩‍👧"
+    assert with_marks("\x9b2J\u202e\x7f") == "⟨U+009B⟩2J⟨U+202E⟩⟨U+007F⟩"
 
 
 @pytest.mark.parametrize("edges", [TOKEN_EDGES, STEP_EDGES])

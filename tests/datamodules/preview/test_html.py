@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from datamodules.prepare.stats import DataStats
-from datamodules.preview.content import PreviewRow, visible
+from datamodules.preview.content import PreviewRow, with_marks
 from datamodules.preview.html import STYLE, page
 from datamodules.text.segments import Role
 from datamodules.tokens.process import OVERLONG
@@ -79,7 +79,7 @@ def test_every_token_is_a_span_of_its_role_with_its_id(
         assert kind == role.lower()
         assert supervised == ("not supervised" if role == Role.PROMPT.name else "supervised")
     text = "".join(str(shown) for _, _, shown in spans)
-    assert visible(NASTY) in text
+    assert with_marks(NASTY) in text
 
 
 def test_text_of_a_row_never_becomes_html(made: str) -> None:

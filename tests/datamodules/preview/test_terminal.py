@@ -7,7 +7,7 @@ from rich.console import Console
 
 from datamodules.prepare.stats import DataStats
 from datamodules.preview import terminal as preview
-from datamodules.preview.content import Bar, PreviewRow, visible
+from datamodules.preview.content import Bar, PreviewRow, with_marks
 from datamodules.preview.terminal import coloured, histogram, print_preview, print_row
 from datamodules.text.segments import Role
 from datamodules.tokens.process import OVERLONG, ProcessedExample
@@ -27,12 +27,12 @@ def printed(of: Console) -> str:
 def test_every_character_is_shown_in_the_colour_of_its_role(tiny_tokenizer: ThinkTokenizer) -> None:
     example = row_of(tiny_tokenizer).example
     text = coloured(example, tiny_tokenizer.decode, marked=False)
-    assert text.plain == visible(tiny_tokenizer.decode(example.ids.tolist()))
+    assert text.plain == with_marks(tiny_tokenizer.decode(example.ids.tolist()))
     spans = {text.plain[span.start : span.end]: span.style for span in text.spans}
     assert spans["<think>"] == spans["</think>"] == preview.ROLE_STYLES[Role.TAG_OPEN]
     assert spans["One 好."] == preview.ROLE_STYLES[Role.THOUGHT]
-    assert spans[visible(ANSWER)] == preview.ROLE_STYLES[Role.ANSWER]
-    assert "dim" in str(spans[visible(f"Ask: {NASTY}\nReply: ")])
+    assert spans[with_marks(ANSWER)] == preview.ROLE_STYLES[Role.ANSWER]
+    assert "dim" in str(spans[with_marks(f"Ask: {NASTY}\nReply: ")])
 
 
 @pytest.mark.parametrize("colour", [True, False])

@@ -52,7 +52,7 @@ def test_one_rank_has_no_watchdog() -> None:
     watchdog.setup(alone, alone, "fit")
     watchdog.on_exception(alone, alone, RuntimeError())
     watchdog.close()
-    assert not watchdog.told
+    assert not watchdog.already_printed
 
 
 def test_only_the_first_rank_to_fail_prints_its_error() -> None:
@@ -60,7 +60,7 @@ def test_only_the_first_rank_to_fail_prints_its_error() -> None:
     first, second = of_rank(1, store), of_rank(0, store)
     first.on_exception(trainer, trainer, UserError("data.source", "x", "is missing", "give another"))  # type: ignore[arg-type]
     second.on_exception(trainer, trainer, RuntimeError("connection closed by peer"))  # type: ignore[arg-type]
-    assert (first.told, second.told) == (False, True)
+    assert (first.already_printed, second.already_printed) == (False, True)
     assert store.value == "1 2 data.source: 'x' is missing. Give another."
 
 
@@ -72,7 +72,7 @@ def test_an_error_that_all_ranks_raise_is_printed_by_the_first_rank() -> None:
     ranks = [of_rank(rank, store) for rank in (0, 1)]
     for watchdog in ranks:
         watchdog.on_exception(trainer, trainer, Together())  # type: ignore[arg-type]
-    assert [watchdog.told for watchdog in ranks] == [False, True]
+    assert [watchdog.already_printed for watchdog in ranks] == [False, True]
     assert not store.value
 
 
