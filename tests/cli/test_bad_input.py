@@ -227,6 +227,20 @@ def test_checkpoints_that_do_not_fit(trained: Path, refused: Callable[..., str],
         assert other.parent == copy / "checkpoints" and other.is_file()
 
 
+@pytest.mark.parametrize(
+    "command", [("generate", "--prompt", "a"), ("export",), ("validate",)], ids=lambda value: value[0]
+)
+def test_a_value_out_of_range_in_the_config_of_a_run(
+    command: tuple[str, ...], in_trained: Path, refused: Callable[..., str]
+) -> None:
+    config = (in_trained / "config.yaml").read_text()
+    assert "alpha: 64" in config
+    (in_trained / "config.yaml").write_text(
+        config.replace("alpha: 64.0", "alpha: -16").replace("alpha: 64", "alpha: -16")
+    )
+    assert "model.lora.alpha: '-16.0' is not above 0" in refused(*command)
+
+
 def test_nothing_asked(trained: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
     assert "--prompt" in refused("generate")

@@ -75,6 +75,17 @@ def test_overfit_batches_trains_the_same_rows_in_each_epoch(fit: Callable[..., t
     assert len(losses) == 1  # the model does not change, so other rows would give another loss
 
 
+def test_the_check_before_training_is_no_figure(fit: Callable[..., tuple[int, str]], in_tmp: Path) -> None:
+    assert (
+        fit("--trainer.num_sanity_val_steps", "1", "--model.evaluation.rows", "2", "--trainer.max_steps", "1")[0] == 0
+    )
+    (run,) = in_tmp.glob("runs/demo/*")
+    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    step, loss = lines[0].index("step"), lines[0].index("val/loss")
+    assert [line[step] for line in lines[1:] if line[loss]].count("0") == 1  # of the base, before training
+    assert (run / "samples.md").read_text().count("## Step 0") == 1
+
+
 def test_variables_of_lightning_are_named(fit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_TRAINER_MAX_EPOCHS", "7")
     code, err = fit("--trainer.fast_dev_run", "true")

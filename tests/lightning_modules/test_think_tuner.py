@@ -183,7 +183,7 @@ def test_the_logged_rate_is_that_of_the_step_and_not_of_the_next_one(tmp_path: P
     )
     more = {"logger": Logger(tmp_path), "log_every_n_steps": 1, "limit_val_batches": 0, "callbacks": [Used()]}
     Trainer(**QUIET | {"accumulate_grad_batches": 2} | more).fit(tuner, rows(tmp_path, 4))
-    assert used == pytest.approx([1e-3, 2 / 3 * 1e-3, 1 / 3 * 1e-3, 0])  # 0 at the last step
+    assert used == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3, 0.0])
     assert Logger.rates == used
 
 
