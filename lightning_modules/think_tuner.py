@@ -43,6 +43,7 @@ class ThinkTuner(LightningModule):
     Args:
         name: Base model: a folder, or an id on the Hugging Face hub.
         revision: Commit, tag or branch of a model on the hub. Default null, the newest; a commit makes runs repeatable.
+        trust_remote_code: Run the Python code that a model's folder brings along. Default false: it may do anything.
         dtype: Dtype of a frozen base; trained weights are always float32. Default float32, for CPUs; on a GPU use
             float16 or bfloat16, like trainer.precision.
         lora: Adapters on a frozen base. null trains all weights, which takes several times the memory.
@@ -64,6 +65,7 @@ class ThinkTuner(LightningModule):
         self,
         name: str,
         revision: str | None = None,
+        trust_remote_code: bool = False,
         dtype: Dtype = "float32",
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (a default that is never changed)
         quantize: Quantize | None = None,
@@ -79,6 +81,7 @@ class ThinkTuner(LightningModule):
         super().__init__()
         check_base(dtype, lora, from_scratch, quantize)
         self.name, self.revision, self.dtype_name = name, revision, dtype
+        self.trust_remote_code = trust_remote_code
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
         self.gradient_checkpointing, self.role_weights, self.optim = gradient_checkpointing, role_weights, optim
         self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
@@ -110,7 +113,8 @@ class ThinkTuner(LightningModule):
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             self.identity.values()  # of the files that are read now: they may change before the first checkpoint
-            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
+            given = self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize, self.trust_remote_code
+            base = load_base(*given)
             grow_vocabulary(base, len(self.tokenizer))  # first, because added logits change the base's own loss
             check = BaseCheck(base, self.tokenizer, self.name)
             checkpoint_activations(base, self.gradient_checkpointing)
