@@ -2,6 +2,7 @@
 # make quick        lint, types and the tests that start no process, without tests/cli; for a change under way
 # make test         lint, types and all tests
 # make test-oldest  the quick tests with the oldest versions that pyproject.toml allows
+# make torture      kills, damage, disk errors, races, odd values and random texts: half an hour on 2 cores
 # make readme       the README's commands, word for word, in a fresh clone
 # make clean        removes the virtual environments and caches; runs stay
 #
@@ -15,22 +16,25 @@ RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick quick-tests test-oldest check readme clean tiny-base
+.PHONY: demo test quick quick-tests test-oldest torture check readme clean tiny-base
 
 demo: $(READY)
 	$(RUN) cli.py fit --config configs/demo.yaml
 	$(RUN) cli.py generate --prompt "Solve x + 5 = 12"
 
 test: $(READY) check
-	$(PYTEST)
+	$(PYTEST) -m "not torture"
 
 quick: $(READY) check quick-tests
 
 quick-tests: $(READY)
-	$(PYTEST) --ignore tests/cli --ignore tests/benchmarks -m "not slow and not gpu"
+	$(PYTEST) --ignore tests/cli --ignore tests/benchmarks -m "not slow and not gpu and not torture"
 
 test-oldest:
 	$(MAKE) quick-tests VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+torture: $(READY)
+	$(RUN) -m tests.torture --minutes 60 --write docs/reliability.md
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

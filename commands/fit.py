@@ -21,7 +21,7 @@ from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.no_effect import ignored_variables
 from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
 from datamodules.same_rows import go_on_with_template
-from disk import write_file
+from disk import remove_leftovers, write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -197,6 +197,8 @@ class Job:
     @rank_zero_only
     def lock_run(self) -> None:
         self.lock = RunLock(self.run.folder)
+        for folder in self.run.folder.glob("set-aside/*"):  # nobody writes there again
+            remove_leftovers(folder)
 
     @rank_zero_only
     def open_run(self, settings: RunSettings, new: bool) -> None:

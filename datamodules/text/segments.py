@@ -74,7 +74,7 @@ def render(example: Example, template: Template, steps: StepSettings) -> list[Se
     segments = template.prompt(example.instruction)
     for text, thought in example.passages:
         if thought:
-            for step in split_steps(text, steps):
+            for step in split_steps(text, steps) or [text]:  # a kept empty thought is one step
                 segments += (TAG_OPEN, Segment(Role.THOUGHT, step), TAG_CLOSE)
         else:
             segments.append(Segment(Role.ANSWER, text))

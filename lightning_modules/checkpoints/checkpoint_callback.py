@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from disk import TEMPORARY
+from disk import TEMPORARY, disk_errors
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
@@ -171,9 +171,10 @@ class CheckpointCallback(Checkpoint):
         trainer.save_checkpoint(self.run.last)
         self._written, self._since = trainer.global_step, self.clock()
         if numbered and self.settings.save_total_limit and trainer.is_global_zero:
-            _link(self.run.last, self.run.numbered(trainer.global_step))
-            for old in self.run.all_numbered()[: -self.settings.save_total_limit]:
-                old.unlink()
+            with disk_errors("run.root", self.run.checkpoints):
+                _link(self.run.last, self.run.numbered(trainer.global_step))
+                for old in self.run.all_numbered()[: -self.settings.save_total_limit]:
+                    old.unlink()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add our content to a checkpoint of Lightning. Every rank must call it."""

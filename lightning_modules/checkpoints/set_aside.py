@@ -6,6 +6,7 @@ So the run's own files are of one branch, and nothing is overwritten.
 
 import csv
 import io
+import itertools
 import logging
 import shutil
 from datetime import datetime
@@ -27,7 +28,12 @@ def set_aside(run: Run, chosen: Path, step: int) -> Path | None:
     kept, moved = split_metrics(run.metrics, step)
     if not later and not moved:
         return None
-    folder = run.folder / "set-aside" / f"after-step-{step:07d}-{datetime.now():{STARTED}}"
+    name = f"after-step-{step:07d}-{datetime.now():{STARTED}}"
+    folder = run.folder / "set-aside" / name
+    for number in itertools.count(2):  # a start that failed in the same second has left its folder
+        if not folder.exists():
+            break
+        folder = folder.with_name(f"{name}-{number}")
     with disk_errors("run.root", folder):
         folder.mkdir(parents=True)
         for path in later:

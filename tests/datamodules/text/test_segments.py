@@ -1,9 +1,10 @@
 import pytest
 
-from datamodules.text.example import Columns, parse_example
+from datamodules.text.example import Columns, Example, parse_example
 from datamodules.text.malformed import MalformedPolicy
+from datamodules.text.response import Passage
 from datamodules.text.segments import Role, Segment, Template, render
-from datamodules.text.steps import StepSettings
+from datamodules.text.steps import StepMode, StepSettings
 from tests.conftest import TEMPLATE
 
 ROW = {"instruction": "Solve 2x + 3 = 7", "response": "<think>Subtract 3: 2x = 4. Divide by 2: x = 2.</think>\n\nx = 2"}
@@ -64,3 +65,10 @@ def test_neighbouring_texts_are_one_segment_and_control_tokens_are_separate() ->
 def test_a_stripping_template_strips_the_instruction() -> None:
     assert Template((None,)).prompt(" a ")[0].text == " a "
     assert Template((None,), strips=True).prompt(" a ")[0].text == "a"
+
+
+@pytest.mark.parametrize("mode", ["none", "sentence", "paragraph", "marker"])
+def test_an_empty_thought_that_is_kept_has_its_tags_in_every_mode(mode: StepMode) -> None:
+    example = Example("a", (Passage("\n", True), Passage("b", False)))
+    segments = render(example, Template((None,)), StepSettings(mode))
+    assert [one.role for one in segments[1:]] == [Role.TAG_OPEN, Role.THOUGHT, Role.TAG_CLOSE, Role.ANSWER, Role.END]
