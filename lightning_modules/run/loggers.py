@@ -1,5 +1,6 @@
 """Loggers of a run: metrics.csv, which a resumed run continues, and TensorBoard events."""
 
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from disk import disk_errors
 
 
 class MetricsCsv(CSVLogger):
@@ -23,14 +26,20 @@ class MetricsCsv(CSVLogger):
             return super().experiment
         self._opened = True
         path, aside = (Path(self.log_dir) / name for name in ("metrics.csv", "metrics.csv.kept"))
-        if path.exists():
-            os.replace(path, aside)  # Lightning deletes an existing file
-        experiment: Any = super().experiment
-        if aside.exists():
-            os.replace(aside, path)
-            with path.open() as file:
-                experiment.metrics_keys = file.readline().strip().split(",")
+        with disk_errors("run.root", path):
+            if path.exists():
+                os.replace(path, aside)  # Lightning deletes an existing file
+            experiment: Any = super().experiment
+            if aside.exists():
+                os.replace(aside, path)
+                with path.open(encoding="utf-8", newline="") as file:
+                    experiment.metrics_keys = next(csv.reader(file), [])  # names of groups may have commas
         return experiment
+
+    @rank_zero_only
+    def save(self) -> None:
+        with disk_errors("run.root", Path(self.log_dir) / "metrics.csv"):
+            super().save()
 
 
 class TensorBoard(TensorBoardLogger):
@@ -44,4 +53,5 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        self.experiment.flush()
+        with disk_errors("run.root", self.log_dir):
+            self.experiment.flush()
