@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from visible import visible
 
+LONGEST = 200  # characters of a value that a message shows
+PROGRAMS = ("python", "pip", "hf", "git", "make", "srun")  # a way out that begins with a command is not capitalized
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the number of the signal
 
 
@@ -17,9 +19,17 @@ class UserError(Exception):
 
     def __init__(self, key: str, value: object, problem: str, fix: str) -> None:
         self.key = key
-        shown = f"{str(value)!r} " if value is not None else ""
+        shown = f"{_shortened(str(value))!r} " if value is not None else ""
         stop = "" if fix.endswith("?") else "."
-        super().__init__(visible(f"{key}: {shown}{problem}. {fix[:1].upper()}{fix[1:]}{stop}"))
+        first = fix.split(" ", 1)[0]
+        if first.rstrip(",:").isalpha() and first not in PROGRAMS:
+            fix = fix[:1].upper() + fix[1:]
+        super().__init__(visible(f"{key}: {shown}{problem}. {fix}{stop}"))
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end of a text that is longer than a line or two."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 4 :]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

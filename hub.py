@@ -42,8 +42,8 @@ def local_folder(name: str) -> Path | None:
 
 
 @functools.cache
-def model_folder(name: str, revision: str | None = None, weights: bool = False) -> Path:
-    """Return a local folder with the config and tokenizer of a model, and with its weights on request.
+def model_folder(name: str, revision: str | None = None, weights: bool = False, code: bool = False) -> Path:
+    """Return a local folder with the config and tokenizer of a model, and with its weights and its code on request.
 
     Missing files are downloaded. Raises UserError for a path that does not exist, an id or revision that is unknown to
     the hub (with the nearest known id), and an unreachable hub if the local cache lacks the files.
@@ -65,7 +65,7 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False) 
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    patterns = TOKENIZER_FILES + (WEIGHT_FILES if weights else [])
+    patterns = TOKENIZER_FILES + (WEIGHT_FILES if weights else []) + (["*.py"] if code else [])
     try:
         # "*/*": Llama's repositories have a second copy of the weights in a subfolder
         found = snapshot_download(

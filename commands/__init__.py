@@ -1,7 +1,10 @@
 """The commands: from the command line to the rooms of data and models. The files in their order:
 
 preflight: configs and hardware, before anything is loaded
-settings, parsing: the settings of a class, and the parser over them
+settings: the settings of a class
+rules, ranges: the values that each setting takes
+class_paths, no_effect: the classes that a config may name; settings that have no effect beside others
+parsing: the parser over them
 fit_settings: the settings of fit, which validate, test, predict, preview and estimate take as well
 fit: fit, validate, test, predict
 preview, estimate: look at the data; estimate memory and time

@@ -77,17 +77,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def check(given: Any) -> None:
-    """Raise UserError for a number that is out of range, or missing although the time depends on it."""
-    least: dict[str, float] = {
-        "data.max_length": 8,
-        "data.batch_size": 1,
-        "trainer.accumulate_grad_batches": 1,
-        "row_tokens": 1,
-    }
-    least |= {"row_supervised": 1, "tflops": 1e-6, "tokens_per_second": 1e-6, "device_gb": 1e-6}
-    for key, value in least.items():
-        if given[key] is not None and given[key] < value:
-            raise UserError(key, given[key], "is too low", f"give {value} or more")
+    """Raise UserError for two rates at once, and for a missing number on which the time depends."""
     if given.tflops and given.tokens_per_second:
         raise UserError("tflops", given.tflops, "and tokens_per_second are both given", "give one of the two")
     if (given.tflops or given.tokens_per_second) and given.data.train_rows is None:

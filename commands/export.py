@@ -13,7 +13,7 @@ from errors import UserError
 from lightning_modules.export import Card, export_adapter, export_merged
 
 
-def run(args: Sequence[str]) -> int:
+def build_parser() -> Parser:
     parser = Parser("export")
     add_run_arguments(parser)
     parser.add_argument(
@@ -22,7 +22,11 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument(
         "--adapter", action="store_true", help="Write a PEFT adapter of some megabytes instead of the merged model."
     )
-    given = parser.read(args)
+    return parser
+
+
+def run(args: Sequence[str]) -> int:
+    given = build_parser().read(args)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits
     overrides: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
-from commands.preflight import check_hardware, check_launch, options
+from commands.no_effect import ignored_variables
+from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
 from datamodules.same_rows import go_on_with_template
 from disk import disk_errors, remove_leftovers, write_file
 from errors import UserError
@@ -45,7 +46,7 @@ log = logging.getLogger("thinkwright")
 NOT_FOR_USERS = (
     ".*LeafSpec.*", ".*in eval mode.*", ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*",
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
-    "Detected call of `lr_scheduler.step.*",
+    "Early stopping conditioned on metric.*", "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
@@ -128,6 +129,11 @@ class Job:
         gpus = torch.cuda.device_count()
         check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
         check_launch(given.trainer, gpus, os.environ)
+        check_measured(self.command, given.trainer)
+        if self.fits:
+            check_trainer(given)
+            for line in ignored_variables(os.environ):
+                log.warning(line)
         if self.checkpoint is None and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
 
@@ -152,10 +158,15 @@ class Job:
         self.model.gradients.replay = ReplayFiles(self.run)
         self.model.cancelled = lambda: bool(self.signals.received)
         self.throughput = Throughput()
+        self.dry = self.fits and bool(chosen.trainer.fast_dev_run)  # a try that writes nothing
         self.trainer = self.make_trainer(chosen.trainer, chosen.checkpoint)
         disable_signal_handlers(self.trainer)
-        self.open_run(chosen.run, found is None)
-        if self.fits and chosen.trainer.logger is not False and not chosen.trainer.fast_dev_run:
+        if self.fits:  # prepares the rows and plans the epochs: what does not suit them is refused before a run begins
+            self.data.trainer = self.trainer
+            self.data.setup("fit")
+        if not self.dry:
+            self.open_run(chosen.run, found is None)
+        if self.fits and chosen.trainer.logger is not False and not self.dry:
             position = self.saved.resume_position if self.saved else None
             first_step = position.global_step + 1 if position else None
             own = [MetricsCsv(self.run.folder), TensorBoard(self.run.folder, first_step)]
@@ -207,8 +218,16 @@ class Job:
         loggers = [one for one in as_list(chosen.logger) if self.fits and not isinstance(one, bool)]
         more: dict[str, Any] = {} if self.fits else {"enable_checkpointing": False}
         plugins, callbacks = [*as_list(chosen.plugins), self.checkpoint_io], [*as_list(chosen.callbacks)]
-        callbacks += [self.watchdog, RunStart(self.run, self.write_start if self.fits and self.checkpoint else None)]
-        if self.fits:
+        check_classes("trainer.callbacks", callbacks)
+        check_classes("trainer.profiler", as_list(chosen.profiler))
+        for one in (one for one in callbacks if isinstance(one, EarlyStopping)):
+            one.strict = False  # its figure is known, but a fit may end before the first validation
+        callbacks.append(self.watchdog)
+        if self.dry:
+            more["enable_checkpointing"] = False
+        else:
+            callbacks.append(RunStart(self.run, self.write_start if self.fits and self.checkpoint else None))
+        if self.fits and not self.dry:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved, chosen=self.own_checkpoint)
             callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
@@ -227,7 +246,7 @@ class Job:
         """Write the settings and the environment that training begins with. A continued run writes them only when
         nothing can be refused any more, since the other commands use the newest config of a run."""
         suffix, config = self.run.suffix(), self.given.clone()
-        config.ckpt_path = None  # belongs to this start, not to the run
+        config.ckpt_path, config.allow_modules = None, []  # of this start, not of the run
         config.data.template = self.data.run_template.to_keep(self.data.think_tokenizer)
         with disk_errors("run.root", self.run.folder):
             write_file(self.run.folder / f"config{suffix}.yaml", self.parser.inner.dump(config, "yaml", False))
@@ -236,13 +255,12 @@ class Job:
     def fit(self) -> None:
         """Train, between a measurement of the base and one of the best checkpoint."""
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
-        measured: bool = not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if measured and self.checkpoint is None:
+        if not self.dry and self.checkpoint is None:
             trainer.validate(model, data, verbose=False)
             record(before=stage_figures(trainer.callback_metrics, "val"))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
-        if not measured:
+        if self.dry:
             return
         done = trainer.global_step
         training = self.throughput.figures(trainer.world_size)  # loading best.ckpt sets the counts back to its step

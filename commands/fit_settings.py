@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import Any
 
 from jsonargparse import Namespace
-from jsonargparse.typing import restricted_number_type
 from lightning.pytorch import Trainer
 
 from commands.parsing import Parser
@@ -22,7 +21,6 @@ GROUPS: dict[str, tuple[Any, str]] = {
 }
 # Not settings: the model has the tags and new tokens of the data, and the data has the tokenizer of the model
 LINKED = {"model": ("tags", "new_tokens"), "data": ("tokenizer", "tokenizer_revision")}
-Seed = restricted_number_type("int from 0 to 4294967295", int, [(">=", 0), ("<", 2**32)])
 TRAINER = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
 
 
@@ -32,7 +30,8 @@ def fit_parser(command: str, more: str = "", ckpt_path: str = "Not used here.", 
     parser.hidden, parser.brief = GROUPS.keys() - set(shown), ["trainer"]
     parser.add_config()
     parser.add_argument("--ckpt_path", type=str | None, help=ckpt_path)
-    parser.add_argument("--seed_everything", type=Seed, default=1, help="Seed of the adapters' start and of dropout.")
+    parser.add_argument("--seed_everything", type=int, default=1, help="Seed of the adapters' start and of dropout.")
+    parser.add_allowed_modules()
     for key, (kind, title) in GROUPS.items():
         parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **(TRAINER if key == "trainer" else {}))
     return parser

@@ -67,6 +67,7 @@ def load_run(
     except (ArgumentError, KeyError) as error:
         problem = f"does not fit this version ({' '.join(str(error).split())})"
         raise UserError("--run", found.config(), problem, "correct the file") from error
+    parser.check(given)
     tuner, data = build_model(parser, given), build_data(parser, given)
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)

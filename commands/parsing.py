@@ -1,6 +1,7 @@
 """The parser behind the commands. Every error is one line with the key in full, the value and the way out."""
 
 import dataclasses
+import logging
 import re
 import textwrap
 from argparse import ArgumentError
@@ -12,10 +13,14 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]  # it is exported
 
+from commands.class_paths import check_class_paths, is_file
+from commands.no_effect import without_effect
 from commands.preflight import COMMANDS, config_files, options
+from commands.ranges import check_ranges
 from commands.settings import NOTHING, WIDTH, Setting, settings_of, type_text
 from errors import UserError, suggest
 
+log = logging.getLogger("thinkwright")
 Given = tuple[str, Any, bool]  # a key in full, its value, and whether the value is text from the command line
 CAUSE = re.compile(r"Problem with given class_path '[^']*':\s*(.*[^:])$", re.MULTILINE)
 
@@ -41,6 +46,12 @@ class Parser:
         text = "YAML file of settings, see configs/. Several are merged key by key, and the later value wins."
         self.add_argument("-c", "--config", action=ActionConfigFile, help=text)
         self.settings["print_config"] = Setting("print_config", None, NOTHING, "Print all settings as YAML, and exit.")
+
+    def add_allowed_modules(self) -> None:
+        text = (
+            "Modules whose classes a config may name, beside those of Lightning, torch, torchmetrics and this project."
+        )
+        self.add_argument("--allow_modules", type=str, nargs="+", default=[], help=f"{text} Not for a config file.")
 
     def add_class_arguments(
         self, kind: Any, key: str | None, title: str = "", skip: Collection[str] = (), **defaults: Any
@@ -76,15 +87,25 @@ class Parser:
             if key not in (*self.settings, "c") and not any(one is not None and one.open for one in parents):
                 fix = suggest(key, self.settings, f"see python cli.py {self.command} --help")
                 raise UserError(key, None, "there is no such setting", fix)
+        if "allow_modules" in self.settings:
+            check_class_paths(self.settings, given)
         try:
-            return self.inner.parse_args(list(args))
-        except ArgumentError as error:
+            found = self.inner.parse_args(list(args))
+        except (ArgumentError, OverflowError) as error:
             raise self._explain(str(error), given, config_files(args)) from error
+        self.check(found)
+        for line in without_effect(self.command, self.settings, found):
+            log.warning(line)
+        return found
+
+    def check(self, given: Namespace) -> None:
+        """Raise UserError for a value that is out of its range."""
+        check_ranges([key for key, one in self.settings.items() if one.fields is None], given)
 
     def build(self, given: Namespace, *groups: str) -> Any:
         """Groups of the settings, with the classes in them built."""
         chosen = Namespace({group: given[group] for group in groups})  # type: ignore[no-untyped-call]
-        return self.inner.instantiate_classes(chosen)
+        return self.inner.instantiate(chosen)
 
     def _leaves(self, key: str, value: Any, text: bool) -> Iterator[Given]:
         """The keys and values inside a value, or the value itself if it is not a group of settings."""
@@ -94,6 +115,8 @@ class Parser:
         if grouped and text and value[:1] in ("{", "["):
             with suppress(yaml.YAMLError):
                 value, text = yaml.safe_load(value), False
+        elif grouped and text and is_file(value):
+            value, text = _read_yaml(value), False
         if grouped and isinstance(value, dict | list):
             children = [(f"{key}.{name}", value[name]) for name in value] if isinstance(value, dict) else []
             for name, child in children or [(key, one) for one in value]:
@@ -114,7 +137,10 @@ class Parser:
             problem = f"is not given: {configs[0]} is an overlay"
             return UserError(key, None, problem, f"add --config configs/multi_think.yaml before it, or --{key}")
         problem = " ".join(message.split())[:500].rstrip(".")
-        return UserError("command line", None, problem, f"see python cli.py {self.command} --help")
+        named = re.search(r'key "([\w.]+)"', message)
+        return UserError(
+            named[1] if named else "command line", None, problem, f"see python cli.py {self.command} --help"
+        )
 
 
 def _read_yaml(name: str) -> dict[Any, Any]:

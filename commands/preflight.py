@@ -25,7 +25,30 @@ CPU = "add --config configs/hardware/cpu.yaml"
 ONE_GPU = "add --config configs/hardware/one_gpu.yaml"
 NO_FSDP1 = "cannot hold a half-precision base beside float32 adapters"
 FSDP = "add --config configs/strategy/fsdp.yaml"
-ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes", "val_check_interval")
+AVERAGES = "holds averages of all weights, which our checkpoints do not have"
+REFUSED = {
+    "StochasticWeightAveraging": (AVERAGES, "remove it"),
+    "WeightAveraging": (AVERAGES, "remove it"),
+    "LearningRateFinder": ("would not change model.optim.lr", "try a few rates with trainer.limit_train_batches"),
+    "BatchSizeFinder": ("cannot change the planned batches", "see estimate --device_gb"),
+    "GradientAccumulationScheduler": ("cannot change the planned steps", "set trainer.accumulate_grad_batches"),
+    "BaseFinetuning": ("would freeze and free weights, whose checkpoints would not fit", "set model.lora"),
+    "ModelPruning": ("would change the names of weights, which checkpoints would not hold", "remove it"),
+    "SpikeDetection": ("has no state that could be loaded again", "see train/loss and train/grad_norm"),
+    "Timer": ("cannot be written to the run's config", "set trainer.max_time"),
+    "PyTorchProfiler": ("profiles one loop, and a fit has several", "set trainer.profiler simple"),
+    "ThroughputMonitor": ("needs functions, which a config cannot give", "see train/tokens_per_second"),
+}
+# The figures that metrics.csv may have, which a callback may watch. Those of answers need model.evaluation.rows
+LOSSES = ("loss", "perplexity", *(f"loss_{role}" for role in ("thought", "answer", "tag_open", "tag_close", "end")))
+TAGS = tuple(f"tag_{figure}_{tag}" for tag in ("open", "close") for figure in ("prob", "rank"))
+ANSWERS = ("answered", "think_format", "finished", "thoughts", "answer_match")
+SPEED = ("tokens_per_second", "rows_per_second", "packing_efficiency", "peak_memory_gb", "mfu", "hours_left")
+FIGURES = (
+    "lr",
+    *(f"train/{name}" for name in (*LOSSES, "grad_norm", "skipped_steps", *SPEED)),
+    *(f"val/{name}" for name in (*LOSSES, *TAGS, *ANSWERS)),
+)
 INTERACTIVE = ("bash", "interactive")  # names of SLURM jobs in which Lightning starts the processes by itself
 
 
@@ -61,10 +84,6 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
 def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = None) -> None:
     """Raises UserError if `trainer`, `model.dtype` and `model.quantize` contradict each other, or if this machine with
     its `gpus` GPUs cannot run them."""
-    for key in ABOVE_0:
-        value = getattr(trainer, key, None)
-        if isinstance(value, int | float) and value <= 0:
-            raise UserError(f"trainer.{key}", value, "is not above 0", "give 1 or more")
     devices, precision, strategy = trainer.devices, str(trainer.precision), trainer.strategy
     on_gpu = _on_gpu(trainer, gpus)
     if on_gpu and not gpus:
@@ -73,6 +92,9 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
     if on_gpu and count_devices(devices) > gpus:
         fix = ONE_GPU if gpus == 1 else f"set trainer.devices {gpus} or {ONE_GPU}"
         raise UserError("trainer.devices", devices, f"asks for more than the {gpus} GPU(s) of this machine", fix)
+    if precision.startswith(("64", "transformer")):
+        fix = "give 32-true, bf16-mixed or 16-mixed"
+        raise UserError("trainer.precision", precision, "is not a precision that this program trains in", fix)
     if precision in ("16-true", "bf16-true"):
         problem = "would hold the trained weights and the metrics in half precision"
         fix = f"set trainer.precision {precision.replace('true', 'mixed')}, and model.dtype for the base"
@@ -94,6 +116,46 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
     if isinstance(sharded, int) and total not in (0, sharded):
         key = "trainer.strategy.init_args.data_parallel_size"
         raise UserError(key, sharded, f"is not the number of devices, {total}", f"set it to {total}")
+
+
+def check_trainer(given: Any) -> None:
+    """Raises UserError for a habit of Lightning's that a fit cannot follow, docs/lightning.md."""
+    trainer, optim = given.trainer, given.model.optim
+    dry = "trainer.fast_dev_run true tries a config without files"
+    if trainer.enable_checkpointing is False:
+        raise UserError("trainer.enable_checkpointing", "false", "would keep nothing of the fit", f"remove it; {dry}")
+    if trainer.barebones:
+        raise UserError("trainer.barebones", "true", "leaves out the checks and the log", "remove it")
+    if trainer.model_registry is not None:
+        raise UserError("trainer.model_registry", trainer.model_registry, "would upload the model", "remove it")
+    if trainer.fast_dev_run and given.ckpt_path is not None:
+        raise UserError("trainer.fast_dev_run", trainer.fast_dev_run, "cannot continue a run", "remove --ckpt_path")
+    endless = trainer.max_epochs == -1 and trainer.max_steps == -1
+    if endless and (optim.lr_scheduler_type != "constant" or optim.warmup_ratio):
+        key = "lr_scheduler_type" if optim.lr_scheduler_type != "constant" else "warmup_ratio"
+        problem = "needs to know where training ends, and trainer.max_epochs is -1"
+        raise UserError(f"model.optim.{key}", optim[key], problem, "set trainer.max_epochs or trainer.max_steps")
+
+
+def check_measured(command: str, trainer: Any) -> None:
+    """Raises UserError if a command that only measures would measure nothing, as after a fit without validations."""
+    if command == "validate" and trainer.limit_val_batches == 0:
+        fix = "add --trainer.limit_val_batches 1.0"
+        raise UserError("trainer.limit_val_batches", trainer.limit_val_batches, "leaves nothing to measure", fix)
+
+
+def check_classes(key: str, objects: Sequence[Any]) -> None:
+    """Raises UserError for a callback or a profiler that does not work here, and for a callback that watches what no
+    run logs. `key` is their setting."""
+    for one in objects:
+        for kind in type(one).__mro__:
+            if kind.__name__ in REFUSED:
+                problem, fix = REFUSED[kind.__name__]
+                raise UserError(key, type(one).__name__, problem, fix)
+        monitor = getattr(one, "monitor", None)
+        if monitor is not None and monitor not in FIGURES and not monitor.startswith(("val/answer",)):
+            fix = suggest(monitor, FIGURES, "see metrics.csv of a run")
+            raise UserError(key, monitor, f"is no figure that {type(one).__name__} could watch", fix)
 
 
 def check_launch(trainer: Any, gpus: int, environ: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from tqdm import tqdm
@@ -49,7 +49,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--limit",
-        type=str | None,
+        type=Literal["auto"] | int | None,
         default="auto",
         help=f"Number of rows to read. null reads all rows that fit would read; auto reads {AUTO_LIMIT:,}, and all "
         "rows for --row and --jsonl.",
@@ -59,17 +59,13 @@ def build_parser() -> Parser:
 
 def run(args: Sequence[str]) -> int:
     given, data = parse(args)
-    if given.rows < 0:
-        raise UserError("--rows", given.rows, "is below 0", "give the number of examples to show")
-    if given.limit not in ("auto", None) and not (given.limit.isdecimal() and int(given.limit)):
-        raise UserError("--limit", given.limit, "is not a number of rows", "give 1 or more, null for all, or auto")
     if given.row is not None and (given.html or given.jsonl):
         raise UserError("--row", given.row, "explains one row, in the terminal", "remove --html and --jsonl")
     if given.html and given.jsonl and Path(given.html).resolve() == Path(given.jsonl).resolve():
         raise UserError("--jsonl", given.jsonl, "is also the file of --html", "give another name")
     everything = given.row is not None or given.jsonl is not None
     auto = None if everything else AUTO_LIMIT
-    limit = auto if given.limit == "auto" else given.limit and int(given.limit)
+    limit = auto if given.limit == "auto" else given.limit
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for a terminal that lacks a character
     console = Console()

@@ -31,7 +31,7 @@ class RowLoss:
     loss: float  # mean per supervised token
 
 
-def run(args: Sequence[str]) -> int:
+def build_parser() -> Parser:
     parser = Parser("replay")
     parser.add_argument("file", type=str, help="Replay file: runs/NAME/TIME/nonfinite/step-N-rank-R.replay.")
     parser.add_argument(
@@ -43,7 +43,11 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
-    given = parser.read(args)
+    return parser
+
+
+def run(args: Sequence[str]) -> int:
+    given = build_parser().read(args)
     file = Path(given.file).expanduser()
     replay = read_replay(file)
     loaded = load_run(None, str(file), "", replay.checkpoint)

@@ -36,6 +36,11 @@ class Setting:
         """True if any key may stand below this one: its value is a mapping, or a class that a config names."""
         return self.fields is None and any(kind not in PLAIN for kind in _kinds(self.hint))
 
+    @property
+    def names_class(self) -> bool:
+        """True if the value, or one inside it, may name a class."""
+        return self.fields is None and any(kind not in (*PLAIN, dict) for kind in _kinds(self.hint) if kind is not Any)
+
     def lines(self, brief: bool) -> list[str]:
         """The setting as --help shows it; a `brief` one without its type, and with one sentence."""
         meaning = re.sub(r":\w+:`~?([^`]*)`", r"\1", self.help).replace("``", "")

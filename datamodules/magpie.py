@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from datamodules import same_rows
+from datamodules.batches.limits import check_limits, used_batches
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
@@ -17,7 +18,6 @@ from datamodules.prepare.mix import MixedSource, Part, check_mix
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, require_rows
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
-from datamodules.rows.near_duplicates import DedupIndex
 from datamodules.rows.sources import Source, open_source
 from datamodules.text.example import Columns
 from datamodules.text.malformed import Dial
@@ -27,12 +27,10 @@ from datamodules.text.tags import Tags
 from datamodules.tokens.process import OVERLONG_WARNINGS, Overlong, ProcessedExample
 from datamodules.tokens.run_template import RunTemplate
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from errors import UserError
 
 log = logging.getLogger("thinkwright")
 # The splits that a stage needs. A validation needs no training rows, but it plans the epochs before a fit
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
-AT_LEAST = {"max_length": 8, "batch_size": 1, "val_batch_size": 1, "num_workers": 0, "num_proc": 1}
 
 
 class MagpieDataModule(LightningDataModule):
@@ -145,15 +143,7 @@ class MagpieDataModule(LightningDataModule):
         self._check()
 
     def _check(self) -> None:
-        """Raise UserError for impossible settings."""
-        for key, least in AT_LEAST.items():
-            if (value := getattr(self, key)) < least:
-                raise UserError(f"data.{key}", value, f"is below {least}", f"give {least} or more")
-        if not 0 < self.heldout_ratio < 1:
-            problem, fix = "is not between 0 and 1", "give 0.1 to hold out one row in ten"
-            raise UserError("data.heldout_ratio", self.heldout_ratio, problem, fix)
-        if self.near_duplicate_threshold is not None:
-            DedupIndex(self.near_duplicate_threshold)
+        """Raise UserError for settings that contradict each other."""
         self.tags.check("data.tags")
         self.steps.check()
         check_tokens_per_step(self.packing, self.tokens_per_step)
@@ -245,6 +235,8 @@ class MagpieDataModule(LightningDataModule):
             self.epochs = plan_step_size(rows.lengths, rows.supervised, unpacked, *given)
             self._planned_for = folder, unpacked
             log.info(self.epochs.line())
+            in_validation = len(self._evaluation_plan("val"))
+            check_limits(trainer, self.batches_per_epoch()[0], self.sizes().accumulate, in_validation)
 
     def sizes(self) -> StepSize:
         """Return the size of an optimizer step."""
@@ -254,9 +246,8 @@ class MagpieDataModule(LightningDataModule):
     def batches_per_epoch(self) -> tuple[int, int]:
         """Return the number of planned batches of a rank, and of used ones (trainer.limit_train_batches)."""
         assert self.trainer is not None and self.epochs is not None
-        limit = self.trainer.limit_train_batches
         planned = self.epochs.steps * self.epochs.step_size.accumulate
-        return planned, min(planned, limit) if isinstance(limit, int) else int(planned * limit)
+        return planned, used_batches(self.trainer.limit_train_batches, planned)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -269,6 +260,7 @@ class MagpieDataModule(LightningDataModule):
         rows, sizes = self.splits["train"], self.sizes()
 
         def batches(epoch: int, start: int) -> PlannedBatches:
+            epoch = 0 if trainer.overfit_batches else epoch  # type: ignore[attr-defined]  # the same rows each time
             plan = plan_epoch(rows.lengths, rows.supervised, sizes, self.seed, epoch)
             return self._loader("train", [batch[trainer.global_rank] for batch in plan.batches[start:]])
 
@@ -287,11 +279,12 @@ class MagpieDataModule(LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, split: str) -> PlannedBatches:
+        return self._loader(split, [PlannedBatch(rows, 0) for rows in self._evaluation_plan(split)])
+
+    def _evaluation_plan(self, split: str) -> list[tuple[int, ...]]:
         assert self.trainer is not None
-        plan = plan_evaluation(
-            len(self.splits[split]), self.val_batch_size, self.trainer.global_rank, self.trainer.world_size
-        )
-        return self._loader(split, [PlannedBatch(rows, 0) for rows in plan])
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return plan_evaluation(len(self.splits[split]), self.val_batch_size, rank, ranks)
 
     def _loader(self, split: str, planned: list[PlannedBatch]) -> PlannedBatches:
         return PlannedBatches(self.splits[split], planned, self.pad_id, self.num_workers)

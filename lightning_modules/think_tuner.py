@@ -23,7 +23,7 @@ from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
 from lightning_modules.generation.generate import generation_config
 from lightning_modules.internals.lightning_internals import batches_done
-from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
+from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.base_check import BaseCheck
 from lightning_modules.net.base_model import Dtype, check_base, grow_vocabulary, load_base
 from lightning_modules.net.lora import LoraSettings, LoraStart
@@ -43,6 +43,7 @@ class ThinkTuner(LightningModule):
     Args:
         name: Base model: a folder, or an id on the Hugging Face hub.
         revision: Commit, tag or branch of a model on the hub. Default null, the newest; a commit makes runs repeatable.
+        trust_remote_code: Run the Python code that a model's folder brings along. Default false: it may do anything.
         dtype: Dtype of a frozen base; trained weights are always float32. Default float32, for CPUs; on a GPU use
             float16 or bfloat16, like trainer.precision.
         lora: Adapters on a frozen base. null trains all weights, which takes several times the memory.
@@ -64,6 +65,7 @@ class ThinkTuner(LightningModule):
         self,
         name: str,
         revision: str | None = None,
+        trust_remote_code: bool = False,
         dtype: Dtype = "float32",
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (a default that is never changed)
         quantize: Quantize | None = None,
@@ -78,8 +80,8 @@ class ThinkTuner(LightningModule):
     ) -> None:
         super().__init__()
         check_base(dtype, lora, from_scratch, quantize)
-        check_checkpointing(gradient_checkpointing)
         self.name, self.revision, self.dtype_name = name, revision, dtype
+        self.trust_remote_code = trust_remote_code
         self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
         self.gradient_checkpointing, self.role_weights, self.optim = gradient_checkpointing, role_weights, optim
         self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
@@ -111,7 +113,8 @@ class ThinkTuner(LightningModule):
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             self.identity.values()  # of the files that are read now: they may change before the first checkpoint
-            base = load_base(self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize)
+            given = self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize, self.trust_remote_code
+            base = load_base(*given)
             grow_vocabulary(base, len(self.tokenizer))  # first, because added logits change the base's own loss
             check = BaseCheck(base, self.tokenizer, self.name)
             checkpoint_activations(base, self.gradient_checkpointing)
@@ -148,16 +151,12 @@ class ThinkTuner(LightningModule):
         return min(planned, steps) if steps > 0 else planned
 
     def on_train_start(self) -> None:
-        """Restore the optimizer's settings from the config. Raise UserError if a step would be incomplete."""
+        """Restore the optimizer's settings from the config."""
         if isinstance(schedule := self.lr_schedulers(), LambdaLR):
             restore_settings(schedule, self.optimizer_settings)
         if self.seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
             self.seed = int(self.trainer.strategy.broadcast(seed))
-        batches, accumulate = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
-        if batches % accumulate and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            fix = f"give a multiple of trainer.accumulate_grad_batches ({accumulate})"
-            raise UserError("trainer.limit_train_batches", batches, "ends in the middle of an optimizer step", fix)
 
     # One step
 
@@ -209,7 +208,8 @@ class ThinkTuner(LightningModule):
         figures["lr"] = self.lr  # the optimizer has that of the next step already
         for logger in self.loggers:
             logger.log_metrics(figures, step=step)
-        self.log("loss", figures["train/loss"], prog_bar=True, logger=False)
+        for name, value in figures.items():  # for callbacks that watch one of them
+            self.log(name, value, prog_bar=name == "train/loss", logger=False)
 
     def on_train_end(self) -> None:
         self.gradients.check_finite(self)
@@ -252,8 +252,8 @@ class ThinkTuner(LightningModule):
         self.answered = sorted(from_all_ranks(self.answered), key=lambda row: row.row)
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
         figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
-        for logger in self.loggers:  # self.log would count one optimizer step less
-            logger.log_metrics(figures, step=self.trainer.global_step)
+        for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure
+            logger.log_metrics(figures, step=self.trainer.global_step)  # self.log would count one step less
         for name, value in figures.items():  # equal on all ranks; sync_dist avoids Lightning's warning
             self.log(name, value, prog_bar=name == f"{stage}/loss", logger=False, sync_dist=True)
 

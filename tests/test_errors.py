@@ -1,3 +1,5 @@
+import pytest
+
 from errors import UserError, did_you_mean, suggest
 
 
@@ -20,3 +22,15 @@ def test_the_nearest_word_is_found_by_the_whole_or_by_its_last_part() -> None:
     assert did_you_mean("banana", known) is None
     assert suggest("rank", known, "see the docs") == "did you mean model.lora.rank?"
     assert suggest("banana", known, "see the docs") == "see the docs"
+
+
+@pytest.mark.parametrize(
+    "fix", ["python cli.py fit --help", "--run FILE", "hf download x", "configs/demo.yaml", "_x y"]
+)
+def test_a_command_or_a_path_is_not_capitalized(fix: str) -> None:
+    assert str(UserError("key", None, "is wrong", fix)) == f"key: is wrong. {fix}."
+
+
+def test_a_long_value_is_cut() -> None:
+    line = str(UserError("key", "x" * 1_000_000, "is too long", "give less"))
+    assert len(line) < 300 and line.endswith("is too long. Give less.")

@@ -133,3 +133,15 @@ def test_files_named_in_the_documents_exist() -> None:
 
 def test_the_embedded_model_is_small() -> None:
     assert sum(path.stat().st_size for path in TINY.iterdir()) < 8 * 2**20
+
+
+LOADS = re.compile(r"\b(?:Auto\w+|\w+Config|\w+Tokenizer\w*)\.(?:from_pretrained|from_config)\(")
+
+
+@pytest.mark.parametrize("path", [*SOURCES, ROOT / "hub.py"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_loader_of_transformers_says_whether_code_of_a_model_may_run(path: Path) -> None:
+    """Without the argument transformers asks at a terminal, and takes a y for an answer."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and LOADS.match(f"{ast.unparse(node.func)}("):
+            given = {keyword.arg for keyword in node.keywords}
+            assert "trust_remote_code" in given or None in given, f"{path}:{node.lineno}"

@@ -20,12 +20,8 @@ def resolve_auto(device: str) -> tuple[PackingMode, str]:
 
 
 def check_tokens_per_step(packing: Packing, tokens_per_step: int | None) -> None:
-    """Raise UserError for a number below 1, or for any number without packing."""
-    if tokens_per_step is None:
-        return
-    if tokens_per_step < 1:
-        raise UserError("data.tokens_per_step", tokens_per_step, "is below 1", "give 1 or more, or null")
-    if packing == "none":
+    """Raise UserError for a number without packing."""
+    if tokens_per_step is not None and packing == "none":
         raise _without_packing(tokens_per_step, "data.packing is none")
 
 

@@ -77,14 +77,9 @@ def check_mix(mix: Sequence[MixedSource], wanted: Mapping[str, int | None]) -> N
     """Raise UserError for impossible settings of a source, and for numbers of rows that the sources cannot give."""
     if not mix:
         raise UserError("data.mix", "[]", "names no source", "give one or more, or null for data.source alone")
-    for one in mix:
-        if one.weight is not None and not 0 < one.weight < float("inf"):
-            raise UserError("data.mix", f"weight {one.weight}", "is not above 0", "give a number like 4 or 0.25")
     if len({one.weight is None for one in mix}) > 1:
         raise UserError("data.mix", None, "some sources have a weight and some have none", "give all a weight, or none")
     for split, count in wanted.items():
-        if count is not None and count < 1:
-            raise UserError(f"data.{split}_rows", count, "is below 1", "give the number of rows, or null for all")
         if count is None and any(one.name in BUILT_IN for one in mix):
             fix = "give the number of rows"
             raise UserError(f"data.{split}_rows", "null", "asks for all rows of an endless source", fix)

@@ -18,8 +18,6 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from errors import UserError
-
 Signature = npt.NDArray[np.uint16]  # (PLACES,); (0,) for a text without a shingle
 
 PLACES = 128  # one standard deviation of the estimate is 0.035 at a similarity of 0.8
@@ -87,13 +85,6 @@ class DedupIndex:
     """
 
     def __init__(self, threshold: float) -> None:
-        if not 0 < threshold <= 1:
-            raise UserError(
-                "data.near_duplicate_threshold",
-                threshold,
-                "is not a similarity",
-                "give a number above 0 and at most 1, like 0.8",
-            )
         self.threshold = threshold
         self._sides = {held_out: _Side(band_length(threshold)) for held_out in (False, True)}
 

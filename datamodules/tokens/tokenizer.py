@@ -160,7 +160,7 @@ class ThinkTokenizer:
 
         folder = model_folder(name, revision)
         try:
-            return cls(AutoTokenizer.from_pretrained(folder), tags, new_tokens)
+            return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), tags, new_tokens)
         except UserError:
             raise
         except Exception as error:  # OSError, ValueError, KeyError or one of the hub's

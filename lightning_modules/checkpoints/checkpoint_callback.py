@@ -43,12 +43,6 @@ class CheckpointSettings:
     """Number of checkpoints by step or epoch to keep as step-NNN.ckpt, beside last and best; older ones are deleted.
     Raise it to go back to earlier steps."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("every_n_train_steps", 1), ("every_n_minutes", 0), ("save_total_limit", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"checkpoint.{name}", value, f"is below {least}", f"give {least} or more, or null")
-
 
 class CheckpointCallback(Checkpoint):
     """Writes checkpoints between two optimizer steps when no validation is pending: then all counts agree.
@@ -152,7 +146,7 @@ class CheckpointCallback(Checkpoint):
             self.write_last(trainer, numbered=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_validation = trainer.state.fn == TrainerFn.FITTING
+        self._in_validation = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -163,7 +157,7 @@ class CheckpointCallback(Checkpoint):
             raise Stopped(wanted, together=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._in_validation or trainer.sanity_checking:
+        if not self._in_validation:
             return
         self._in_validation = False
         self._validated = trainer.global_step

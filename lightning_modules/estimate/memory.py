@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from errors import UserError
 from hub import model_folder
 from lightning_modules.estimate.fake_step import WorkingMemory, dry_run
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
+from lightning_modules.net.base_model import needs_own_code, own_code_refused
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -112,10 +114,21 @@ def net_on_meta(tuner: ThinkTuner) -> ThinkNet:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens)
-    config = AutoConfig.from_pretrained(model_folder(tuner.name, tuner.revision))
+    trust = tuner.trust_remote_code
+    try:
+        folder = model_folder(tuner.name, tuner.revision, code=trust)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+    except UserError:
+        raise
+    except Exception as error:  # OSError, ValueError, KeyError: depends on the damage
+        if needs_own_code(error):
+            raise own_code_refused(tuner.name) from error
+        problem = f"has no readable config.json ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+        raise UserError("model.name", tuner.name, problem, "give the folder of a transformers model") from error
     fused = tuner.quantize is None  # a quantized base has no fused layers, but this net is never quantized
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, tuner.dtype_name))
+        dtype = getattr(torch, tuner.dtype_name)
+        base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
         checkpoint_activations(base, tuner.gradient_checkpointing)
         lora = tuner.lora and tuner.lora.without_init()
         return ThinkNet(base, tokenizer, lora, role_weights=tuner.role_weights, fused=fused)

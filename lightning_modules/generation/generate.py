@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from errors import UserError
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
 
 if TYPE_CHECKING:
@@ -26,12 +25,6 @@ class DecodingSettings:
     temperature: float = 0.0
     """Temperature of sampling. Default 0: the likeliest token each time. A higher value gives more varied responses."""
 
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError("max_new_tokens", self.max_new_tokens, "is below 1", "give the most tokens of a response")
-        if not self.temperature >= 0:
-            raise UserError("temperature", self.temperature, "is below 0", "give 0 for the likeliest token each time")
-
 
 @dataclass
 class SamplingSettings(DecodingSettings):
@@ -40,11 +33,6 @@ class SamplingSettings(DecodingSettings):
     top_p: float = 1.0
     """Sample only from the likeliest tokens that together have this probability. Default 1, all tokens. Has no effect
     with temperature 0."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.top_p <= 1:
-            raise UserError("top_p", self.top_p, "is not above 0 and at most 1", "give 1 to sample from all tokens")
 
 
 def generation_config(

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from errors import UserError
 from lightning_modules.internals.transformers_internals import (
     decoder_layers,
     disable_checkpointing,
@@ -11,13 +10,6 @@ from lightning_modules.internals.transformers_internals import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def check_checkpointing(layers: bool | int) -> None:
-    """Raise UserError if the number of layers is negative."""
-    if layers < 0:
-        fix = "give the number of layers, or true for all"
-        raise UserError("model.gradient_checkpointing", layers, "is below 0", fix)
 
 
 def checkpoint_activations(base: "PreTrainedModel", layers: bool | int) -> None:

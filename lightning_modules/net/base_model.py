@@ -1,7 +1,7 @@
 """The base model: a causal LM from a folder or the hub."""
 
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -31,33 +31,53 @@ def check_base(dtype: Dtype, lora: LoraSettings | None, from_scratch: bool, quan
 
 
 def load_base(
-    name: str, revision: str | None, dtype: Dtype, from_scratch: bool = False, quantize: Quantize | None = None
+    name: str,
+    revision: str | None,
+    dtype: Dtype,
+    from_scratch: bool = False,
+    quantize: Quantize | None = None,
+    trust_remote_code: bool = False,
 ) -> "PreTrainedModel":
     """Return the base model in `dtype`; with `from_scratch` with random weights.
 
     With `quantize` the linear layers but the head have 4 bits per weight, and compute in `dtype`. Raises UserError if
-    there is no such model, or its files cannot be read as one.
+    there is no such model, its files cannot be read as one, or it needs code of its own that is not trusted.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    folder = model_folder(name, revision, weights=not from_scratch)
+    folder = model_folder(name, revision, weights=not from_scratch, code=trust_remote_code)
+    given: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": trust_remote_code}
     try:
         if from_scratch:
-            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype))
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            return AutoModelForCausalLM.from_config(config, **given)
         if quantize is None:
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-        config = quantization(quantize, getattr(torch, dtype))
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), quantization_config=config)
+            return AutoModelForCausalLM.from_pretrained(folder, **given)
+        four_bits = quantization(quantize, given["dtype"])
+        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bits, **given)
         compute_as_in_training(model)
         return model
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError: depends on the damage
+        if needs_own_code(error):
+            raise own_code_refused(name) from error
         problem = f"cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(
             "model.name", name, problem, "give a decoder-only transformers model with its weights"
         ) from error
+
+
+def needs_own_code(error: Exception) -> bool:
+    """Return whether transformers refused a model because it would have to run Python code of the model's folder."""
+    return "trust_remote_code" in str(error)
+
+
+def own_code_refused(name: str) -> UserError:
+    """Return the error for a model that comes with Python code of its own."""
+    problem = f"keeps the Python code of {name} from running, which the model needs"
+    return UserError("model.trust_remote_code", False, problem, "set it to true if you trust its author")
 
 
 def grow_vocabulary(base: "PreTrainedModel", size: int) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LoraStart = dict[str, Tensor]  # A0 (r, in) and B0 (out, r), float32 on the CPU, named as in an adapter's file
 
 PEFT_KEY = "model.lora.peft"
+HIGHEST = 2**16  # rank or alpha in a pattern
 OWN_SETTINGS = {
     "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target_modules",
     "use_rslora": "use_rslora",
@@ -80,16 +81,10 @@ class LoraSettings:
         return dataclasses.replace(self, peft={k: v for k, v in self.peft.items() if k != "init_lora_weights"})
 
     def check(self) -> None:
-        """Raise UserError for values that are not allowed.
+        """Raise UserError for settings of peft that are not allowed.
 
         This is not done at construction: jsonargparse would read an error there as "not this type", and try null.
         """
-        if self.rank < 1:
-            raise UserError(
-                "model.lora.rank", self.rank, "is below 1", "give 1 or more, or model.lora null to train all weights"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError("model.lora.dropout", self.dropout, "is not from 0 to below 1", "give 0.0 for no dropout")
         if self.peft:
             self._check_names()
             self._check_values()
@@ -132,14 +127,16 @@ class LoraSettings:
         if init == "mica":
             problem = "freezes matrices that a checkpoint does not hold"
             raise UserError(f"{PEFT_KEY}.init_lora_weights", init, problem, f"choose from {', '.join(INITS)}")
-        if not (isinstance(init, bool) or init in INITS or re.fullmatch(r"pissa_niter_\d+", str(init))):
+        if not (isinstance(init, bool) or init in INITS or re.fullmatch(r"pissa_niter_[1-9]\d?", str(init))):
             fix = suggest(str(init), INITS, f"choose from true, {', '.join(INITS)}")
             raise UserError(f"{PEFT_KEY}.init_lora_weights", init, "is not an initialization of peft", fix)
         if not isinstance(dora, bool):
             raise UserError(f"{PEFT_KEY}.use_dora", dora, "is not true or false", "give one of the two")
         for name, kind in (("rank_pattern", int), ("alpha_pattern", (int, float))):
             pattern = given.get(name, {})
-            if not isinstance(pattern, dict) or not all(isinstance(v, kind) and v > 0 for v in pattern.values()):
+            if not isinstance(pattern, dict) or not all(
+                isinstance(v, kind) and 0 < v <= HIGHEST for v in pattern.values()
+            ):
                 fix = "give numbers by layer name or regular expression: {q_proj: 16}"
                 raise UserError(f"{PEFT_KEY}.{name}", pattern, "does not map names to numbers above 0", fix)
         if self.changes_base and given.get("target_parameters"):

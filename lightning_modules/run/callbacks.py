@@ -60,7 +60,7 @@ class SampleTable(Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         answered: list[AnsweredRow] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
-        if not answered:
+        if not answered or trainer.sanity_checking:
             return
         with disk_errors("run.root", self.run.samples), self.run.samples.open("a", encoding="utf-8") as file:
             file.write(f"## Step {trainer.global_step}\n\n")

@@ -36,7 +36,7 @@ class Progress(ProgressBar):
         # Due first: reading the loss each step would make the host wait for a GPU
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._is_due():
             tuner: Any = pl_module
-            loss = trainer.progress_bar_metrics.get("loss")
+            loss = trainer.progress_bar_metrics.get("train/loss")
             self._show(*fit_line(trainer, tuner.total_steps(), tuner.speed, loss))
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:

@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from errors import UserError
-
 
 @dataclass
 class OptimSettings:
@@ -30,15 +28,6 @@ class OptimSettings:
     """Part of all optimizer steps in which the learning rate rises from 0 to its peak; 0.03 is 3 percent."""
     min_lr_ratio: float = 0.0
     """Last learning rate of a linear or cosine schedule, as a part of the peak."""
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "new_token_lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise UserError(f"model.optim.{name}", value, "is not between 0 and 1", "give a rate like 1e-4")
-        for name in ("warmup_ratio", "min_lr_ratio"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"model.optim.{name}", value, "is not from 0 to 1", "give 0.03 for 3 percent")
 
 
 def build_optimizer(

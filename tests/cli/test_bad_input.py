@@ -50,7 +50,7 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--model", "[1]"), ["model", "is not valid"]),
         (("--model.dtype", "half"), ["model.dtype", "'half'", "float16"]),
         (("--data.steps.split", "word"), ["data.steps.split", "'word'", "sentence"]),
-        (("--data.max_length", "-5"), ["data.max_length", "'-5'", "8 or more"]),
+        (("--data.max_length", "-5"), ["data.max_length", "'-5'", "from 8 to"]),
         (("--data.train_rows", "0"), ["data.train_rows", "'0'", "null for all"]),
         (("--data.train_rows", "null"), ["data.train_rows", "endless"]),
         (("--data.heldout_ratio", "10"), ["data.heldout_ratio", "'10", "0.1"]),
@@ -64,7 +64,7 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.near_duplicate_threshold", "2"), ["data.near_duplicate_threshold", "'2.0'"]),
         (("--data.packing", "pack"), ["data.packing", "'pack'", "packed", "none"]),
         (("--data.packing", "none", "--data.tokens_per_step", "9"), ["data.tokens_per_step", "data.packing is none"]),
-        (("--data.num_proc", "0"), ["data.num_proc", "1 or more"]),
+        (("--data.num_proc", "0"), ["data.num_proc", "from 1 to"]),
         (("--data.filters", "{tokens: []}"), ["data.filters.tokens", "would keep nothing"]),
         (("--data.mix", "[{name: builtin, weight: 0}]"), ["data.mix", "is not above 0"]),
         (("--data.mix", "[{name: builtin, wieght: 1}]"), ["data.mix.wieght", "data.mix.weight?"]),
@@ -74,22 +74,22 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--data.source", "no/such/rows.jsonl"), ["data.source", "'no/such/rows.jsonl'", "does not exist"]),
         (("--trainer.precision", "16-mixed"), ["trainer.precision", "needs a GPU", "configs/hardware/cpu.yaml"]),
         (("--trainer.accelerator", "gpu"), ["trainer.accelerator", "configs/hardware/cpu.yaml"]),
-        (("--trainer.devices", "x,y"), ["trainer.devices", "should be an int > 0"]),
+        (("--trainer.devices", "x,y"), ["trainer.devices", "indices like [0, 1]"]),
         (("--trainer.devices", "0"), ["trainer.devices"]),
-        (("--trainer.num_nodes", "0"), ["trainer.num_nodes", "'0' is not above 0"]),
+        (("--trainer.num_nodes", "0"), ["trainer.num_nodes", "'0' is below 1"]),
         (("--trainer.max_epochs", "-5"), ["trainer.max_epochs", "-5"]),
-        (("--trainer.limit_val_batches", "-1"), ["trainer.limit_val_batches", "invalid value -1"]),
+        (("--trainer.limit_val_batches", "-1"), ["trainer.limit_val_batches", "'-1' is below 0"]),
         (("--trainer.gradient_clip_algorithm", "cut"), ["trainer.gradient_clip_algorithm", "cut"]),
         (("--trainer.strategy", "dpp"), ["trainer.strategy", "'dpp'"]),
-        (("--trainer.accumulate_grad_batches", "0"), ["trainer.accumulate_grad_batches", "'0' is not above 0"]),
-        (("--trainer.check_val_every_n_epoch", "0"), ["trainer.check_val_every_n_epoch", "'0' is not above 0"]),
-        (("--trainer.log_every_n_steps", "0"), ["trainer.log_every_n_steps", "'0' is not above 0"]),
-        (("--trainer.val_check_interval", "0"), ["trainer.val_check_interval", "'0' is not above 0"]),
-        (("--seed_everything", "-1"), ["seed_everything", "'-1'", "Give int from 0 to 4294967295."]),
+        (("--trainer.accumulate_grad_batches", "0"), ["trainer.accumulate_grad_batches", "'0' is below 1"]),
+        (("--trainer.check_val_every_n_epoch", "0"), ["trainer.check_val_every_n_epoch", "'0' is below 1"]),
+        (("--trainer.log_every_n_steps", "0"), ["trainer.log_every_n_steps", "'0' is below 1"]),
+        (("--trainer.val_check_interval", "0"), ["trainer.val_check_interval", "'0' leaves no batch"]),
+        (("--seed_everything", "-1"), ["seed_everything", "'-1'", "Give a number from 0 to 4,294,967,295."]),
         (("--trainer.strategy", "fsdp"), ["trainer.strategy", "configs/strategy/fsdp.yaml"]),
         (("--ckpt_path", "last"), ["run", "holds no run with a checkpoint yet"]),
         (("--ckpt_path", "nowhere.ckpt"), ["--ckpt_path", "'nowhere.ckpt'", "is not a checkpoint"]),
-        (("--run.root", "a_file/runs"), ["run.root", "'a_file/runs'", "cannot be written"]),
+        (("--run.root", "a_file/runs"), ["run.root", "'a_file/runs'", "goes through a file"]),
         (("--model.lora", "null", "--model.dtype", "bfloat16"), ["model.dtype", "'bfloat16'", "float32"]),
         (("--model.dtype", "float16"), ["model.dtype", "'float16'", "configs/hardware/cpu.yaml"]),
         (("--model.from_scratch", "true"), ["model.from_scratch", "model.lora null"]),
@@ -208,7 +208,7 @@ def test_wrong_data(content: str, words: list[str], refused: Callable[..., str],
 def test_checkpoints_that_do_not_fit(trained: Path, refused: Callable[..., str], in_tmp: Path) -> None:
     (run,) = (trained / "runs" / "demo").iterdir()
     copy = shutil.copytree(run, in_tmp / "runs" / "demo" / run.name)
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file() and path.name != "run.lock"}
     last = str(copy / "checkpoints" / "last.ckpt")
     fit = ("fit", "--config", DEMO, "--ckpt_path", last)
     assert "model.lora.rank: '4' differs from the checkpoint's, 32" in refused(*fit, "--model.lora.rank", "4")
@@ -218,13 +218,27 @@ def test_checkpoints_that_do_not_fit(trained: Path, refused: Callable[..., str],
     assert "intermediate_size 360, the checkpoint's model 352. Set model.name to assets/tiny-qwen" in refused(
         *fit, "--model.name", str(other)
     )
-    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file() and path.name != "run.lock"} == before
     Path(last).write_bytes(before[Path(last)][:-1000])
     for command in (fit, ("validate", "--ckpt_path", last), ("generate", "--prompt", "a", "--ckpt_path", last)):
         line = refused(*command)
         assert "last.ckpt' is damaged" in line
         other = Path(line.partition("newest whole one is --ckpt_path ")[2].removesuffix("."))
         assert other.parent == copy / "checkpoints" and other.is_file()
+
+
+@pytest.mark.parametrize(
+    "command", [("generate", "--prompt", "a"), ("export",), ("validate",)], ids=lambda value: value[0]
+)
+def test_a_value_out_of_range_in_the_config_of_a_run(
+    command: tuple[str, ...], in_trained: Path, refused: Callable[..., str]
+) -> None:
+    config = (in_trained / "config.yaml").read_text()
+    assert "alpha: 64" in config
+    (in_trained / "config.yaml").write_text(
+        config.replace("alpha: 64.0", "alpha: -16").replace("alpha: 64", "alpha: -16")
+    )
+    assert "model.lora.alpha: '-16.0' is not above 0" in refused(*command)
 
 
 def test_nothing_asked(trained: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def test_a_row_is_found_by_its_position_and_by_its_id(rows: Path, preview: Calla
         (("--config", "rows.yaml", "--limit", "0"), ["--limit", "'0'", "null for all"]),
         (("--config", "rows.yaml", "--data.max_lenght", "9"), ["data.max_lenght", "Did you mean data.max_length?"]),
         (("--config", "rows.yaml", "--data.max_length", "many"), ["data.max_length", "'many'", "int"]),
-        (("--config", "rows.yaml", "--data.max_length", "1"), ["data.max_length", "8 or more"]),
+        (("--config", "rows.yaml", "--data.max_length", "1"), ["data.max_length", "from 8 to"]),
         (("--config", "rows.yaml", "--model.name", "no/such/folder"), ["model.name", "'no/such/folder'"]),
         (("--config", "wrong.yaml"), ["data.max_lenght", "Did you mean data.max_length?"]),
         (("--config", "typo.yaml"), ["dtaa", "Did you mean data?"]),

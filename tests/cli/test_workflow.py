@@ -72,7 +72,7 @@ def test_the_summary_holds_what_the_table_shows(in_trained: Path) -> None:
     assert content["before"]["think_format"] == 0
     assert content["training"]["optimizer_steps"] == 4
     assert content["training"]["supervised_tokens_trained"] == 2 * content["data"]["supervised_tokens"]["train"]
-    assert content["data"]["kept"] == {"train": 64, "val": 16}
+    assert content["data"]["kept"] == {"train": 64, "val": 16, "test": 8}
     assert all(content["data"]["identity"]["rows"][split] for split in ("train", "val"))  # digests
 
 

@@ -67,7 +67,7 @@ def test_the_estimate_confirms_the_number_of_layers_that_device_gb_names(capsys:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--data.batch_size", "0"), "data.batch_size: '0' is too low"),
+        (("--data.batch_size", "0"), "data.batch_size: '0' is below 1"),
         (("--tflops", "1", "--data.train_rows", "null"), "data.train_rows"),
         (("--tflops", "1", "--tokens_per_second", "1"), "Give one of the two"),
         (("--data.bach_size", "4"), "Did you mean data.batch_size?"),

@@ -27,6 +27,8 @@ RECIPE = {"accelerator": "gpu", "devices": 4, "precision": "16-mixed", "strategy
         (0, {"precision": "16-mixed"}, r"trainer\.precision: '16-mixed' needs a GPU.*cpu\.yaml"),
         (2, {"accelerator": "cpu", "precision": "16-mixed"}, r"trainer\.precision: '16-mixed' needs a GPU"),
         (0, {"precision": "16-true"}, r"trainer\.precision: '16-true' would hold the trained weights.*model\.dtype"),
+        (4, {"precision": "64-true"}, r"trainer\.precision: '64-true' is not a precision.*32-true"),
+        (4, {"precision": "transformer-engine"}, r"trainer\.precision: 'transformer-engine' is not a precision"),
         (4, {"precision": "bf16-true"}, r"trainer\.precision: 'bf16-true' would hold"),
         (0, {"dtype": "float16"}, r"model\.dtype: 'float16' is slow or not supported on a CPU.*cpu\.yaml"),
         (4, RECIPE | {"strategy": "fsdp"}, r"trainer\.strategy: 'fsdp'.*configs/strategy/fsdp\.yaml"),

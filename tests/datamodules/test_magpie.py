@@ -20,7 +20,8 @@ def data(tmp_path: Any, world_size: int = 1, rank: int = 0, done: int = 0, **set
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         state=SimpleNamespace(fn=SimpleNamespace(value="fit")),
         accumulate_grad_batches=2, world_size=world_size, global_rank=rank, limit_train_batches=1.0,
-        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
+        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")), overfit_batches=0.0, limit_val_batches=1.0,
+        fast_dev_run=False, val_check_interval=1.0, check_val_every_n_epoch=1, log_every_n_steps=1, callbacks=[],
     )  # fmt: skip
     module.setup("fit")
     return module

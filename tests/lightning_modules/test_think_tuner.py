@@ -163,11 +163,6 @@ def test_a_role_of_weight_zero_is_not_in_the_training_loss(make_batch: Any) -> N
     assert totals[0][0] - totals[1][0] == pytest.approx(totals[0][1][Role.THOUGHT], rel=1e-5)
 
 
-def test_an_epoch_that_ends_within_an_optimizer_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"trainer\.limit_train_batches: '3' ends in the middle of an optimizer step"):
-        fit(tmp_path, 4, 4, limit_train_batches=3)
-
-
 def test_the_logged_rate_is_that_of_the_step_and_not_of_the_next_one(tmp_path: Path) -> None:
     class Logger(CSVLogger):
         rates: ClassVar[list[float]] = []

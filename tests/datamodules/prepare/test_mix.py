@@ -32,10 +32,7 @@ def test_null_takes_the_setting_of_data_and_a_value_replaces_it() -> None:
     ("mix", "wanted", "message"),
     [
         ([], BOTH, "names no source"),
-        ([MixedSource("a", weight=0.0)], BOTH, "'weight 0.0' is not above 0"),
-        ([MixedSource("a", weight=float("inf"))], BOTH, "is not above 0"),
         ([MixedSource("a", weight=1.0), MixedSource("b")], BOTH, "some have none"),
-        ([MixedSource("a")], {"train": 0}, r"data\.train_rows: '0' is below 1"),
         ([MixedSource("builtin")], {"val": None}, r"data\.val_rows: 'null' asks for all rows of an endless source"),
         ([MixedSource("a", tags=Tags("x", "x"))], BOTH, r"data\.source_tags"),
         ([MixedSource("a", filters={"x": []})], BOTH, r"data\.filters\.x"),

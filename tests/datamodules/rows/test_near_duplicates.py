@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from datamodules.rows.near_duplicates import DedupIndex, band_length, signature
 from datamodules.rows.sources import HeldOut
-from errors import UserError
 from tests.conftest import ROOT
 
 PROBLEM = (
@@ -139,9 +138,3 @@ def test_a_pair_is_found_among_rows_of_the_same_template() -> None:
 def test_bands_find_nine_of_ten_pairs_at_the_threshold_or_have_length_one(threshold: float) -> None:
     band = band_length(threshold)
     assert band == 1 or 1 - (1 - threshold**band) ** (128 // band) >= 0.9
-
-
-@pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1])
-def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
-    with pytest.raises(UserError, match="is not a similarity"):
-        DedupIndex(threshold)

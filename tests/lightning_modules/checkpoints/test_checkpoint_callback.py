@@ -204,9 +204,3 @@ def test_a_run_whose_folder_vanished_gets_no_new_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.root: .*run' does not exist any more"):
         train(callback, trainer, 2)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", ["every_n_train_steps", "every_n_minutes", "save_total_limit"])
-def test_a_negative_value_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=rf"checkpoint\.{name}"):
-        CheckpointSettings(**{name: -1})

@@ -3,9 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from errors import UserError
 from lightning_modules.internals.transformers_internals import decoder_layers
-from lightning_modules.net.activation_checkpointing import check_checkpointing, checkpoint_activations
+from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from tests.conftest import random_lm
 
 
@@ -28,10 +27,3 @@ def test_the_first_layers_compute_twice_and_the_others_once(layers: bool | int, 
     assert calls == [1, 1]
     out.backward()
     assert [more - 1 for more in calls] == expected
-
-
-def test_a_negative_number_of_layers_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.gradient_checkpointing: '-1' is below 0"):
-        check_checkpointing(-1)
-    check_checkpointing(True)
-    check_checkpointing(0)

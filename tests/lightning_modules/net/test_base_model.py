@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,6 @@ def test_a_broken_model_folder_is_named(tmp_path: Path) -> None:
     [
         ("float16", None, False, r"model\.dtype: 'float16' is not precise enough for trained weights"),
         ("float32", LoraSettings(), True, r"model\.from_scratch: 'True' would leave random weights frozen"),
-        ("float32", LoraSettings(rank=0), False, r"model\.lora\.rank"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(
@@ -58,3 +59,24 @@ def test_a_vocabulary_grows_by_zeros_to_a_multiple_and_never_shrinks(kind: str) 
     for module in (lm.get_input_embeddings(), lm.get_output_embeddings()):
         assert len(module.weight) == 2 * VOCABULARY_MULTIPLE and not module.weight[100:].any()
     assert torch.equal(lm.get_input_embeddings().weight[:100], before)
+
+
+@pytest.mark.parametrize("from_scratch", [True, False])
+def test_code_of_a_model_runs_only_if_it_is_trusted(tmp_path: Path, from_scratch: bool) -> None:
+    folder = Path(shutil.copytree(TINY, tmp_path / "own"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(
+        "from transformers import Qwen2Config, Qwen2ForCausalLM\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "class Own(Qwen2Config):\n    model_type = 'own'\n"
+        "class OwnModel(Qwen2ForCausalLM):\n    config_class = Own\n"
+    )
+    with pytest.raises(
+        UserError, match=r"model\.trust_remote_code: 'False' keeps the Python code of .*own from running"
+    ):
+        load_base(str(folder), None, "float32", from_scratch)
+    assert not (tmp_path / "ran").exists()
+    load_base(str(folder), None, "float32", from_scratch, trust_remote_code=True)
+    assert (tmp_path / "ran").exists()

@@ -29,7 +29,9 @@ def test_samples_are_appended_and_no_text_ends_its_block(tmp_path: Path) -> None
     rows = [AnsweredRow(i, "g", "Ask\n", written, written) for i in range(5)]
     table = SampleTable(Run(tmp_path))
     for step in (0, 7):
-        table.on_validation_end(SimpleNamespace(global_step=step), SimpleNamespace(answered=rows))  # type: ignore[arg-type]
+        trainer: Any = SimpleNamespace(global_step=step, sanity_checking=False)
+        tuner: Any = SimpleNamespace(answered=rows)
+        table.on_validation_end(trainer, tuner)
     text = (tmp_path / "samples.md").read_text()
     assert text.count("## Step 7") == 1
     assert text.count("### Row") == 6

@@ -14,7 +14,7 @@ SPEED = {"tokens_per_second": 123456.7, "hours_left": 12.5}
 
 
 def trainer(step: int = 1_234, loss: float | None = 1.23456, epoch: int = 2, epochs: int | None = 10) -> Any:
-    metrics = {} if loss is None else {"loss": loss}
+    metrics = {} if loss is None else {"train/loss": loss}
     return SimpleNamespace(
         global_step=step, current_epoch=epoch, max_epochs=epochs, progress_bar_metrics=metrics,
         accumulate_grad_batches=2, is_global_zero=True, num_val_batches=[3],

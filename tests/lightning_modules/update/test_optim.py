@@ -12,7 +12,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from errors import UserError
 from lightning_modules.checkpoints.resume_position import ResumePosition
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
@@ -134,9 +133,3 @@ def test_a_schedule_ends_at_its_lowest_rate_after_any_resume(
     assert total == end
     rates = [lr_factor(k, total, settings) for k in range(stop, end)]
     assert rates[-1] == least and all(rate > least for rate in rates[:-1])
-
-
-@pytest.mark.parametrize("settings", [{"lr": 0}, {"lr": 3}, {"new_token_lr": -1e-4}, {"warmup_ratio": 2}])
-def test_a_value_out_of_range_is_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"model\.optim\."):
-        OptimSettings(**settings)  # type: ignore[arg-type]

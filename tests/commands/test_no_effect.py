@@ -1,0 +1,66 @@
+"""A setting that has no effect beside others is named in one line; one that has an effect is not."""
+
+from typing import Any
+
+import pytest
+
+from commands import estimate, generate, preview
+from commands.fit_settings import fit_parser
+from commands.no_effect import CASES, ignored_variables
+
+PARSERS = {
+    "fit": lambda: fit_parser("fit"),
+    "generate": generate.build_parser,
+    "preview": preview.build_parser,
+    "estimate": estimate.build_parser,
+}
+MIX = ("--data.mix", "[{name: builtin}]")
+
+
+def said(command: str, caplog: Any, *args: str) -> list[str]:
+    needed = () if command == "generate" else ("--model.name", "assets/tiny-qwen")
+    PARSERS[command]().read([*needed, *args])
+    return [record.message.partition(" has no effect: ")[0] for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "named"),
+    [
+        ("fit", ("--model.revision", "main"), ["model.revision"]),
+        ("fit", ("--model.lora", "null", "--model.optim.new_token_lr", "1e-3"), ["model.optim.new_token_lr"]),
+        ("fit", ("--model.optim.new_token_lr", "1e-3"), []),
+        ("fit", ("--model.optim.min_lr_ratio", "0.1"), ["model.optim.min_lr_ratio"]),
+        ("fit", ("--model.optim.min_lr_ratio", "0.1", "--model.optim.lr_scheduler_type", "linear"), []),
+        ("fit", (*MIX, "--data.source", "x.jsonl"), ["data.source"]),
+        ("preview", (*MIX, "--data.revision", "v1", "--data.split", "test"), ["data.revision", "data.split"]),
+        ("fit", ("--data.revision", "v1"), ["data.revision"]),
+        ("fit", ("--data.source", "owner/set", "--data.revision", "v1"), []),
+        ("fit", ("--data.columns.response", "output"), ["data.columns"]),
+        ("preview", ("--data.steps.markers", "[Hm]"), ["data.steps.markers"]),
+        ("preview", ("--data.steps.markers", "[Hm]", "--data.steps.split", "marker"), []),
+        ("fit", ("--trainer.fast_dev_run", "1", "--checkpoint.save_total_limit", "9"), ["checkpoint.save_total_limit"]),
+        ("fit", ("--trainer.gradient_clip_algorithm", "value"), ["trainer.gradient_clip_algorithm"]),
+        ("fit", ("--trainer.gradient_clip_algorithm", "value", "--trainer.gradient_clip_val", "1"), []),
+        ("fit", ("--trainer.default_root_dir", "x"), ["trainer.default_root_dir"]),
+        ("generate", ("--top_p", "0.9", "--seed", "2"), ["top_p", "seed"]),
+        ("generate", ("--top_p", "0.9", "--temperature", "0.6"), []),
+        ("preview", ("--row", "3", "--rows", "9"), ["rows"]),
+        ("estimate", ("--row_tokens", "9"), ["row_tokens"]),
+        ("estimate", ("--row_tokens", "9", "--tflops", "100"), []),
+        ("preview", ("--ckpt_path", "last"), ["ckpt_path"]),
+        ("fit", (), []),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_is_named(command: str, args: tuple[str, ...], named: list[str], caplog: Any) -> None:
+    assert said(command, caplog, *args) == named
+
+
+def test_every_case_is_of_settings_that_its_commands_have() -> None:
+    for case in CASES:
+        for command in case.commands.split():
+            assert set(case.keys.split()) <= PARSERS[command]().settings.keys()
+
+
+def test_only_variables_of_the_trainer_are_named() -> None:
+    environ = {"PL_TRAINER_MAX_EPOCHS": "3", "PL_GLOBAL_SEED": "1", "PATH": "x"}
+    assert list(ignored_variables(environ)) == ["PL_TRAINER_MAX_EPOCHS has no effect: set trainer.max_epochs"]

@@ -1,0 +1,155 @@
+"""Every setting of every command has a range, and whatever is outside of it is refused in one line that names it."""
+
+import json
+import math
+import types
+import typing
+from typing import Any
+
+import pytest
+
+from commands import estimate, export, generate, preview, replay
+from commands.fit_settings import fit_parser
+from commands.parsing import Parser
+from commands.ranges import RANGES
+from commands.settings import Setting
+from errors import UserError
+
+PARSERS: dict[str, Parser] = {
+    "fit": fit_parser("fit"), "generate": generate.build_parser(), "preview": preview.build_parser(),
+    "estimate": estimate.build_parser(), "export": export.build_parser(), "replay": replay.build_parser(),
+}  # fmt: skip
+# Values that are whole YAML trees or classes: their own code checks them
+OPEN = {
+    "config", "print_config", "allow_modules", "data.filters", "data.malformed_overrides", "data.mix",
+    "data.mix.filters", "data.mix.malformed_overrides", "model.lora.peft", "trainer.callbacks", "trainer.logger",
+    "trainer.plugins", "trainer.precision",
+}  # fmt: skip
+# Numbers that are usual and odd at once, by what they mean
+MAY_BE_0 = {
+    "seed_everything", "model.gradient_checkpointing", "model.lora.dropout", "model.optim.weight_decay",
+    "model.optim.betas", "model.optim.warmup_ratio", "model.optim.min_lr_ratio", "model.evaluation.rows",
+    "model.evaluation.decoding.temperature", "data.seed", "data.num_workers", "checkpoint.every_n_minutes",
+    "checkpoint.save_total_limit", "trainer.fast_dev_run", "trainer.limit_val_batches", "trainer.overfit_batches",
+    "trainer.num_sanity_val_steps", "trainer.gradient_clip_val", "trainer.reload_dataloaders_every_n_epochs",
+    "temperature", "seed", "rows", *(f"model.role_weights.{role}" for role in ("thought", "tag", "answer", "end")),
+}  # fmt: skip
+MAY_BE_MINUS_1 = {"trainer.max_epochs", "trainer.max_steps", "trainer.num_sanity_val_steps", "trainer.devices"}
+MAY_BE_EMPTY = {"data.system", "data.template", "data.new_tokens", "data.steps.markers", "prompt"}
+MAY_BE_LONG = {"data.system", "data.template", "prompt"}
+
+
+def classes(hint: Any) -> set[Any]:
+    """The classes in a type hint; a literal counts as a bool: its values are a closed list."""
+    if typing.get_origin(hint) is typing.Literal:
+        return {bool}
+    parts = {kind for part in typing.get_args(hint) for kind in classes(part)}
+    return parts or {hint}
+
+
+def is_closed(one: Setting) -> bool:
+    return one.hint is None or classes(one.hint) <= {bool, types.NoneType}
+
+
+EVERY = [(command, key) for command, parser in PARSERS.items() for key, one in parser.settings.items()
+         if one.fields is None and not is_closed(one) and (command == "fit" or "." not in key)]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_setting_has_a_range(command: str) -> None:
+    """A new setting, or one of a new release of Lightning, fails here until the table has it."""
+    keys = {key for name, key in EVERY if name == command}
+    assert keys - OPEN <= RANGES.keys()
+
+
+def test_the_table_has_no_setting_that_no_command_has() -> None:
+    assert {key for _, key in EVERY} >= RANGES.keys()
+
+
+def refusal(command: str, key: str, text: str) -> str | None:
+    """What a command says of a value, or None if it takes it. Any other exception fails the test."""
+    parser = PARSERS[command]
+    args = [text] if parser.settings[key].positional else [f"--{key}={text}"]
+    if key.startswith("data.mix."):
+        args = ["--data.mix", json.dumps([{"name": "builtin"} | {key.removeprefix("data.mix."): number(text)}])]
+    if key.startswith("data.source_tags."):
+        args = ["--data.source_tags", "{}", *args]
+    required = [] if "model.name" not in parser.settings or key == "model.name" else ["--model.name=x"]
+    required += ["file"] if command == "replay" and key != "file" else []
+    try:
+        parser.read([*required, *args])
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def number(text: str) -> Any:
+    """The number in a text, or the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def owner(key: str) -> str:
+    """What a message about a wrong type names: the list, for a setting of its items."""
+    return "data.mix" if key.startswith("data.mix.") else key
+
+
+def numeric(command: str, key: str) -> bool:
+    return bool(classes(PARSERS[command].settings[key].hint) & {int, float})
+
+
+NUMBERS = [(command, key) for command, key in EVERY if numeric(command, key) and key not in OPEN]
+TEXTS = [(command, key) for command, key in EVERY if not numeric(command, key) and key not in OPEN]
+
+
+@pytest.mark.parametrize(("command", "key"), NUMBERS, ids=lambda value: value)
+def test_odd_numbers_are_refused_in_one_line_that_names_the_setting(command: str, key: str) -> None:
+    odd = ["nan", ".nan", "inf", ".inf", "-.inf", "1e400", str(2**70), "-7", "", "[]", "many"]
+    odd += ["-1"] if key not in MAY_BE_MINUS_1 else []
+    odd += ["0"] if key not in MAY_BE_0 else []
+    for text in odd:
+        if typing.get_origin(PARSERS[command].settings[key].hint) is tuple and text not in ("", "[]", "many"):
+            text = f"[0.5, {text}]"
+        said = refusal(command, key, text)
+        assert said is not None and "\n" not in said, (key, text, said)
+        assert said.startswith(owner(key)), said
+
+
+@pytest.mark.parametrize(("command", "key"), TEXTS, ids=lambda value: value)
+def test_odd_texts_are_refused_in_one_line_that_names_the_setting(command: str, key: str) -> None:
+    odd = ["a\0b", "a\x1b[2J"] + ["", "  "] * (key not in MAY_BE_EMPTY) + ["x" * 10_000] * (key not in MAY_BE_LONG)
+    for text in odd:
+        if classes(PARSERS[command].settings[key].hint) >= {str} and "list[" in str(
+            PARSERS[command].settings[key].hint
+        ):
+            text = json.dumps([text])
+        said = refusal(command, key, text)
+        assert said is not None and "\n" not in said and "\0" not in said and len(said) < 700, (key, text[:20], said)
+        assert said.startswith(owner(key)), said
+
+
+@pytest.mark.parametrize("key", ["run.name"])
+@pytest.mark.parametrize("name", ["a/b", "../x", "..", "a\\b", "a\nb"])
+def test_the_name_of_a_run_is_one_folder(key: str, name: str) -> None:
+    assert str(refusal("fit", key, name)).startswith("run.name:")
+    assert refusal("fit", key, "exp[1] größer") is None
+
+
+def test_what_a_number_may_be() -> None:
+    """Ends belong to the range or not, as the table says."""
+    inside = {
+        "model.optim.lr": "0.999", "model.optim.warmup_ratio": "1", "model.lora.dropout": "0",
+        "data.near_duplicate_threshold": "1", "trainer.limit_train_batches": "1", "trainer.val_check_interval": "0.5",
+        "trainer.max_time": "00:00:00:01", "seed_everything": str(2**32 - 1), "trainer.devices": "auto",
+    }  # fmt: skip
+    outside = {
+        "model.optim.lr": "1", "model.optim.warmup_ratio": "1.01", "model.lora.dropout": "1",
+        "data.near_duplicate_threshold": "0", "trainer.limit_train_batches": "1.5", "trainer.val_check_interval": "1.5",
+        "trainer.max_time": "00:00:00:00", "seed_everything": str(2**32), "trainer.devices": "0",
+    }  # fmt: skip
+    assert {key: refusal("fit", key, text) for key, text in inside.items()} == dict.fromkeys(inside)
+    said = {key: refusal("fit", key, text) for key, text in outside.items()}
+    assert all(str(line).startswith(f"{key}:") for key, line in said.items()), said
+    assert not math.isnan(RANGES["model.optim.lr"].least)  # type: ignore[attr-defined]
