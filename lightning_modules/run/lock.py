@@ -1,8 +1,8 @@
 """One process writes a run at a time: a lock on a file in its folder.
 
 The system releases the lock when its process ends, however it ends. So a stale file is no obstacle, and it does not
-matter if another program has the same process id later. Workers of the process close their copy of the file, so they
-do not keep the lock after a kill. The text in the file is for the message only.
+matter if another program has the same process id later. A forked process closes its copy of the file, so it does not
+keep the lock after a kill of the first. The text in the file is for the message only.
 """
 
 import fcntl

@@ -57,14 +57,13 @@ FORK = (
 )
 
 
-def test_a_worker_that_outlives_its_killed_process_does_not_keep_the_lock(tmp_path: Path) -> None:
-    """Workers are forked, and they end some seconds after the process."""
+def test_a_forked_process_that_outlives_a_killed_one_does_not_keep_the_lock(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORK, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdin and first.stdout and first.stdout.readline() == "held\n"
         first.kill()
         first.wait()
-        RunLock(tmp_path).release()  # the worker still waits for the end of its input
+        RunLock(tmp_path).release()  # the forked one still waits for the end of its input
 
 
 @pytest.mark.parametrize(("machine", "first"), [(None, True), ("0", True), ("1", False)])
