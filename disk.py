@@ -280,7 +280,7 @@ def _lock(path: Path) -> int | None:
 def disk_error(setting: str, path: Path | str, error: OSError) -> UserError:
     """Return the one line for an error of the disk: the setting at fault, the path, the reason and the way out."""
     if error.errno in FULL:
-        reason = ("cannot be written: the disk is full", "make room, or give a folder on another disk")
+        reason = ("cannot be written: the disk is full", "free some space, or give a folder on another disk")
     else:
         otherwise = (f"cannot be written ({error.strerror or error})", "give a path that can be written")
         reason = REASONS.get(error.errno or 0, otherwise)

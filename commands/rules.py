@@ -141,15 +141,16 @@ class FilePath:
 
 @dataclass(frozen=True)
 class Name:
-    """A name of one folder."""
+    """A name of one folder, or of several with slashes between them."""
 
     def problem(self, value: Any) -> str | None:
-        if "/" in value or "\\" in value or value in (".", ".."):
-            return "is not the name of one folder"
-        return Text(100).problem(value) or FilePath().problem(value)
+        if problem := FilePath().problem(value):
+            return problem
+        outside = any(part.strip() in ("", ".", "..") for part in value.split("/")) or value.startswith("~")
+        return "leaves run.root, or has an empty part" if outside else None
 
     def fix(self) -> str:
-        return "give a name without slashes, like lr-1e-4"
+        return "give a name like demo or qwen/lr-1e-4"
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,31 @@
 """Export: the trained model as a folder for transformers, with merged weights or as a PEFT adapter for its base."""
 
+import errno
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from datamodules.text.segments import Template
+from disk import disk_error, new_folder
 from errors import UserError
-from hub import model_folder
+from hub import local_folder, model_folder
 from lightning_modules.evaluation.summary import label, ordered, shown
 from lightning_modules.internals.peft_internals import new_embeddings_file_key
 from lightning_modules.net.lora import convert_to_plain_lora
 from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.think_tuner import ThinkTuner
+
+# Settings of a saved tokenizer that say where it was read on this machine
+OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "vocab_file", "merges_file")
+RANKS = {"tag_rank_open": "opening tag: rank", "tag_rank_close": "closing tag: rank"}
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT)
 
 
 @dataclass(frozen=True)
@@ -33,33 +39,56 @@ class Card:
     quantize: str | None = None  # quantization of the base in training
 
 
-def chat_template(template: Template, own: str | None) -> str:
+# Content may be a text or a list of parts, as many clients send it. Only parts of text can be read.
+ONE_TEXT = (
+    "{%- set ns = namespace(turns=[], system='') -%}{%- for message in messages -%}"
+    "{%- set one = namespace(text='') -%}"
+    "{%- if message['content'] is string -%}{%- set one.text = message['content'] -%}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] != 'text' -%}"
+    "{{ raise_exception('Only text can be read, not ' + part['type'] + '.') }}{%- endif -%}"
+    "{%- set one.text = one.text + part['text'] -%}{%- endfor -%}{%- endif -%}"
+)
+KEEP_TURN = (
+    "{%- if message['content'] is string -%}{%- set ns.turns = ns.turns + [message] -%}"
+    "{%- else -%}{%- set ns.turns = ns.turns + [{'role': message['role'], 'content': one.text}] -%}{%- endif -%}"
+    "{%- endfor -%}{%- set messages = ns.turns -%}"
+)
+
+
+def chat_template(template: Template) -> str:
     """Return a Jinja chat template that renders a user's message as in training.
 
-    For `data.template: chat` it is the model's `own` template with two changes: a conversation without a system prompt
-    gets that of the training, and the opening tag is removed, because the model has learned to write it.
+    For `data.template: chat` it is the model's own template with two changes: a conversation without a system prompt
+    gets that of the training, and the opening tag is removed, because the model has learned to write it. Other
+    templates know no system turn: a system message is put before the first instruction.
     """
-    if template.chat:
-        text = str(own)
+    if template.chat is not None:
+        text = ONE_TEXT + KEEP_TURN
         if template.system is not None:
             turn = f"[{{'role': 'system', 'content': {_literal(template.system)}}}]"
-            text = (
-                "{%- if messages[0]['role'] != 'system' -%}"
-                f"{{%- set messages = {turn} + messages -%}}{{%- endif -%}}{text}"
+            text += (
+                f"{{%- if messages[0]['role'] != 'system' -%}}{{%- set messages = {turn} + messages -%}}{{%- endif -%}}"
             )
+        text += template.chat
         if template.opening:
             end = _literal(template.opening)
             # With trim_blocks, which transformers sets, a set block drops the line break after its tag
             text = f"{{% set rendered %}}{text}{{% endset %}}{{{{- rendered.removesuffix({end}) -}}}}"
         return text
-    content = "message['content'] | trim" if template.strips else "message['content']"
-    turn = " + ".join(f"({content})" if part is None else _literal(part.text) for part in template.parts)
+    content = "(system + text)" + (" | trim" if template.strips else "")
+    last = len(template.parts) - template.parts[::-1].index(None)  # the texts after the instruction open the response
+    before = " + ".join(content if part is None else _literal(part.text) for part in template.parts[:last])
+    after = " + ".join(_literal(part.text) for part in template.parts[last:] if part) or "''"
     return (
-        "{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('Trained without a system turn.') }}{%- endif -%}"
-        "{%- for message in messages -%}"
-        f"{{%- if message['role'] == 'user' -%}}{{{{- {turn} -}}}}"
-        "{%- else -%}{{- message['content'] + eos_token -}}{%- endif -%}"
-        "{%- endfor -%}"
+        ONE_TEXT
+        + "{%- if message['role'] == 'system' -%}{%- set ns.system = ns.system + one.text + '\n\n' -%}"
+        + "{%- else -%}{%- set ns.turns = ns.turns + [[message['role'], one.text]] -%}{%- endif -%}{%- endfor -%}"
+        + "{%- for role, text in ns.turns -%}{%- set system = ns.system if loop.first else '' -%}"
+        + f"{{%- if role == 'user' -%}}{{{{- {before} -}}}}"
+        + f"{{%- if add_generation_prompt or not loop.last -%}}{{{{- {after} -}}}}{{%- endif -%}}"
+        + "{%- else -%}{% generation %}{{- text + eos_token -}}{% endgeneration %}"
+        + "{%- if not loop.last -%}{{- '\n' -}}{%- endif -%}{%- endif -%}{%- endfor -%}"
     )
 
 
@@ -82,10 +111,18 @@ def merge(net: ThinkNet) -> Any:
 
 
 def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Card, dtype: torch.dtype) -> None:
-    """Write weights in `dtype`, config, generation config, tokenizer with chat template, and a model card."""
+    """Write weights in `dtype`, config, generation config, tokenizer with chat template, and a model card.
+
+    Raises UserError if the merged model computes other logits than the trained one.
+    """
     assert tuner.net is not None
+    trained = _probe_logits(tuner, tuner.net.causal_lm)
     model = merge(tuner.net).to(dtype)
+    if difference := _difference(trained, _probe_logits(tuner, model), dtype):
+        problem = f"computes other logits than the trained model ({difference})"
+        raise UserError("export", "the merged model", problem, "export the adapter instead: --adapter")
     model.generation_config = tuner.generation_config
+    model.config.pad_token_id = tuner.generation_config.pad_token_id
 
     def write(to: Path) -> None:
         model.save_pretrained(to)
@@ -93,6 +130,26 @@ def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Car
         (to / "README.md").write_text(_card(card, "merged"), encoding="utf-8")
 
     _write_atomically(folder, write)
+
+
+def _probe_logits(tuner: ThinkTuner, model: Any) -> torch.Tensor:
+    """Return the logits of a few tokens, the new ones among them, (T, V) float32."""
+    (ids,) = tuner.tokenizer.encode(["Let me think: 17 is a prime number."])
+    new = tuner.tokenizer.new_ids
+    given = torch.tensor([[*ids[:3], *new, *ids[3:], *new]], device=model.get_input_embeddings().weight.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=given, use_cache=False).logits[0].float()
+    model.train(was_training)
+    return logits
+
+
+def _difference(trained: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype) -> str | None:
+    """Return the difference of logits if it is larger than rounding to `dtype` explains; None otherwise."""
+    largest, apart = float(trained.abs().max()), float((trained - merged).abs().max())
+    allowed = largest * (1e-3 if dtype == torch.float32 else 0.1)
+    return None if apart <= allowed else f"up to {apart:.3g} apart, of at most {largest:.3g}"
 
 
 def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Card) -> None:
@@ -122,9 +179,12 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
             for name, module in trained.items():
                 path = f"model.{name}" if name == "embed_tokens" else name
                 tensors[new_embeddings_file_key(path)] = module.embeddings.detach().clone()
-        settings["base_model_name_or_path"], settings["revision"] = tuner.name, tuner.revision
+        # Absolute: a relative path would ask the hub for a stranger's repository when it is read in another folder
+        settings["base_model_name_or_path"] = str(local_folder(tuner.name) or tuner.name)
+        settings["revision"] = tuner.revision
         config.write_text(json.dumps(settings, indent=2))
         save_file(tensors, weights, metadata={"format": "pt"})
+        tuner.generation_config.save_pretrained(to)
         _write_tokenizer(tuner, template, to)
         base = json.loads((model_folder(tuner.name, tuner.revision) / "config.json").read_text())
         grown = net.vocabulary if net.vocabulary > base.get("vocab_size", net.vocabulary) else None
@@ -134,38 +194,63 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
 
 
 def _write_tokenizer(tuner: ThinkTuner, template: Template, folder: Path) -> None:
+    """Write the tokenizer with the chat template. It pads on the left, as generation needs it."""
     full = tuner.tokenizer.full
     own = full.chat_template
-    full.chat_template = chat_template(template, template.chat)
+    full.chat_template = chat_template(template)
     full.save_pretrained(folder)
     full.chat_template = own
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in settings.items() if name not in OF_THIS_MACHINE}
+    kept["padding_side"] = "left"  # save_pretrained omits a side that was set after loading
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_atomically(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the folder and rename, so that an interrupted export leaves no folder."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """Write beside the folder, flush and rename, so that an interrupted export leaves no folder."""
     try:
-        write(scratch)
-        scratch.chmod(0o755)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with new_folder(folder) as scratch:
+            write(scratch)
+            mask = os.umask(0)
+            os.umask(mask)
+            for path in scratch.rglob("*"):  # safetensors makes files that only their owner may read
+                path.chmod(0o777 & ~mask if path.is_dir() else 0o666 & ~mask)
+    except FileExistsError as error:
+        raise UserError("--to", folder, "exists and is not empty", "give a new folder") from error
+    except OSError as error:
+        raise disk_error("--to", folder, error) from error
+    except SafetensorError as error:  # it hides the error of the disk in its text
+        number = next((n for n in DISK_ERRORS if f"os error {n})" in str(error)), errno.EIO)
+        raise disk_error("--to", folder, OSError(number, os.strerror(number))) from error
 
 
 def _card(card: Card, kind: str, grown: int | None = None) -> str:
     """Return the model card; `grown` is the vocabulary size that an adapter needs, if its base has a smaller one."""
     lines = "\n".join(
-        f"| {label(name, card.figures).strip()} | {shown(name, card.figures[name])} |"
+        f"| {RANKS.get(name) or label(name, card.figures).strip()} | {shown(name, card.figures[name])} |"
         for name in ordered(set(card.figures))
     )
+    local = local_folder(card.base)
+    base = Path(card.base).name if local else card.base
     revision = f" at {card.revision}" if card.revision else ""
-    notes = ""
+    relation = "finetune" if kind == "merged" else "adapter"
+    known = "" if local else f"base_model: {card.base}\nbase_model_relation: {relation}\n"
+    notes = (
+        "\nThe base was a folder on the machine of the training, so this card names no model of the hub.\n"
+        if local
+        else ""
+    )
     if card.quantize:
         there = "It was merged into" if kind == "merged" else "This folder names"
-        notes = f"""
+        notes += f"""
 The adapter was trained against the base in 4 bits a weight ({card.quantize}). {there} the base in full precision.
 There the answers are nearly the same, not exactly.
+"""
+    if kind == "adapter":
+        notes += """
+Load it with peft. vLLM and llama.cpp read LoRA matrices only, and this adapter also holds the embeddings of the tags:
+for these programs export the merged model (`python cli.py export` without `--adapter`).
 """
     if grown is not None:
         notes += f"""
@@ -173,13 +258,15 @@ The base has no embeddings for the tags, so pipeline cannot open this folder. Lo
 `base.resize_token_embeddings({grown}, mean_resizing=False)`, then `PeftModel.from_pretrained(base, "THIS FOLDER")`.
 """
     return f"""---
-base_model: {card.base}
-library_name: {"transformers" if kind == "merged" else "peft"}
+{known}library_name: {"transformers" if kind == "merged" else "peft"}
 pipeline_tag: text-generation
+tags:
+- reasoning
+- think
 ---
 
-{card.base}{revision}, trained to think in `<think>` blocks before it answers: {kind} weights of
-`{card.checkpoint.name}`.
+{base}{revision}, trained to think in `<think>` blocks before it answers: {kind} weights of
+`{card.checkpoint.name}`. An answer may have several blocks, one for each step.
 {notes}
 ```python
 from transformers import pipeline
@@ -188,8 +275,9 @@ ask = pipeline("text-generation", model="THIS FOLDER")
 print(ask([{{"role": "user", "content": "Solve x + 5 = 12"}}])[0]["generated_text"][-1]["content"])
 ```
 
-The chat template renders a message as in training. Token ids beyond the tokenizer were never trained, and
-`generation_config.json` suppresses them; an engine that does not read this file must mask them itself.
+The chat template renders a message as in training. It takes a system message, and content as a list of texts. A
+control token that a user types, such as the end token, is read as that token. Token ids beyond the tokenizer were never
+trained, and `generation_config.json` suppresses them; an engine that does not read this file must mask them itself.
 
 Results on held-out rows after training:
 

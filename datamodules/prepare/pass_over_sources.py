@@ -23,7 +23,7 @@ from datamodules.prepare.mix import Part
 from datamodules.prepare.stats import DataStats
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import DedupIndex, signature
-from datamodules.text.example import RawExample
+from datamodules.text.example import LONGEST_TEXT, RawExample
 from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingConfig, process
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
@@ -224,7 +224,7 @@ def _process(
     examples = [next(done) if needed else ProcessedExample(raw.row_id) for raw, needed in rows]
     if signatures:
         for (raw, _), example in zip(rows, examples, strict=True):
-            if isinstance(raw.instruction, str):
+            if isinstance(raw.instruction, str) and len(raw.instruction) <= LONGEST_TEXT:
                 example.signature = signature(raw.instruction)
     return examples
 

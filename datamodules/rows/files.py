@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # of JSON files; py
 FORMATS_IN_WORDS = ".parquet, .jsonl, .json (also .gz or .zst) or .arrow"
 SETTING = "data.source"  # named in the errors
 READ_CHARACTERS = 1 << 20  # characters of a JSON array read at once
+LONGEST_ROW = 1 << 25  # characters of a row of JSON: 32 million, so that a file of one line does not fill the memory
+TOO_LONG = f"is longer than {LONGEST_ROW:,} characters"
 SAVE_AGAIN = "save the data set again"
 METADATA = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}  # JSON files without rows
 
@@ -157,7 +160,11 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 
 
 def _json_lines(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
-    for number, line in enumerate(text, 1):
+    for number in count(1):
+        if not (line := text.readline(LONGEST_ROW + 1)):
+            return
+        if len(line) > LONGEST_ROW:
+            raise UserError(SETTING, path, f"cannot be read: line {number} {TOO_LONG}", "fix or remove it")
         if line.isspace():
             continue
         try:
@@ -179,6 +186,9 @@ def _json_array(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
     while True:
         at = between.match(buffer, at).end()  # type: ignore[union-attr]  # always matches, at least the empty string
         if buffer.startswith("]", at):
+            if (buffer[at + 1 :] + text.read(READ_CHARACTERS)).strip():
+                problem = f"cannot be read: text follows the end of the array, after object {number - 1}"
+                raise UserError(SETTING, path, problem, "put all rows into one array, or write one object per line")
             return
         try:
             row, at = decode(buffer, at)
@@ -186,6 +196,9 @@ def _json_array(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
             # Either the JSON is wrong, or more text has to be read. In the second case the decoder stopped at the end
             # of the buffer or at the beginning of an unterminated string.
             unfinished = error.pos > len(buffer) - 16 or error.msg.startswith("Unterminated string")
+            if unfinished and len(buffer) - at > LONGEST_ROW:
+                problem = f"cannot be read: object {number} {TOO_LONG}"
+                raise UserError(SETTING, path, problem, "fix or remove it") from None
             more = text.read(max(READ_CHARACTERS, len(buffer))) if unfinished else ""
             if not more:
                 why = "the array does not end" if unfinished else error.msg

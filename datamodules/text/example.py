@@ -15,6 +15,7 @@ from errors import UserError
 CONVERSATIONS = "conversations"  # fallback for the two texts: a list of {from: human | gpt, value: text}
 ROW_ID_COLUMNS = ("conversation_id", "uuid", "id")  # the first of them that has a value names the row
 GROUP_COLUMN = "difficulty"  # results are broken down by its values
+LONGEST_TEXT = 1 << 22  # characters of an instruction or response: 4 million, about a million tokens
 
 
 class RawExample(NamedTuple):
@@ -89,6 +90,8 @@ def parse_example(
     instruction, response = raw.instruction, raw.response
     if not isinstance(instruction, str) or not isinstance(response, str):
         raise MalformedResponse("instruction or response is not a text")
+    if len(instruction) > LONGEST_TEXT or len(response) > LONGEST_TEXT:
+        raise MalformedResponse(f"a text of more than {LONGEST_TEXT:,} characters")
     if not instruction.strip():
         raise MalformedResponse("empty instruction")
     if SURROGATES.search(instruction):

@@ -120,7 +120,7 @@ class ThinkTokenizer:
         text_tokenizer = _text_tokenizer(full)
         names = [tags.open, tags.close, *new_tokens]
         before = [encoding.ids for encoding in text_tokenizer.encode_batch_fast(names, add_special_tokens=False)]
-        full.add_tokens([tags.open, tags.close, *(AddedToken(name, normalized=False) for name in new_tokens)])
+        full.add_tokens([AddedToken(name, normalized=False) for name in names])
         text_tokenizer.add_tokens([AddedToken(name, normalized=False) for name in new_tokens])
         self.full, self.tags = full, tags
         ids: list[int] = full.convert_tokens_to_ids(names)

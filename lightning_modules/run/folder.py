@@ -5,7 +5,6 @@ This file imports nothing heavy: the command line looks for runs before it loads
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from disk import LONGEST_NAME, disk_error, disk_errors, write_file
+from disk import disk_error, disk_errors, write_file
 from errors import UserError, did_you_mean
 
 log = logging.getLogger("thinkwright")
@@ -106,20 +105,6 @@ class Run:
             write_file(self.summary, json.dumps(self.read_summary() | figures, indent=2) + "\n")
 
 
-def check_name(name: str) -> None:
-    """Raise UserError for the name of a run that is no relative path below run.root. It may have slashes."""
-    parts = name.split("/")
-    problem = None
-    if not name.strip() or "\0" in name:
-        problem = "is empty" if not name.strip() else "holds a NUL character"
-    elif any(part in ("", ".", "..") for part in parts):
-        problem = "leaves run.root, or has an empty part"
-    elif any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
-        problem = f"is longer than {LONGEST_NAME} bytes"
-    if problem:
-        raise UserError("run.name", name[:80], problem, "give a name like demo or qwen/lr1")
-
-
 def root_folder(root: str) -> Path:
     """Return run.root as a path. Raise UserError for the home of a user that does not exist."""
     try:
@@ -130,7 +115,6 @@ def root_folder(root: str) -> Path:
 
 def new_run(settings: RunSettings) -> Run:
     """Create a folder named by the time. Raise UserError if that fails."""
-    check_name(settings.name)
     parent = root_folder(settings.root) / settings.name
     started = datetime.now().strftime(STARTED)
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.export import Card, chat_template, export_adapter, export_merged
+from lightning_modules.export import OF_THIS_MACHINE, Card, _card, chat_template, export_adapter, export_merged
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import KINDS, TEMPLATE, TINY, random_lm
@@ -80,7 +81,7 @@ def test_peft_opens_the_adapter_and_gives_the_same_logits(
     before = logits(tuner.net.causal_lm, ids)
     export_adapter(tuner, TEMPLATE, tmp_path / "out", CARD)
     settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == tuner.name
+    assert settings["base_model_name_or_path"] == str(Path(tuner.name).resolve())
     base = AutoModelForCausalLM.from_pretrained(tuner.name)
     again = PeftModel.from_pretrained(base, str(tmp_path / "out"))
     torch.testing.assert_close(logits(again, ids), before, rtol=1e-5, atol=1e-5)
@@ -110,32 +111,37 @@ def test_an_interrupted_export_leaves_no_folder(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tuner.tokenizer.full, "save_pretrained", full, raising=False)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"--to: .*out' cannot be written: the disk is full"):
         export_merged(tuner, TEMPLATE, tmp_path / "out", CARD, torch.float32)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 @pytest.mark.parametrize("setting", ["instruction", 'Q: "{{ instruction | trim }}" \\n\n\nA:', "{{ instruction }}"])
 def test_the_chat_template_renders_prompts_and_turns(setting: str, tiny_tokenizer: ThinkTokenizer) -> None:
-    from jinja2 import Environment
-
     template = load_template(setting, None, tiny_tokenizer)
+    full = tiny_tokenizer.full
+    text, end = chat_template(template), str(full.eos_token)
 
-    def render(*messages: dict[str, str]) -> str:
-        def fail(message: str) -> None:
-            raise ValueError(message)
-
-        environment = Environment(trim_blocks=True, lstrip_blocks=True)
-        jinja = environment.from_string(chat_template(template, None))
-        return jinja.render(messages=messages, eos_token="<end>", raise_exception=fail)
+    def rendered(*messages: dict[str, Any], ask: bool = True) -> str:
+        shown: str = full.apply_chat_template(
+            list(messages), chat_template=text, tokenize=False, add_generation_prompt=ask
+        )
+        return shown
 
     tricky = ' Say "{{ hi }}"\n\\n <think> '
     prompt = "".join(segment.text for segment in template.prompt(tricky))
-    user = {"role": "user", "content": tricky}
-    assert render(user) == prompt
-    assert render(user, {"role": "assistant", "content": "7"}) == prompt + "7<end>"
-    with pytest.raises(ValueError, match="without a system turn"):
-        render({"role": "system", "content": "Be brief."}, user)
+    user, seven = {"role": "user", "content": tricky}, {"role": "assistant", "content": "7"}
+    assert rendered(user) == prompt
+    assert prompt.startswith(rendered(user, ask=False))
+    assert (rendered(user, ask=False) == prompt) == (setting == "{{ instruction }}")
+    assert rendered(user, seven) == rendered(user, seven, ask=False) == f"{prompt}7{end}"
+    assert rendered(user, seven, user) == f"{prompt}7{end}\n{prompt}"
+    parts = {"role": "user", "content": [{"type": "text", "text": tricky[:4]}, {"type": "text", "text": tricky[4:]}]}
+    assert rendered(parts) == prompt
+    brief = "".join(segment.text for segment in template.prompt(f"Be brief.\n\n{tricky}"))
+    assert rendered({"role": "system", "content": "Be brief."}, user) == brief
+    with pytest.raises(Exception, match="Only text can be read, not image"):
+        rendered({"role": "user", "content": [{"type": "image", "url": "x"}]})
 
 
 R1 = (
@@ -160,7 +166,7 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(setting: str, system: 
         setting = "{{ system }}\n" + setting.replace("instruction", "{{ instruction }}", setting == "instruction")
     tokenizer = ThinkTokenizer(full)
     template = load_template(setting, system, tokenizer)
-    full.chat_template = chat_template(template, full.chat_template)
+    full.chat_template = chat_template(template)
     full.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     for instruction in ("Solve x + 5 = 12", "  two lines\n\nhere, é and 好。 "):
@@ -173,7 +179,70 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(setting: str, system: 
 
 
 def test_the_model_card_has_base_and_figures(trained: Callable[..., ThinkTuner], tmp_path: Path) -> None:
+    hub = Card("Qwen/Qwen2-0.5B", "abc", CARD.figures, CARD.checkpoint)
+    for card, words in (
+        (CARD, "\ntiny-qwen, trained"),
+        (hub, "base_model: Qwen/Qwen2-0.5B\nbase_model_relation: finetune"),
+    ):
+        text = _card(card, "merged")
+        assert words in text and ("base_model:" in text) == (card is hub)
+        assert {"| right answers | 90.0 % |", "| easy | 100.0 % |"} <= set(text.splitlines()) and "`best.ckpt`" in text
+        assert dict(vars(ModelCard(text).data))["pipeline_tag"] == "text-generation"
+
+
+def test_an_exported_folder_is_the_same_everywhere(
+    trained: Callable[..., ThinkTuner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No path of this machine but the base's, which is absolute; files that the umask allows others to read."""
+    tuner = trained("qwen2-tied")
+    before = os.umask(0o022)
+    try:
+        export_merged(tuner, TEMPLATE, tmp_path / "merged", CARD, torch.float32)
+        export_adapter(trained("qwen2"), TEMPLATE, tmp_path / "adapter", CARD)
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "merged", tmp_path / "adapter"):
+        for path in folder.iterdir():
+            assert path.stat().st_mode & 0o777 == 0o644, path.name
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+        assert tokenizer["padding_side"] == "left" and not set(tokenizer) & set(OF_THIS_MACHINE)
+        added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+        assert all(not token["normalized"] for token in added if token["content"] in ("<think>", "</think>"))
+        assert (folder / "generation_config.json").is_file()
+    configs = [
+        json.loads((tmp_path / "merged" / f"{name}.json").read_text()) for name in ("config", "generation_config")
+    ]
+    assert configs[0]["pad_token_id"] == configs[1]["pad_token_id"]
+    monkeypatch.chdir(tmp_path / "merged")
+    from peft import AutoPeftModelForCausalLM
+
+    AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+
+
+def test_a_padded_batch_gives_the_text_of_each_prompt_alone(trained: Callable[..., ThinkTuner], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     export_merged(trained("qwen2"), TEMPLATE, tmp_path / "out", CARD, torch.float32)
-    card = (tmp_path / "out" / "README.md").read_text()
-    for words in ("base_model: assets/tiny-qwen", "| right answers | 90.0 % |", "| easy | 100.0 % |", "`best.ckpt`"):
-        assert words in card
+    model, tokenizer = (of.from_pretrained(tmp_path / "out") for of in (AutoModelForCausalLM, AutoTokenizer))
+    prompts = ["Solve x", "A much longer prompt: what is 17 + 25, and why?", "Hi"]
+
+    def written(texts: list[str]) -> list[str]:
+        given = tokenizer(texts, padding=True, return_tensors="pt")
+        made = model.generate(**given, max_new_tokens=6, do_sample=False)
+        texts_made: list[str] = tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :])
+        return texts_made
+
+    assert written(prompts) == [written([prompt])[0] for prompt in prompts]
+
+
+def test_a_merged_model_that_computes_something_else_is_not_exported(
+    trained: Callable[..., ThinkTuner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrongly(net: Any) -> Any:
+        net.lm.unload()
+        return net.causal_lm
+
+    monkeypatch.setattr("lightning_modules.export.merge", wrongly)
+    with pytest.raises(UserError, match="computes other logits than the trained model"):
+        export_merged(trained("qwen2"), TEMPLATE, tmp_path / "out", CARD, torch.float32)
+    assert not (tmp_path / "out").exists()

@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_incomplete_folder(tmp_path: Path)
     assert full.returncode == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "data.cache_dir" in line
-    assert "Make room, or give a folder on another disk" in line
+    assert "Free some space, or give a folder on another disk" in line
     assert "Traceback" not in err
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -275,3 +275,30 @@ def test_the_fingerprint_covers_all_bytes_and_no_times(tmp_path: Path) -> None:
     for k in range(middle, middle + 50):
         path.write_bytes(LINES[:k] + bytes([LINES[k] ^ 1]) + LINES[k + 1 :])
         assert files.fingerprint([path]) != before
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+def test_a_row_that_would_fill_the_memory_is_named_before_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_ROW", 10_000)
+    monkeypatch.setattr(files, "READ_CHARACTERS", 1_000)
+    path = tmp_path / name
+    data = ('{"a": 1}\n' + '{"a": "' + "x" * 10**6).encode()
+    if name == "a.json":
+        data = b"[" + data.replace(b"\n", b",")
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    rows = files.rows([path])
+    assert next(rows) == {"a": 1}
+    with pytest.raises(UserError, match=r"(line|object) 2 is longer than 33,554,432 characters"):
+        next(rows)
+
+
+@pytest.mark.parametrize("more", ['[{"a": 2}]', "x", "]", '{"a": 2}'])
+def test_text_after_an_array_is_not_lost_in_silence(more: str, tmp_path: Path) -> None:
+    path = tmp_path / "two.json"
+    path.write_text('[{"a": 1}]\n' + more)
+    with pytest.raises(UserError, match="text follows the end of the array, after object 1"):
+        list(files.rows([path]))
+    path.write_text('[{"a": 1}]\n \n')
+    assert list(files.rows([path])) == [{"a": 1}]
