@@ -64,7 +64,12 @@ def _git(*args: str) -> str | None:
     """Return the output of git in the checkout; None without git or without a repository."""
     try:
         result = subprocess.run(
-            ["git", "-C", CHECKOUT, *args], capture_output=True, text=True, errors="replace", timeout=30, check=False
+            ["git", "--no-optional-locks", "-C", CHECKOUT, *args],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
