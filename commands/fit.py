@@ -5,9 +5,7 @@ import inspect
 import logging
 import os
 import re
-import threading
 import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
+from commands.messages import quiet
 from commands.no_effect import ignored_variables
 from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
 from datamodules.same_rows import go_on_with_template
@@ -42,14 +41,8 @@ from lightning_modules.run.progress import Progress
 from lightning_modules.run.signals import Signals, Stopped
 from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advice_for_cpu, bfloat16_gain
-from visible import visible
 
 log = logging.getLogger("thinkwright")
-NOT_FOR_USERS = (
-    ".*LeafSpec.*", ".*in eval mode.*", ".*smaller than the logging interval.*", ".*Checkpoint directory .* exists.*",
-    ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
-    "Early stopping conditioned on metric.*", "Detected call of `lr_scheduler.step.*",
-)  # fmt: skip
 ON_DISK = (*FULL, *REASONS, errno.EACCES, errno.EPERM)
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
@@ -97,33 +90,6 @@ def _refusal(error: BaseException | None) -> BaseException | None:
         return error
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     return error if "lightning" in raised_in.parts else _refusal(error.__cause__ or error.__context__)
-
-
-def _thread_error(args: threading.ExceptHookArgs) -> None:
-    """Keep quiet about a disk error in TensorBoard's thread: the next call of its logger raises it again."""
-    if not isinstance(args.exc_value, OSError):
-        threading.__excepthook__(args)
-
-
-class VisibleLines(logging.Formatter):
-    """Shows control and invisible characters of names and data as marks. Line ends between our own lines stay."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record), lines=True)
-
-
-def quiet() -> None:
-    """Print our own notices once for all ranks, and hide notices of the libraries that a user cannot act on."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(VisibleLines())
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.ERROR)
-    rank_zero_only(log.setLevel)(logging.INFO)
-    threading.excepthook = _thread_error
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for pattern in NOT_FOR_USERS:
-        warnings.filterwarnings("ignore", pattern)
 
 
 class Job:

@@ -162,6 +162,8 @@ def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
     path = Path(name).expanduser()
     if path.exists():
         raise UserError(option, name, "exists", "give a new name")
+    if not path.parent.is_dir():
+        raise UserError(option, name, "cannot be written (there is no such folder)", "make the folder first")
     with disk_errors(option, path), writing(path) as file:
         # UTF-8 cannot encode half a surrogate pair, so it is written as a JSON escape
         text = TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="\n")
