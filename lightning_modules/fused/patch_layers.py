@@ -16,8 +16,8 @@ from lightning_modules.fused.decoder_layer import AfterAttention, BeforeAttentio
 from lightning_modules.fused.lora_linear import FusedLoRALinear
 from lightning_modules.fused.packed_forward import PackedForward
 from lightning_modules.fused.varlen_attention import attend
-from lightning_modules.internals.peft_internals import base_layer, not_plain_lora_reason
-from lightning_modules.internals.torch_internals import is_sharded
+from lightning_modules.internals.peft_internals import base_layer, not_plain_lora_reason, switched_reason
+from lightning_modules.internals.torch_internals import has_hooks, is_sharded
 from lightning_modules.internals.transformers_internals import (
     decoder_layers,
     is_checkpointed,
@@ -35,6 +35,21 @@ def unsupported_reason(lm: Any) -> str | None:
         for module in layer_parts(layer).linear:
             if reason := _unsupported_linear(module):
                 return reason
+    return None
+
+
+def suspended_reason(lm: Any) -> str | None:
+    """Return why a model with fused layers needs transformers' own at present; None if it does not.
+
+    Fused layers compute with the weights of a layer's modules and do not call these modules. So they would pass over
+    hooks, and over adapters that are switched off or merged. Hooks of a whole layer run in both cases.
+    """
+    for layer in decoder_layers(lm):
+        for module in layer_parts(layer).linear:
+            if reason := switched_reason(module):
+                return reason
+        if any(has_hooks(module) for module in layer.modules() if module is not layer):
+            return "modules inside its layers have hooks"
     return None
 
 

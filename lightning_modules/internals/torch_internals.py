@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -24,6 +25,38 @@ def flash_attention(
         query, key, value, starts, starts, longest, longest, 0.0, True, False, scale=scale, **band
     )[0]
     return out
+
+
+def has_hooks(module: Any) -> bool:
+    """Return whether somebody registered a forward or backward hook on a module.
+
+    Why private: torch has no public way to ask.
+    """
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def first_derivative_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Let a derivative of this backward pass raise RuntimeError.
+
+    Why private: torch's public `once_differentiable` raises only if an incoming gradient needs a derivative. Else the
+    result counts as constant, and its dependence on the inputs is lost without a word.
+    """
+
+    @wraps(backward)
+    def once(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        with torch.no_grad():
+            outputs = backward(ctx, *grads)
+        if not torch.is_grad_enabled():  # nobody asked for a graph
+            return outputs
+        refuse = torch._C._functions.DelayedError(
+            b"trying to differentiate twice a function that has a first derivative only", len(outputs)
+        )
+        refused: tuple[Any, ...] = refuse(*(None if out is None else out.detach().requires_grad_() for out in outputs))
+        return refused
+
+    return once
 
 
 def silu_backward_(grad: Tensor, x: Tensor, out: Tensor) -> None:

@@ -11,7 +11,7 @@ from datamodules.batches.collate import Batch
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.fused.packed_forward import PackedForward, ProductDtypes, RowBounds
-from lightning_modules.fused.patch_layers import patch_layers, unsupported_reason
+from lightning_modules.fused.patch_layers import patch_layers, suspended_reason, unsupported_reason
 from lightning_modules.fused.varlen_attention import use_varlen_attention
 from lightning_modules.internals.transformers_internals import decoder_layers, final_norm, packed_hidden_states
 from lightning_modules.net.base_model import grow_vocabulary
@@ -130,7 +130,7 @@ class ThinkNet(nn.Module):
     def supervised_hidden_states(self, batch: Batch) -> Tensor:
         """Return the final hidden states of the supervised positions, (N, D)."""
         lm, bounds, needed = self.causal_lm, RowBounds(batch.starts, batch.lengths), batch.predict_from
-        if self.not_fused is not None:
+        if self.not_fused is not None or suspended_reason(lm) is not None:
             packed = PackedForward(bounds)
             return packed_hidden_states(lm, batch.input_ids, batch.position_ids, **packed.as_kwargs())[0, needed]
         packed = PackedForward(bounds, needed, ProductDtypes.current(final_norm(lm).weight))

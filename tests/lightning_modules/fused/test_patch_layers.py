@@ -118,7 +118,58 @@ def test_other_layers_and_adapters_stay_with_transformers(
     net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
     assert net.not_fused is not None and reason in net.not_fused
     assert net(make_batch(0)).total.isfinite()
+    lm = random_lm("qwen2", attention_dropout=0.1)
+    assert "attention_dropout" in str(ThinkNet(lm, tiny_tokenizer, LoraSettings()).not_fused)
     assert "another kind" in str(ThinkNet(random_lm("qwen3"), tiny_tokenizer, LoraSettings()).not_fused)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_adapters_that_are_switched_off_merged_or_replaced_are_honoured(
+    kind: str, safe: bool, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch, lora = make_batch(0, 3, 9), ADAPTERS["some"]
+    fused, plain = (made(lora, tiny_tokenizer, on, kind) for on in (True, False))
+    trained = float(fused(batch).total)
+    with fused.lm.disable_adapter(), plain.lm.disable_adapter():
+        off = float(fused(batch).total)
+        assert off == pytest.approx(float(plain(batch).total), rel=1e-5)
+    assert abs(off - trained) > 1e-2
+    assert float(fused(batch).total) == trained
+    fused.lm.merge_adapter(safe_merge=safe)
+    assert float(fused(batch).total) == pytest.approx(trained, rel=1e-5)
+    fused.lm.unmerge_adapter()
+    assert float(fused(batch).total) == pytest.approx(trained, rel=1e-5)
+    fused.lm.add_adapter("other", fused.lm.peft_config["default"])
+    fused.lm.set_adapter("other")
+    assert float(fused(batch).total) == pytest.approx(off, rel=1e-5)  # its B is 0 at first
+    fused.lm.set_adapter("default")
+    assert float(fused(batch).total) == trained
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj", "self_attn.v_proj.lora_A.default", "mlp", "input_layernorm", ""])
+@pytest.mark.parametrize("hook", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_run(name: str, hook: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    net, batch, calls = made(ADAPTERS["attention"], tiny_tokenizer, True), make_batch(0), []
+    without = results(net, batch)
+    module = net.causal_lm.model.layers[1].get_submodule(name)
+    handle = getattr(module, f"register_{hook}_hook")(lambda *_: calls.append(1))
+    seen = results(net, batch)
+    assert calls
+    handle.remove()
+    torch.testing.assert_close(seen, without, rtol=1e-4, atol=1e-5)
+    assert torch.equal(results(net, batch)[0], without[0])
+
+
+def test_a_gradient_of_a_gradient_is_refused(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    """The functions compute first derivatives only. Without the error a penalty on the gradient would have no effect."""
+    net, batch = made(ADAPTERS["attention"], tiny_tokenizer, True), make_batch(0)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    first = torch.autograd.grad(net(batch).total, trained, create_graph=True)
+    for one, expected in zip(first, results(net, batch)[1], strict=True):
+        assert torch.equal(one, expected)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            torch.autograd.grad((one**2).sum(), trained, retain_graph=True)
 
 
 @pytest.mark.gpu
