@@ -38,12 +38,10 @@ def lora_parts(module: Any) -> LoraParts | None:
 
 
 def switched_reason(module: Any) -> str | None:
-    """Return why an adapter takes no part in a layer's output at present; None if it does, or if there is none.
+    """Return why the adapter of one of peft's layers takes no part in its output at present; None if it does.
 
-    Why here: `disable_adapters`, `merged` and `active_adapters` are states of peft's layers, which only they read.
+    Why private: `disable_adapters`, `merged` and `active_adapters` are states that only peft's own layers read.
     """
-    if base_layer(module) is module:
-        return None
     if module.disable_adapters:
         return "its adapters are switched off"
     if module.merged:

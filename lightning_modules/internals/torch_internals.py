@@ -38,23 +38,18 @@ def has_hooks(module: Any) -> bool:
 
 
 def first_derivative_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """Let a derivative of this backward pass raise RuntimeError.
+    """Let this backward pass raise RuntimeError if somebody asks for a graph of it, for second derivatives.
 
-    Why private: torch's public `once_differentiable` raises only if an incoming gradient needs a derivative. Else the
-    result counts as constant, and its dependence on the inputs is lost without a word.
+    Why private: only the gradient mode within a backward pass tells that `create_graph` was given. torch's public
+    `once_differentiable` raises only if an incoming gradient needs a derivative. Else the result counts as constant,
+    and a penalty on the gradient would have no effect, without a word.
     """
 
     @wraps(backward)
     def once(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        with torch.no_grad():
-            outputs = backward(ctx, *grads)
-        if not torch.is_grad_enabled():  # nobody asked for a graph
-            return outputs
-        refuse = torch._C._functions.DelayedError(
-            b"trying to differentiate twice a function that has a first derivative only", len(outputs)
-        )
-        refused: tuple[Any, ...] = refuse(*(None if out is None else out.detach().requires_grad_() for out in outputs))
-        return refused
+        if torch.is_grad_enabled():
+            raise RuntimeError("create_graph=True: the net's own functions have first derivatives only")
+        return backward(ctx, *grads)
 
     return once
 
