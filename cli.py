@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from commands.preflight import COMMANDS, find_configs
-from errors import INTERRUPTED, UserError, suggest
+from errors import INTERRUPTED, TERMINATED, UserError, suggest
+from visible import visible
 
 VERSION = "0.1.0"
+EXIT_CODES = {
+    0: "done", 1: "a fault of the program", 2: "a mistake in settings, data or files",
+    INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM",
+}  # fmt: skip
 TRAINER = ("fit", "validate", "test", "predict")  # commands that run Lightning's Trainer
 HELP = f"""usage: python cli.py COMMAND [options]
 
@@ -22,11 +27,12 @@ commands:
   python cli.py COMMAND --help                      all options of a command
   --version                                         print the version
 
+exit codes: {", ".join(f"{code} {text}" for code, text in EXIT_CODES.items())}
 THINKWRIGHT_TRACEBACK=1 shows the traceback of an error."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code: 0, 2 for a mistake of the user's, 130 or 143 after a signal."""
+    """Run one command; return the exit code, one of EXIT_CODES. Raise an error that no check foresaw."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help", "--version"):
         print(VERSION if "--version" in args else HELP)
@@ -55,11 +61,27 @@ def main(args: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def unexpected(error: Exception) -> str:
+    """Return one line for an error that no check foresaw."""
+    text = visible(" ".join(str(error).split())[:300])
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in text:
+        fix = "Lower data.batch_size or data.max_length, or set model.gradient_checkpointing true"
+        return f"memory: {text or 'there is not enough'}. {fix}; python cli.py estimate tells how far."
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"the program failed ({told}). THINKWRIGHT_TRACEBACK=1 shows where; please report it."
+
+
 if __name__ == "__main__":
     try:
         code = main()
-    except Exception:
-        traceback.print_exc()
+    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+        code = 0
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (else Python fails to flush the output at the end)
+    except Exception as error:
+        if os.environ.get("THINKWRIGHT_TRACEBACK"):
+            traceback.print_exc()
+        else:
+            print(f"error: {unexpected(error)}", file=sys.stderr)
         code = 1
     if code:
         # A normal exit would wait for worker processes that still run after an error, and threads of a broken

@@ -17,8 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
-import xxhash
-
 from errors import UserError
 
 TEMPORARY = ".writing-"  # the start of a temporary name
@@ -65,13 +63,15 @@ def digest(path: Path) -> str:
 
 def digests(paths: Sequence[Path]) -> list[str]:
     """Return the digest of each file, as `digest`; the memory is read and written once for all of them."""
+    from xxhash import xxh3_128  # not above: a wrong command says what to install without any package
+
     memory, found, new = _remembered(), [], {}
     for path in paths:
         with path.open("rb") as file:
             before, key = _state(file), str(path.resolve())
             known = memory.get(key)
             if known is None or known[:-1] != before:
-                known = [*before, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()]
+                known = [*before, hashlib.file_digest(file, xxh3_128).hexdigest()]
                 settled = _state(file) == before and max(before[1:3]) < (time.time() - SETTLED) * 1e9
                 if before[0] >= SMALL and settled:
                     new[key] = known
@@ -93,9 +93,11 @@ def _memory() -> Path:
 
 def _remembered() -> dict[str, list[int | str]]:
     """Return the remembered digests by path; nothing if the memory is missing or damaged."""
+    from xxhash import xxh3_128_hexdigest
+
     try:
         sum_of_rest, rest = _memory().read_bytes().split(b"\n", 1)
-        if xxhash.xxh3_128_hexdigest(rest).encode() != sum_of_rest:
+        if xxh3_128_hexdigest(rest).encode() != sum_of_rest:
             return {}
         known: dict[str, list[int | str]] = json.loads(rest)
     except (OSError, ValueError):
@@ -104,10 +106,12 @@ def _remembered() -> dict[str, list[int | str]]:
 
 
 def _remember(new: dict[str, list[int | str]]) -> None:
+    from xxhash import xxh3_128_hexdigest
+
     known = {key: entry for key, entry in _remembered().items() if key not in new} | new  # the newest are the last
     rest = json.dumps(dict(list(known.items())[-REMEMBERED:])).encode()
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        write_file(_memory(), xxhash.xxh3_128_hexdigest(rest).encode() + b"\n" + rest)
+        write_file(_memory(), xxh3_128_hexdigest(rest).encode() + b"\n" + rest)
 
 
 # Writing

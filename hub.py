@@ -11,11 +11,17 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from disk import FULL
 from errors import UserError, suggest
 
 CHECKOUT = Path(__file__).resolve().parent
 PROBE_SECONDS = 6.0
 RETRY_AFTER = (0.5, 1.0)  # seconds, added to the 23 seconds for which huggingface_hub repeats some requests
+ANSWERS = {
+    401: "it needs a login, or the token is wrong", 403: "this account may not read it", 404: "it lacks a file",
+    408: "it was too slow", 429: "too many requests", 500: "an error of the hub", 502: "an error of the hub",
+    503: "the hub is overloaded", 504: "the hub was too slow",
+}  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TOKENIZER_FILES = [
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*.jinja", "added_tokens.json",
@@ -41,6 +47,11 @@ def local_folder(name: str) -> Path | None:
     return next((p.resolve() for p in (Path(name).expanduser(), CHECKOUT / name) if p.is_dir()), None)
 
 
+def is_hub_id(name: str) -> bool:
+    """Return whether a name can be an id on the hub. `./qwen` and `~/qwen` are paths, also if nothing is there."""
+    return bool(HUB_ID.fullmatch(name)) and not name.startswith((".", "~")) and not Path(name).exists()
+
+
 @functools.cache
 def model_folder(name: str, revision: str | None = None, weights: bool = False, code: bool = False) -> Path:
     """Return a local folder with the config and tokenizer of a model, and with its weights and its code on request.
@@ -53,13 +64,14 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False, 
         if not (folder / "config.json").is_file():
             raise UserError(key, name, "has no config.json", "give the folder of a transformers model")
         return folder
-    if not HUB_ID.fullmatch(name):
-        raise UserError(
-            key, name, "does not exist", "give the folder of a model, or a hub id like Qwen/Qwen1.5-1.8B-Chat"
-        )
+    if not is_hub_id(name):
+        is_file = Path(name).expanduser().is_file()
+        problem = "is a file, not the folder of a model" if is_file else "does not exist"
+        fix = "give the folder of a model, or a hub id like Qwen/Qwen1.5-1.8B-Chat"
+        raise UserError(key, name, problem, fix)
     if wrong := re.fullmatch(r"(Qwen/Qwen1\.5-[\w.]+)-Instruct", name):
         raise UserError(key, name, "does not exist: Qwen1.5's chat models end in -Chat", f"use {wrong[1]}-Chat")
-    online = probe("model", key, name, revision) is not None
+    info, why = probe("model", key, name, revision)
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -69,13 +81,13 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False, 
     try:
         # "*/*": Llama's repositories have a second copy of the weights in a subfolder
         found = snapshot_download(
-            name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=not online
+            name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], local_files_only=info is None
         )
     except Exception as error:  # httpx's, requests', OSError or the hub's own, depending on versions
-        raise unreachable("model", key, name, error) from error
+        raise unreachable("model", key, name, why or reason(error)) from error
     if not (Path(found) / "config.json").is_file() or (weights and not list(Path(found).glob("*.safetensors"))):
-        if not online:
-            raise unreachable("model", key, name, None)
+        if info is None:
+            raise unreachable("model", key, name, why)
         raise UserError(
             key,
             name,
@@ -85,10 +97,10 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False, 
     return Path(found)
 
 
-def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
-    """Return the `ModelInfo` or `DatasetInfo` of a repository, or None if the hub is unreachable.
+def probe(kind: Kind, key: str, name: str, revision: str | None) -> tuple[Any | None, str]:
+    """Return the `ModelInfo` or `DatasetInfo` of a repository; None and the reason if the hub does not give it.
 
-    Raises UserError if the hub answers that the repository or revision does not exist or needs an account.
+    Raises UserError if the hub answers that the repository or revision does not exist or is gated.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -97,7 +109,7 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
     api = HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
     try:
-        return ask(name, revision=revision, timeout=PROBE_SECONDS)
+        return ask(name, revision=revision, timeout=PROBE_SECONDS), ""
     except GatedRepoError as error:
         raise UserError(
             key, name, "is gated", f"accept its terms on https://huggingface.co/{name} and run `hf auth login`"
@@ -108,13 +120,28 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> Any | None:
         raise UserError(key, name, "is neither on the hub nor a folder or file here", fix) from error
     except RevisionNotFoundError as error:
         raise UserError(
-            key,
+            key.replace("name", "revision").replace("source", "revision"),
             f"{name}@{revision}",
             "has no such revision",
             "give a branch, tag or commit of that repository, or null",
         ) from error
-    except Exception:  # httpx's, requests', OSError or OfflineModeIsEnabled, depending on versions
-        return None
+    except Exception as error:  # httpx's, requests', OSError or OfflineModeIsEnabled, depending on versions
+        return None, reason(error)
+
+
+def reason(error: Exception) -> str:
+    """Return why the hub did not give what was asked for: its answer, a time limit, a full disk, or no network."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"{constants.ENDPOINT} answers {status} ({ANSWERS.get(status, 'an error of the hub')})"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "the disk of the cache is full (HF_HOME)"
+    slow = "Timeout" in type(error).__name__
+    return f"{constants.ENDPOINT} does not answer" + (" in time" if slow else "") + f" ({type(error).__name__})"
 
 
 def retry_server_errors() -> None:
@@ -138,13 +165,12 @@ def retry_server_errors() -> None:
     client.send = send_with_retries
 
 
-def unreachable(kind: Kind, key: str, name: str, error: Exception | None) -> UserError:
-    """Return the error for an unreachable hub, with the ways out: a download, a local folder, the demo."""
-    from huggingface_hub import constants
-
+def unreachable(kind: Kind, key: str, name: str, why: str) -> UserError:
+    """Return the error for a repository that the hub did not give, with the reason and the ways out."""
     option = "--repo-type dataset " if kind == "dataset" else ""
-    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
-    if error is not None and not constants.HF_HUB_OFFLINE:
-        why += f" ({type(error).__name__})"
     fix = f"with network run `hf download {option}{name} --local-dir DIR` and set {key} DIR, or try `make demo`"
+    if "answers 401" in why or "answers 403" in why:
+        fix = f"run `hf auth login` with an account that may read https://huggingface.co/{name}"
+    elif "answers 429" in why:
+        fix = "wait some minutes; `hf auth login` raises the limit"
     return UserError(key, name, f"is not in the local cache and {why}", fix)

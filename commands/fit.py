@@ -21,7 +21,7 @@ from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.no_effect import ignored_variables
 from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
 from datamodules.same_rows import go_on_with_template
-from disk import remove_leftovers, write_file
+from disk import disk_errors, remove_leftovers, write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -34,7 +34,7 @@ from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, W
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
-from lightning_modules.run.lock import RunLock
+from lightning_modules.run.lock import RunLock, is_first_process
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
 from lightning_modules.run.signals import Signals, Stopped
@@ -194,8 +194,9 @@ class Job:
             if self.command in ("test", "predict") and (warning := self.data.seen_warning(self.saved.data)):
                 log.warning(warning)
 
-    @rank_zero_only
     def lock_run(self) -> None:
+        if not is_first_process():
+            return
         self.lock = RunLock(self.run.folder)
         for folder in self.run.folder.glob("set-aside/*"):  # nobody writes there again
             remove_leftovers(folder)
@@ -247,7 +248,8 @@ class Job:
         suffix, config = self.run.suffix(), self.given.clone()
         config.ckpt_path, config.allow_modules = None, []  # of this start, not of the run
         config.data.template = self.data.run_template.to_keep(self.data.think_tokenizer)
-        write_file(self.run.folder / f"config{suffix}.yaml", self.parser.inner.dump(config, "yaml", False))
+        with disk_errors("run.root", self.run.folder):
+            write_file(self.run.folder / f"config{suffix}.yaml", self.parser.inner.dump(config, "yaml", False))
         write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
 
     def fit(self) -> None:

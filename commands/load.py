@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError
 
 from commands.fit_settings import GROUPS, LINKED, build_data, build_model
-from commands.parsing import Parser
+from commands.parsing import Parser, read_yaml
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
 from errors import UserError
@@ -58,7 +57,10 @@ def load_run(
     """
     found, path = find(run, ckpt_path, root)
     checkpoint = checkpoint or read_checkpoint(path)
-    config = yaml.safe_load(found.config().read_text())
+    config = read_yaml(str(found.config()), "--run")
+    for group in ("model", "data"):
+        if not isinstance(config.get(group), dict):
+            raise UserError("--run", found.config(), f"has no settings of {group}", "restore the file from a copy")
     parser = Parser("generate")
     for group in ("model", "data"):
         parser.add_class_arguments(GROUPS[group][0], group, skip=LINKED[group])

@@ -80,7 +80,7 @@ class Parser:
         if otherwise is not None and not config_files(args):
             args = ["--config", str(otherwise()), *args]
         values = [(key, text, True) for key, text in options(args)]
-        values += [(str(key), value, False) for name in config_files(args) for key, value in _read_yaml(name).items()]
+        values += [(str(key), value, False) for name in config_files(args) for key, value in read_yaml(name).items()]
         given = [leaf for value in values for leaf in self._leaves(*value)]
         for key, _, _ in given:
             parents = [self.settings.get(key[: dot.start()]) for dot in re.finditer(r"\.", key)]
@@ -116,7 +116,7 @@ class Parser:
             with suppress(yaml.YAMLError):
                 value, text = yaml.safe_load(value), False
         elif grouped and text and is_file(value):
-            value, text = _read_yaml(value), False
+            value, text = read_yaml(value), False
         if grouped and isinstance(value, dict | list):
             children = [(f"{key}.{name}", value[name]) for name in value] if isinstance(value, dict) else []
             for name, child in children or [(key, one) for one in value]:
@@ -143,14 +143,15 @@ class Parser:
         )
 
 
-def _read_yaml(name: str) -> dict[Any, Any]:
+def read_yaml(name: str, setting: str = "--config") -> dict[Any, Any]:
+    """Return the settings in a file. Raises UserError, which names `setting`, for a file that holds none."""
     try:
         content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = f"is not YAML ({' '.join(str(error).split())})"
-        raise UserError("--config", name, problem, "correct the file") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        problem = f"is not YAML ({' '.join(str(error).split())[:200]})"
+        raise UserError(setting, name, problem, "correct the file") from error
     if not isinstance(content, dict):
-        raise UserError("--config", name, "holds no settings", "write them as in configs/demo.yaml")
+        raise UserError(setting, name, "holds no settings", "write them as in configs/demo.yaml")
     return content
 
 

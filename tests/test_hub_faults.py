@@ -61,7 +61,7 @@ def test_a_hub_that_answers_500_always_ends_in_one_line(code: str, key: str, on_
     assert (done.returncode, done.stdout) == (2, "")
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error"], done.stderr
     assert done.stderr.startswith(f"error: {key}: ")
-    assert "does not answer" in done.stderr
+    assert "answers 500" in done.stderr
 
 
 def test_a_data_set_that_stops_in_the_middle_of_a_file_is_not_taken_for_whole(on_hub: OnHub) -> None:
@@ -85,3 +85,32 @@ def test_a_model_whose_download_breaks_off_continues_where_it_stopped(on_hub: On
     """The client keeps pieces of 10 MB; these weights are 19 MB."""
     done = on_hub(LOAD.format(UNTIED), stop_after=12_000_000)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "answers 401 (it needs a login, or the token is wrong). Run `hf auth login`"),
+        (403, "answers 403 (this account may not read it). Run `hf auth login`"),
+        (429, "answers 429 (too many requests). Wait some minutes"),
+        (503, "answers 503 (the hub is overloaded)"),
+    ],
+)
+@pytest.mark.parametrize(("code", "key"), [(READ, "data.source"), (LOAD.format(TIED), "model.name")])
+def test_the_answer_of_the_hub_is_the_reason(status: int, words: str, code: str, key: str, on_hub: OnHub) -> None:
+    done = on_hub(code, status=status)
+    assert done.stderr.startswith(f"error: {key}: ") and len(done.stderr.splitlines()) == 1, done.stderr
+    # Some answers of 401 mean a repository that does not exist, or is private
+    assert words in done.stderr or (status == 401 and "hf auth login" in done.stderr), done.stderr
+
+
+def test_a_hub_that_is_too_slow_is_said_to_be_slow(on_hub: OnHub) -> None:
+    done = on_hub("import hub; hub.PROBE_SECONDS = 0.3\n" + LOAD.format(TIED), wait=2)
+    assert "does not answer in time (" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["./qwen", "../a/b", "~/qwen", ".hidden/x", "a/b/c"])
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(name: str, on_hub: OnHub) -> None:
+    done = on_hub(LOAD.format(name))
+    assert f"model.name: '{name}' does not exist. Give the folder of a model" in done.stderr
+    assert "hf download" not in done.stderr

@@ -57,7 +57,7 @@ def open_source(name: str, revision: str | None, split: str, heldout_ratio: floa
     side = HeldOut(heldout_ratio, seed)
     if paths := files.local_files(name, split):
         return Source(name, f"{files.fingerprint(paths)} {side}", side, lambda: files.rows(paths))
-    if not hub.HUB_ID.fullmatch(name) or files.format_of(Path(name)):
+    if not hub.is_hub_id(name) or files.format_of(Path(name)):
         fix = f"give a {files.FORMATS_IN_WORDS} file, a folder or glob of them, a hub id, or builtin"
         raise UserError("data.source", name, "does not exist", fix)
     if not COMMIT.fullmatch(revision or ""):
@@ -72,9 +72,9 @@ def open_source(name: str, revision: str | None, split: str, heldout_ratio: floa
 
 def _require(name: str, revision: str | None) -> Any:
     """The `DatasetInfo` of the hub. Raises UserError if the hub lacks the data set or does not answer."""
-    info = hub.probe("dataset", "data.source", name, revision)
+    info, why = hub.probe("dataset", "data.source", name, revision)
     if info is None:
-        raise hub.unreachable("dataset", "data.source", name, None)
+        raise hub.unreachable("dataset", "data.source", name, why)
     return info
 
 

@@ -1,5 +1,6 @@
 """When a checkpoint is written, which checkpoints stay, and how a fit resumes from one."""
 
+import errno
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from disk import TEMPORARY, disk_errors
+from disk import TEMPORARY, disk_error, disk_errors
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
@@ -96,12 +97,17 @@ class CheckpointCallback(Checkpoint):
             self._resume.apply_to(checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a branch of the run, if it goes on from an older checkpoint: set aside what came after it."""
-        if self._resume is None or self.chosen is None:
+        """Begin a branch of the run, if it goes on from an older checkpoint: set aside what came after it.
+
+        A checkpoint from elsewhere begins a new run, which has no best checkpoint yet.
+        """
+        if self._resume is None:
             return
         step = self._resume.global_step
-        if trainer.is_global_zero and set_aside(self.run, self.chosen, step) and self.chosen != self.run.last:
-            _link(self.chosen, self.run.last)  # else a crash would leave no last.ckpt
+        if trainer.is_global_zero and self.chosen is not None:
+            begins = set_aside(self.run, self.chosen, step) is not None
+            if begins and self.chosen != self.run.last:
+                _link(self.chosen, self.run.last)  # else a crash would leave no last.ckpt
         if self.best is not None and not trainer.strategy.broadcast(self.run.best.is_file()):
             log.info(
                 f"the best checkpoint before step {step:,} is no longer there: the next validation writes best.ckpt"
@@ -158,7 +164,7 @@ class CheckpointCallback(Checkpoint):
         loss = float(trainer.callback_metrics.get("val/loss", math.nan))
         if math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best = loss
-            trainer.save_checkpoint(self.run.best)
+            self._save(trainer, self.run.best)
 
     def write_last(self, trainer: Trainer, numbered: bool) -> None:
         """Write last.ckpt; with `numbered` also step-NNN.ckpt, and delete the oldest beyond save_total_limit.
@@ -168,13 +174,19 @@ class CheckpointCallback(Checkpoint):
         """
         if not trainer.optimizers[0].state:
             return
-        trainer.save_checkpoint(self.run.last)
+        self._save(trainer, self.run.last)
         self._written, self._since = trainer.global_step, self.clock()
         if numbered and self.settings.save_total_limit and trainer.is_global_zero:
             with disk_errors("run.root", self.run.checkpoints):
                 _link(self.run.last, self.run.numbered(trainer.global_step))
                 for old in self.run.all_numbered()[: -self.settings.save_total_limit]:
                     old.unlink()
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        """Write a checkpoint. Raise UserError if the run's folder is gone: a new one would lack the run's config."""
+        if not self.run.folder.is_dir():
+            raise disk_error("run.root", self.run.folder, FileNotFoundError(errno.ENOENT, ""))
+        trainer.save_checkpoint(path)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add our content to a checkpoint of Lightning. Every rank must call it."""

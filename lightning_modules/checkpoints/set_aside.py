@@ -61,6 +61,7 @@ def split_metrics(path: Path, step: int) -> tuple[str, str]:
     if not path.is_file():
         return "", ""
     text = path.read_text(encoding="utf-8", errors="replace")
+    text = text[: text.rfind("\n") + 1] or text  # without a last line that a kill has cut
     try:
         reader = csv.DictReader(io.StringIO(text), strict=True)
         if text and "step" not in (reader.fieldnames or ()):

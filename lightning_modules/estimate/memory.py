@@ -114,21 +114,18 @@ def net_on_meta(tuner: ThinkTuner) -> ThinkNet:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens)
-    trust = tuner.trust_remote_code
-    try:
-        folder = model_folder(tuner.name, tuner.revision, code=trust)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
-    except UserError:
-        raise
-    except Exception as error:  # OSError, ValueError, KeyError: depends on the damage
-        if needs_own_code(error):
-            raise own_code_refused(tuner.name) from error
-        problem = f"has no readable config.json ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
-        raise UserError("model.name", tuner.name, problem, "give the folder of a transformers model") from error
-    fused = tuner.quantize is None  # a quantized base has no fused layers, but this net is never quantized
-    with torch.device("meta"):
-        dtype = getattr(torch, tuner.dtype_name)
-        base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
+    trust, fused = tuner.trust_remote_code, tuner.quantize is None  # a quantized base has no fused layers
+    folder = model_folder(tuner.name, tuner.revision, code=trust)
+    with torch.device("meta"):  # this net is never quantized
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+            dtype = getattr(torch, tuner.dtype_name)
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
+        except Exception as error:  # OSError, ValueError, KeyError: depends on the damage
+            if needs_own_code(error):
+                raise own_code_refused(tuner.name) from error
+            problem = f"has a config.json of no model ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+            raise UserError("model.name", tuner.name, problem, "give the folder of a transformers model") from error
         checkpoint_activations(base, tuner.gradient_checkpointing)
         lora = tuner.lora and tuner.lora.without_init()
         return ThinkNet(base, tokenizer, lora, role_weights=tuner.role_weights, fused=fused)

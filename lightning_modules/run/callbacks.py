@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from disk import disk_errors, writing
 from errors import UserError
 from lightning_modules.evaluation.summary import SAMPLES
 from lightning_modules.evaluation.think_scores import AnsweredRow
@@ -61,7 +62,7 @@ class SampleTable(Callback):
         answered: list[AnsweredRow] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
         if not answered or trainer.sanity_checking:
             return
-        with self.run.samples.open("a", encoding="utf-8") as file:
+        with disk_errors("run.root", self.run.samples), self.run.samples.open("a", encoding="utf-8") as file:
             file.write(f"## Step {trainer.global_step}\n\n")
             for row in answered:
                 verdict = "right" if row.matches else "not the reference's answer"
@@ -118,6 +119,6 @@ class WritePredictions(Callback):
         written = sorted(from_all_ranks(self.written), key=lambda row: row["row"])
         if trainer.is_global_zero:
             path = self.run.folder / f"predictions-{datetime.now():%Y-%m-%d_%H-%M-%S}.jsonl"
-            with path.open("x", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+            with disk_errors("run.root", path), writing(path) as file:
+                file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in written)
             log.info(f"{len(written):,} answers in {path}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from disk import disk_errors, write_file
 from hub import CHECKOUT
 
 PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "peft", "datasets", "torchmetrics", "bitsandbytes")
@@ -45,10 +46,11 @@ def program_version() -> str:
 def write_environment(folder: Path, suffix: str, command: Sequence[str]) -> None:
     """Write `environment{suffix}.json`, and `uncommitted{suffix}.patch` if tracked files differ from the commit."""
     found = environment(command)
-    (folder / f"environment{suffix}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     patch = _git("diff", "HEAD")
-    if patch and len(patch) <= LARGEST_PATCH:
-        (folder / f"uncommitted{suffix}.patch").write_text(patch, encoding="utf-8")
+    with disk_errors("run.root", folder):
+        write_file(folder / f"environment{suffix}.json", json.dumps(found, indent=2) + "\n")
+        if patch and len(patch) <= LARGEST_PATCH:
+            write_file(folder / f"uncommitted{suffix}.patch", patch)
 
 
 def _version(package: str) -> str | None:
@@ -62,7 +64,12 @@ def _git(*args: str) -> str | None:
     """Return the output of git in the checkout; None without git or without a repository."""
     try:
         result = subprocess.run(
-            ["git", "-C", CHECKOUT, *args], capture_output=True, text=True, errors="replace", timeout=30, check=False
+            ["git", "--no-optional-locks", "-C", CHECKOUT, *args],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

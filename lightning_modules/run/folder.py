@@ -74,7 +74,8 @@ class Run:
 
     def config(self) -> Path:
         """Return the resolved config; a resumed run has several, and this is the newest."""
-        found = sorted(self.folder.glob("config*.yaml"), key=lambda path: (path.stat().st_mtime, path.name))
+        files = [path for path in self.folder.glob("config*.yaml") if path.is_file()]
+        found = sorted(files, key=lambda path: (path.stat().st_mtime, path.name))
         if not found:
             raise UserError("--run", self.folder, "is not a run: it has no config.yaml", "give a folder runs/NAME/TIME")
         return found[-1]
@@ -134,6 +135,7 @@ def find_runs(root: str, name: str | None = None) -> Iterator[Run]:
     """Yield the runs that have a config, the newest first; of one name or of all."""
     base = root_folder(root)
     found = (base / name).glob("*/config.yaml") if name else _configs(base)
+    found = (path for path in found if path.is_file())
     return (Run(path.parent) for path in sorted(found, key=lambda path: path.parent.name, reverse=True))
 
 

@@ -1,5 +1,7 @@
 """Loggers of a run: metrics.csv, which a resumed run continues, and TensorBoard events."""
 
+import csv
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,8 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from disk import disk_errors, write_file
 
 
 class MetricsCsv(CSVLogger):
@@ -23,14 +27,45 @@ class MetricsCsv(CSVLogger):
             return super().experiment
         self._opened = True
         path, aside = (Path(self.log_dir) / name for name in ("metrics.csv", "metrics.csv.kept"))
-        if path.exists():
-            os.replace(path, aside)  # Lightning deletes an existing file
-        experiment: Any = super().experiment
-        if aside.exists():
-            os.replace(aside, path)
-            with path.open() as file:
-                experiment.metrics_keys = file.readline().strip().split(",")
+        with disk_errors("run.root", path):
+            if path.exists():
+                os.replace(path, aside)  # Lightning deletes an existing file
+            experiment: Any = super().experiment
+            if aside.exists():
+                os.replace(aside, path)
+                _drop_cut_line(path)
+                with path.open(encoding="utf-8", newline="") as file:
+                    experiment.metrics_keys = next(csv.reader(file), [])  # names of groups may have commas
         return experiment
+
+    @rank_zero_only
+    def save(self) -> None:
+        path = Path(self.log_dir) / "metrics.csv"
+        with disk_errors("run.root", path):
+            if path.is_file():
+                self._add_columns(path)
+            super().save()
+
+    def _add_columns(self, path: Path) -> None:
+        """Give the file the columns of new figures. A kill while Lightning does it would lose all lines."""
+        experiment = self.experiment
+        names = sorted({*experiment.metrics_keys}.union(*experiment.metrics))
+        if names == sorted(experiment.metrics_keys):
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, extrasaction="ignore")
+        writer.writeheader()
+        with path.open(encoding="utf-8", newline="") as file:
+            writer.writerows(csv.DictReader(file))
+        write_file(path, text.getvalue())
+        experiment.metrics_keys = names
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Remove a last line that a kill or a full disk has cut: the next line would be joined to it."""
+    with path.open("r+b") as file:
+        text = file.read()
+        file.truncate(text.rfind(b"\n") + 1)
 
 
 class TensorBoard(TensorBoardLogger):
@@ -44,4 +79,5 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        self.experiment.flush()
+        with disk_errors("run.root", self.log_dir):
+            self.experiment.flush()

@@ -14,6 +14,7 @@ from datamodules.magpie import MagpieDataModule
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
 from errors import UserError
+from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.evaluation.answers import EvalSettings
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.loss import RoleWeights
@@ -248,3 +249,26 @@ def test_dropout_differs_between_ranks_and_batches_but_not_between_runs() -> Non
 
     assert seed(0, 5) == seed(0, 5)
     assert len({seed(rank, batches) for rank in (0, 1) for batches in (5, 6)}) == 4
+
+
+def test_each_rank_restores_its_own_part_of_the_logged_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks that restored the same sums would log a loss in which rows count twice."""
+
+    class OfRank(ThinkTuner):
+        rank = 0
+
+        @property
+        def global_rank(self) -> int:
+            return self.rank
+
+    parts = [{"losses": torch.full((6,), float(k)), "tokens": torch.full((6,), float(k))} for k in (1, 2)]
+    content = CheckpointContent("base", None, {}, 1, parts, 0, None).to_dict()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    for rank, part in enumerate(parts):
+        tuner = OfRank(BASE)
+        tuner.rank = rank
+        monkeypatch.setattr(tuner.identity, "check", lambda _: None)
+        tuner.on_load_checkpoint({CONTENT_KEY: content})
+        assert torch.equal(tuner.train_loss.losses, part["losses"])
+        assert torch.equal(tuner.train_loss.tokens, part["tokens"])

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ class Faults:
 
     fail_every: int = 0
     """Each n-th request is answered with 500; 1 is every request."""
+    status: int = 0
+    """Every request is answered with this status."""
+    wait: int = 0
+    """Every answer comes after this number of seconds."""
     stop_after: int = 0
     """The answer for a file and the connection end after this number of bytes."""
 
@@ -127,6 +132,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def handle_request(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            time.sleep(hub.faults.wait)
+            if hub.faults.status:
+                return self.answer({"error": "a requested fault"}, hub.faults.status)
             if hub.faults.fail_every and next(numbers) % hub.faults.fail_every == 0:
                 return self.answer({"error": "a requested fault"}, 500)
             url = urlsplit(self.path)

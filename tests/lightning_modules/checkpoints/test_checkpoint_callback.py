@@ -1,6 +1,7 @@
 """When checkpoints are written, and which ones stay."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
+from lightning_modules.checkpoints.checkpoint_file import write_checkpoint
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run
 from lightning_modules.run.signals import Signals, Stopped
@@ -35,7 +37,7 @@ class FakeTrainer(SimpleNamespace):
 
 def started(tmp_path: Path, **settings: Any) -> tuple[CheckpointCallback, Any, list[float], Signals]:
     clock, signals = [0.0], Signals()
-    Run(tmp_path).checkpoints.mkdir(exist_ok=True)
+    Run(tmp_path).checkpoints.mkdir(parents=True, exist_ok=True)
     callback = CheckpointCallback(Run(tmp_path), CheckpointSettings(**settings), signals, None, lambda: clock[0])
     trainer: Any = FakeTrainer()
     callback.on_train_start(trainer, trainer)
@@ -139,3 +141,66 @@ def test_a_signal_saves_once_after_the_optimizer_step_and_then_stops(tmp_path: P
     assert stopped.value.exit_code == 143
     assert stopped.value.together
     assert trainer.written == [("last.ckpt", 2)]
+
+
+class RealFiles(FakeTrainer):
+    """Writes checkpoints that can be read."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__()
+        self.content = content
+        self.strategy = SimpleNamespace(broadcast=lambda value: value)
+
+    def save_checkpoint(self, path: Path) -> None:
+        write_checkpoint(self.content | {"global_step": self.global_step}, path)
+
+
+def resumed(
+    tmp_path: Path, checkpoint: dict[str, Any], content: CheckpointContent, step: int, chosen: Path | None
+) -> tuple[CheckpointCallback, Any]:
+    """A fit from a checkpoint of step `step`, whose best loss so far was 2.0, with at most two numbered files."""
+    settings = CheckpointSettings(every_n_train_steps=2, save_total_limit=2)
+    callback = CheckpointCallback(Run(tmp_path), settings, Signals(), None, chosen=chosen)
+    assert content.resume_position is not None
+    callback._resume = replace(content.resume_position, global_step=step, validation_due=False)
+    callback.load_state_dict({"best": 2.0})
+    trainer: Any = RealFiles(checkpoint)
+    trainer.global_step = step
+    callback.on_fit_start(trainer, trainer)
+    callback.on_train_start(trainer, trainer)
+    return callback, trainer
+
+
+def test_going_on_from_an_older_step_deletes_only_older_files_of_its_own_branch(
+    tmp_path: Path, checkpoint: dict[str, Any], content: CheckpointContent
+) -> None:
+    run = Run(tmp_path)
+    for step in (2, 6, 8):  # save_total_limit was higher
+        write_checkpoint(checkpoint | {"global_step": step}, run.numbered(step))
+    callback, trainer = resumed(tmp_path, checkpoint, content, 2, run.numbered(2))
+    train(callback, trainer, 2)
+    assert names(tmp_path) == ["last.ckpt", "step-0000002.ckpt", "step-0000004.ckpt"]
+    train(callback, trainer, 2)
+    assert names(tmp_path) == ["last.ckpt", "step-0000004.ckpt", "step-0000006.ckpt"]
+    (aside,) = (tmp_path / "set-aside").iterdir()
+    assert sorted(path.name for path in aside.iterdir()) == ["step-0000006.ckpt", "step-0000008.ckpt"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_checkpoint_from_elsewhere_brings_no_best_loss_without_its_file(
+    kept: bool, tmp_path: Path, checkpoint: dict[str, Any], content: CheckpointContent
+) -> None:
+    """Else a new run would have no best.ckpt until it is better than another run's."""
+    if kept:
+        write_checkpoint(checkpoint, Run(tmp_path).best)
+    callback, _ = resumed(tmp_path, checkpoint, content, 2, None)
+    assert callback.best == (2.0 if kept else None)
+
+
+def test_a_run_whose_folder_vanished_gets_no_new_one(tmp_path: Path) -> None:
+    """It would have checkpoints without the run's config."""
+    callback, trainer, _, _ = started(tmp_path / "run", every_n_train_steps=1)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run\.root: .*run' does not exist any more"):
+        train(callback, trainer, 2)
+    assert not (tmp_path / "run").exists()

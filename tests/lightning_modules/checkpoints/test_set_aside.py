@@ -65,6 +65,14 @@ def test_a_damaged_checkpoint_and_damaged_metrics_are_kept_apart(run: Run) -> No
     assert run.metrics.read_text() == ""
 
 
+def test_a_line_that_a_kill_has_cut_does_not_make_metrics_damaged(run: Run) -> None:
+    with run.metrics.open("a") as file:
+        file.write("3.5")
+    kept, moved = split_metrics(run.metrics, 4)
+    assert [row["step"] for row in csv.DictReader(kept.splitlines())] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in csv.DictReader(moved.splitlines())] == ["5", "6"]
+
+
 def test_the_step_of_a_checkpoint_is_read_without_its_tensors(run: Run) -> None:
     assert step_of(run.best) == 4
     run.best.write_bytes(b"nothing")

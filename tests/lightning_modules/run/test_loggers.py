@@ -1,8 +1,15 @@
 """Loggers keep the lines of a resumed run."""
 
 import csv
+import os
+import resource
+import shutil
+import signal
 from pathlib import Path
 
+import pytest
+
+from errors import UserError
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 
 
@@ -27,3 +34,62 @@ def test_tensorboard_writes_events_and_no_copy_of_the_settings(tmp_path: Path) -
     logger.log_metrics({"a": 1.0}, step=1)
     logger.save()
     assert [path.name.split(".")[0] for path in tmp_path.iterdir()] == ["events"]
+
+
+@pytest.mark.parametrize("text", ["", '"a,b",step\n1.0,1\n'], ids=["empty", "a name with a comma"])
+def test_any_metrics_of_a_run_can_be_continued(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    logger = MetricsCsv(tmp_path)
+    logger.log_metrics({"c": 2.0}, step=2)
+    logger.log_metrics({"a,b": 3.0}, step=3)
+    assert set(next(csv.reader(path.open()))) == {"a,b", "c", "step"}
+    assert [row["a,b"] for row in csv.DictReader(path.open())] == [*(["1.0"] if text else []), "", "3.0"]
+
+
+def test_a_line_that_a_kill_has_cut_is_not_joined_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("a,step\n1.0,1\n2.0,1")  # of 2.0,12
+    MetricsCsv(tmp_path).log_metrics({"a": 2.0}, step=2)
+    assert list(csv.DictReader(path.open())) == [{"a": "1.0", "step": "1"}, {"a": "2.0", "step": "2"}]
+
+
+def test_a_new_figure_never_leaves_the_file_without_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file with one more column takes the place of the old one at once."""
+    path, before = tmp_path / "metrics.csv", []
+    logger = MetricsCsv(tmp_path)
+    logger.log_metrics({"a": 1.0}, step=1)
+    replace = os.replace
+
+    def note_replace(source: Path, target: Path) -> None:
+        before.append((path.read_text(), Path(source).read_text()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", note_replace)
+    logger.log_metrics({"b": 2.0}, step=2)
+    assert [[list(csv.DictReader(text.splitlines())) for text in texts] for texts in before] == [
+        [[{"a": "1.0", "step": "1"}], [{"a": "1.0", "b": "", "step": "1"}]]
+    ]
+    assert [row["b"] for row in csv.DictReader(path.open())] == ["", "2.0"]
+
+
+def test_metrics_in_a_folder_that_vanished_are_one_line(tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path / "run")
+    logger.log_metrics({"a": 1.0}, step=1)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run\.root: .*metrics\.csv' does not exist any more"):
+        logger.log_metrics({"a": 2.0}, step=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_on_a_full_disk_are_one_line(tmp_path: Path) -> None:
+    logger = MetricsCsv(tmp_path)
+    logger.log_metrics({"a": 1.0}, step=1)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"run\.root: .*metrics\.csv' cannot be written: the disk is full"):
+            logger.log_metrics({"a": 2.0}, step=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
