@@ -54,7 +54,9 @@ def _one_row(
         distance = positions[:, None] - positions
         mask = (distance >= 0) & (distance < window)
     gqa = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=gqa)
+    out = F.scaled_dot_product_attention(
+        q, k, v, mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=gqa
+    )
     return out[0].transpose(0, 1)
 
 
