@@ -1,5 +1,6 @@
 """Scores of answered rows: well-formed thinking, endings, right answers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,17 +31,23 @@ class AnsweredRow:
 
 
 def same_answer(written: ThinkResponse, reference: ThinkResponse) -> bool:
-    """Return whether a response is finished and has the reference's answer, apart from white space.
+    """Return whether a response is finished and has the reference's answer.
 
-    If both answers have a \\boxed{}, the last boxes are compared, else the whole answers. Equal values in different
-    notation do not match.
+    If both answers have a \\boxed{}, the last boxes are compared, else the whole answers. The amount of white space
+    does not matter; in a box white space counts only between two letters or digits. Equal values in different notation
+    do not match, and an empty answer or box matches nothing.
     """
     if not written.finished:
         return False
     ours, theirs = last_boxed(written.answer), last_boxed(reference.answer)
     if ours is not None and theirs is not None:
-        return "".join(ours.split()) == "".join(theirs.split())
-    return written.answer.split() == reference.answer.split()
+        return bool(ours.strip()) and _compact(ours) == _compact(theirs)
+    return bool(written.answer.strip()) and written.answer.split() == reference.answer.split()
+
+
+def _compact(box: str) -> str:
+    """Return a box without white space that means nothing: {1 2} differs from {12}, and {x = 1} does not from {x=1}."""
+    return re.sub(r"(?<!\w) | (?!\w)", "", " ".join(box.split()))
 
 
 def last_boxed(text: str) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_modules.fused.elementwise import renorm, rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward
 from lightning_modules.fused.lora_linear import FusedLoRALinear, LinearWeights
 from lightning_modules.fused.packed_forward import ProductDtypes
+from lightning_modules.internals.torch_internals import first_derivative_only
 
 
 class NormWeights(NamedTuple):
@@ -46,6 +47,7 @@ class BeforeAttention(torch.autograd.Function):
         return rotate(q, cos, sin, out=q), rotate(k, cos, sin, out=k), v, x
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, residual: Tensor) -> tuple[Any, ...]:
         x, scale, a_out, cos, sin = ctx.saved_tensors
         grads = ctx.qkv.linear.like_outputs(q, ctx.qkv.weights)
@@ -85,6 +87,7 @@ class AfterAttention(torch.autograd.Function):
         return _plus(out, y)
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         attended, y, scale, gate, up, o_a_out, a_out, down_a_out = ctx.saved_tensors
         dtypes, own = ctx.dtypes, grad.to(ctx.dtypes.base)

@@ -41,6 +41,7 @@ class FusedLoRALinear:
         self.scales = [adapter.scale for adapter in self.adapters if adapter]
         self.stack: Tensor | None = None
         self.stacked_bias: Tensor | None = None
+        self.stacked_at: list[int] = []  # where the weights and biases are
         self.a: Tensor | None = None
         self.bs: list[Tensor | None] = []
         self.copies: list[Tensor] = []  # A and B of each adapter: views into `a`, and `bs`
@@ -76,14 +77,17 @@ class FusedLoRALinear:
             self.copies = [copy for a, b in parts if b is not None for copy in (a, b)]
 
     def _stack(self, frozen: list[Tensor], biases: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
-        if self.stack is None or self.stack.data_ptr() != frozen[0].data_ptr():  # new, or moved to another device
+        given = [bias for bias in biases if bias is not None]
+        if self.stack is None or self.stacked_at != _places(frozen, given):  # new, moved, or replaced, as by merging
             with torch.inference_mode(False), torch.no_grad():
                 self.stack = torch.cat([weight.detach() for weight in frozen])
                 for weight, part in zip(frozen, torch.split(self.stack, self.widths), strict=True):
                     weight.data = part
-                self.stacked_bias = None
-                if biases[0] is not None:
-                    self.stacked_bias = torch.cat([bias.detach() for bias in biases if bias is not None])
+                self.stacked_bias = torch.cat([bias.detach() for bias in given]) if given else None
+                if self.stacked_bias is not None:
+                    for bias, part in zip(given, torch.split(self.stacked_bias, self.widths), strict=True):
+                        bias.data = part
+            self.stacked_at = _places(frozen, given)
         return [self.stack], [self.stacked_bias]
 
     def like_outputs(self, x: Tensor, weights: LinearWeights) -> list[Tensor]:
@@ -152,6 +156,10 @@ class FusedLoRALinear:
         if grad_a_out is not None and weights.a is not None:
             _add_product(grad_x, grad_a_out, weights.a)
         return grad_x, trained
+
+
+def _places(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in (*weights, *biases)]
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:

@@ -4,7 +4,7 @@ The modules, their names and their weights stay. Only the `forward` of a layer c
 A call without a PackedForward, as in generation, runs the layer's own forward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -16,8 +16,8 @@ from lightning_modules.fused.decoder_layer import AfterAttention, BeforeAttentio
 from lightning_modules.fused.lora_linear import FusedLoRALinear
 from lightning_modules.fused.packed_forward import PackedForward
 from lightning_modules.fused.varlen_attention import attend
-from lightning_modules.internals.peft_internals import base_layer, not_plain_lora_reason
-from lightning_modules.internals.torch_internals import is_sharded
+from lightning_modules.internals.peft_internals import base_layer, not_plain_lora_reason, switched_reason
+from lightning_modules.internals.torch_internals import has_hooks, is_sharded
 from lightning_modules.internals.transformers_internals import (
     decoder_layers,
     is_checkpointed,
@@ -25,6 +25,8 @@ from lightning_modules.internals.transformers_internals import (
     norm_eps,
     not_plain_reason,
 )
+
+CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.ParameterDict)  # never called
 
 
 def unsupported_reason(lm: Any) -> str | None:
@@ -47,11 +49,31 @@ def _unsupported_linear(module: Any) -> str | None:
     return not_plain_lora_reason(module)
 
 
-def patch_layers(lm: Any) -> None:
+class FusedLayers:
+    """Asked before each pass whether fused layers may compute it. They use the weights of a layer's modules and do not
+    call these modules. So they would pass over hooks, and over adapters that are switched off or merged.
+    """
+
+    def __init__(self, layers: Iterable[Any]) -> None:
+        layers = list(layers)
+        inner = (module for layer in layers for module in layer.modules() if module is not layer)
+        self.called = [module for module in inner if not isinstance(module, CONTAINERS)]  # hooks of a layer itself run
+        linear = (module for layer in layers for module in layer_parts(layer).linear)
+        self.adapted = [module for module in linear if base_layer(module) is not module]
+
+    def suspended_reason(self) -> str | None:
+        """Return why transformers' own layers must compute at present; None if they need not."""
+        if any(map(has_hooks, self.called)):
+            return "modules inside the layers have hooks"
+        return next(filter(None, map(switched_reason, self.adapted)), None)
+
+
+def patch_layers(lm: Any) -> FusedLayers:
     """Give each layer a fused forward. The last layer returns only the positions that PackedForward.needed names."""
     layers = decoder_layers(lm)
     for layer in layers:
         layer.forward = MethodType(_fused_forward(layer, layer is layers[-1]), layer)
+    return FusedLayers(layers)
 
 
 def _fused_forward(layer: Any, last: bool) -> Callable[..., Tensor]:

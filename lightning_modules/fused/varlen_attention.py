@@ -1,7 +1,8 @@
 """Causal attention within the rows of a packed sequence, for any transformers model.
 
-On CUDA in half precision one flash-attention kernel serves rows of any length. Elsewhere each row goes to torch's
-causal attention. A call without a PackedForward, as in generation, uses transformers' own SDPA attention.
+On CUDA in half precision one flash-attention kernel serves rows of any length. Elsewhere, and with attention dropout,
+each row goes to torch's causal attention. A call without a PackedForward, as in generation, uses transformers' own SDPA
+attention.
 """
 
 from typing import Any
@@ -20,22 +21,32 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, bounds: RowBounds, scale: float | None = None, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: RowBounds,
+    scale: float | None = None,
+    window: int | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Return causal attention within rows, in query's shape.
 
-    query (T, heads, d); key, value (T, their heads, d). `window`: number of tokens that a token sees, itself included.
+    query:   (T, heads, d); key, value (T, their heads, d)
+    window:  number of tokens that a token sees, itself included
+    dropout: probability of dropout on the attention weights
     """
     longest = max(bounds.lengths)
     window = window if window is not None and window < longest else None
-    if query.is_cuda and query.dtype in HALF:
+    if query.is_cuda and query.dtype in HALF and not dropout:
         return flash_attention(query, key, value, bounds.starts, longest, scale, window)
     rows = zip(*(torch.split(part, bounds.lengths) for part in (query, key, value)), strict=True)
-    attended = [_one_row(q, k, v, scale, window) for q, k, v in rows]
+    attended = [_one_row(q, k, v, scale, window, dropout) for q, k, v in rows]
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
-def _one_row(query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+def _one_row(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, dropout: float
+) -> Tensor:
     q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, t, d)
     mask = None
     if window is not None:
@@ -43,7 +54,9 @@ def _one_row(query: Tensor, key: Tensor, value: Tensor, scale: float | None, win
         distance = positions[:, None] - positions
         mask = (distance >= 0) & (distance < window)
     gqa = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=gqa)
+    out = F.scaled_dot_product_attention(
+        q, k, v, mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=gqa
+    )
     return out[0].transpose(0, 1)
 
 
@@ -61,6 +74,7 @@ def use_varlen_attention(model: Any) -> None:
         if not getattr(module, "is_causal", True):
             raise NotImplementedError("attention that is not causal")
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        return attend(q, k, v, packed.bounds, given.get("scaling"), given.get("sliding_window"))[None], None
+        scale, window, dropout = given.get("scaling"), given.get("sliding_window"), given.get("dropout", 0.0)
+        return attend(q, k, v, packed.bounds, scale, window, dropout)[None], None
 
     use_attention(model, NAME, attention)

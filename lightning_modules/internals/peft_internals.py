@@ -37,6 +37,18 @@ def lora_parts(module: Any) -> LoraParts | None:
     return LoraParts(module.lora_A[ADAPTER], module.lora_B[ADAPTER], float(module.scaling[ADAPTER]))
 
 
+def switched_reason(module: Any) -> str | None:
+    """Return why the adapter of one of peft's layers takes no part in its output at present; None if it does.
+
+    Why private: `disable_adapters`, `merged` and `active_adapters` are states that only peft's own layers read.
+    """
+    if module.disable_adapters:
+        return "its adapters are switched off"
+    if module.merged:
+        return "its adapters are merged"
+    return None if module.active_adapters == [ADAPTER] else "other adapters are active"
+
+
 def not_plain_lora_reason(module: Any) -> str | None:
     """Return why a layer's output is not base(x) + scale * B A x; None if it is, also without an adapter.
 

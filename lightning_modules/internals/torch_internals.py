@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -24,6 +25,33 @@ def flash_attention(
         query, key, value, starts, starts, longest, longest, 0.0, True, False, scale=scale, **band
     )[0]
     return out
+
+
+def has_hooks(module: Any) -> bool:
+    """Return whether somebody registered a forward or backward hook on a module.
+
+    Why private: torch has no public way to ask.
+    """
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def first_derivative_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Let this backward pass raise RuntimeError if somebody asks for a graph of it, for second derivatives.
+
+    Why private: only the gradient mode within a backward pass tells that `create_graph` was given. torch's public
+    `once_differentiable` raises only if an incoming gradient needs a derivative. Else the result counts as constant,
+    and a penalty on the gradient would have no effect, without a word.
+    """
+
+    @wraps(backward)
+    def once(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("create_graph=True: the net's own functions have first derivatives only")
+        return backward(ctx, *grads)
+
+    return once
 
 
 def silu_backward_(grad: Tensor, x: Tensor, out: Tensor) -> None:

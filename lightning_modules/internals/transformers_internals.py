@@ -13,6 +13,14 @@ PLAIN_DECODER_LAYERS = ("Qwen2DecoderLayer", "LlamaDecoderLayer")
 _NO_MASK = torch.zeros(1, 1, 1, 1)
 
 
+class Experts(NamedTuple):
+    """The experts of a decoder layer. A token is sent to `per_token` of `total` ones."""
+
+    module: nn.Module
+    per_token: int
+    total: int
+
+
 class DecoderLayerParts(NamedTuple):
     """The modules of one of PLAIN_DECODER_LAYERS."""
 
@@ -39,6 +47,32 @@ def decoder_layers(lm: Any) -> nn.ModuleList:
     return layers
 
 
+def experts(layer: Any) -> Experts | None:
+    """Return the experts of a decoder layer; None if it has none.
+
+    Why private: the name `experts`, and the router's `top_k`, are a custom. Older releases have a list of modules where
+    newer ones have one matrix of three dimensions for all experts.
+    """
+    module = next((m for name, m in layer.named_modules() if name.rpartition(".")[2] == "experts"), None)
+    if module is None:
+        return None
+    per_token = next((m.top_k for m in layer.modules() if isinstance(getattr(m, "top_k", None), int)), None)
+    sizes = [p.shape[0] for p in module.parameters() if p.ndim == 3]
+    total = len(module) if isinstance(module, nn.ModuleList) else sizes[0] if sizes else 0
+    return Experts(module, per_token, total) if per_token and total else None
+
+
+def sliding_windows(lm: Any) -> tuple[int, ...]:
+    """Return the window, in tokens, of each decoder layer that has one.
+
+    Why private: a config has one window for all layers, or for those that `layer_types` names.
+    """
+    config = lm.config.get_text_config()
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    layers = len(decoder_layers(lm)) if kinds is None else kinds.count("sliding_attention")
+    return (window,) * layers if window else ()
+
+
 def not_plain_reason(lm: Any) -> str | None:
     """Return what keeps a model's decoder layers from being plain ones; None if all are.
 
@@ -49,6 +83,8 @@ def not_plain_reason(lm: Any) -> str | None:
             return f"{type(layer).__name__} is another kind of layer"
     if lm.config.hidden_act != "silu":
         return f"its activation is {lm.config.hidden_act}"
+    if getattr(lm.config, "attention_dropout", 0.0):
+        return f"its attention_dropout is {lm.config.attention_dropout}"
     return None
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from datamodules.text.segments import Role
 from errors import UserError
 from lightning_modules.fused.elementwise import kernels_for
-from lightning_modules.internals.torch_internals import autocast_dtype
+from lightning_modules.internals.torch_internals import autocast_dtype, first_derivative_only
 
 CHUNK_SHARE = 64  # a chunk of logits takes at most this part of the device's memory
 # Larger chunks are not faster (docs/speed.md). Key: device type, bytes per number
@@ -200,6 +200,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return weighted.sum(), losses
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         # In float32: a gradient scaler's factor alone may not fit in half precision
         grad_hidden, grad_weight, grad_new = (

@@ -11,7 +11,7 @@ from datamodules.batches.collate import Batch
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.fused.packed_forward import PackedForward, ProductDtypes, RowBounds
-from lightning_modules.fused.patch_layers import patch_layers, unsupported_reason
+from lightning_modules.fused.patch_layers import FusedLayers, patch_layers, unsupported_reason
 from lightning_modules.fused.varlen_attention import use_varlen_attention
 from lightning_modules.internals.transformers_internals import decoder_layers, final_norm, packed_hidden_states
 from lightning_modules.net.base_model import grow_vocabulary
@@ -73,8 +73,9 @@ class ThinkNet(nn.Module):
         self.lm, self.lora_start = (base, None) if lora is None else add_lora(base, lora, lora_start)
         _add_new_tokens(base, tokenizer, new_token_init, trained_base=lora is None)
         self.not_fused = unsupported_reason(self.causal_lm) if fused else "fused=False"  # the reason, or None
+        self.fused_layers: FusedLayers | None = None
         if self.not_fused is None:
-            patch_layers(self.causal_lm)
+            self.fused_layers = patch_layers(self.causal_lm)
         elif fused and lora is not None:
             log.info(f"transformers' own decoder layers are used, not fused layers: {self.not_fused}")
         self.train()
@@ -130,7 +131,7 @@ class ThinkNet(nn.Module):
     def supervised_hidden_states(self, batch: Batch) -> Tensor:
         """Return the final hidden states of the supervised positions, (N, D)."""
         lm, bounds, needed = self.causal_lm, RowBounds(batch.starts, batch.lengths), batch.predict_from
-        if self.not_fused is not None:
+        if self.fused_layers is None or self.fused_layers.suspended_reason():
             packed = PackedForward(bounds)
             return packed_hidden_states(lm, batch.input_ids, batch.position_ids, **packed.as_kwargs())[0, needed]
         packed = PackedForward(bounds, needed, ProductDtypes.current(final_norm(lm).weight))

@@ -71,6 +71,12 @@ def test_stacked_weights_are_the_layers_own_and_adapters_are_read_at_each_pass()
     check()
     group.bases[0].weight.data = group.bases[0].weight.data.clone()  # as a move to another device does
     check()
+    for tensor in (group.bases[2].weight, group.bases[1].bias):  # as merging one adapter does
+        tensor.data = tensor.data + 1
+        check()
+    with torch.no_grad():
+        group.bases[3].bias.add_(1)
+    check()
 
 
 def test_a_first_pass_in_inference_mode_leaves_training_possible() -> None:

@@ -24,7 +24,7 @@ ADAPTERS = {
 def made(
     lora: LoraSettings | None, tokenizer: ThinkTokenizer, fused: bool, kind: str = "qwen2", **more: Any
 ) -> ThinkNet:
-    base = random_lm(kind)
+    base = random_lm(kind, attention_dropout=more.get("attention_dropout", 0.0))
     for parameter in base.parameters():  # norms and biases
         if parameter.ndim == 1:
             torch.manual_seed(parameter.numel())
@@ -43,6 +43,10 @@ def made(
 def results(net: ThinkNet, batch: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     total = net(batch).total
     return total, list(torch.autograd.grad(total, [p for p in net.parameters() if p.requires_grad]))
+
+
+def loss_of(net: ThinkNet, batch: Any) -> float:
+    return float(net(batch).total.detach())
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2-tied", "llama"])
@@ -86,6 +90,21 @@ def test_gradient_checkpointing_and_fused_layers_go_together(
         torch.testing.assert_close(one, two)
 
 
+def test_attention_dropout_follows_the_seed_and_is_repeated_by_gradient_checkpointing(
+    tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(0, 3)
+    once, again = (
+        made(ADAPTERS["all"], tiny_tokenizer, True, checkpointing=on, attention_dropout=0.3) for on in (False, True)
+    )
+    found = []
+    for seed, net in [(1, once), (1, again), (2, once)]:
+        torch.manual_seed(seed)
+        found.append(results(net, batch))
+    torch.testing.assert_close(found[0], found[1])
+    assert (found[0][0] - found[2][0]).abs() > 1e-3
+
+
 def test_they_keep_for_the_backward_pass_what_the_docstring_says(
     tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
@@ -118,7 +137,56 @@ def test_other_layers_and_adapters_stay_with_transformers(
     net = ThinkNet(random_lm("qwen2"), tiny_tokenizer, lora)
     assert net.not_fused is not None and reason in net.not_fused
     assert net(make_batch(0)).total.isfinite()
+    lm = random_lm("qwen2", attention_dropout=0.1)
+    assert "attention_dropout" in str(ThinkNet(lm, tiny_tokenizer, LoraSettings()).not_fused)
     assert "another kind" in str(ThinkNet(random_lm("qwen3"), tiny_tokenizer, LoraSettings()).not_fused)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_adapters_that_are_switched_off_merged_or_replaced_are_honoured(
+    kind: str, safe: bool, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    batch, lora = make_batch(0, 3, 9), ADAPTERS["some"]
+    fused, plain = (made(lora, tiny_tokenizer, on, kind) for on in (True, False))
+    trained = loss_of(fused, batch)
+    with fused.lm.disable_adapter(), plain.lm.disable_adapter():
+        off = loss_of(fused, batch)
+        assert off == pytest.approx(loss_of(plain, batch), rel=1e-5)
+    assert abs(off - trained) > 1e-2
+    assert loss_of(fused, batch) == trained
+    fused.lm.merge_adapter(safe_merge=safe)
+    assert loss_of(fused, batch) == pytest.approx(trained, rel=1e-5)
+    fused.lm.unmerge_adapter()
+    assert loss_of(fused, batch) == pytest.approx(trained, rel=1e-5)
+    fused.lm.add_adapter("other", fused.lm.peft_config["default"])
+    fused.lm.set_adapter("other")
+    assert loss_of(fused, batch) == pytest.approx(off, rel=1e-5)  # its B is 0 at first
+    fused.lm.set_adapter("default")
+    assert loss_of(fused, batch) == trained
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj", "self_attn.v_proj.lora_A.default", "mlp", "input_layernorm", ""])
+@pytest.mark.parametrize("hook", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_run(name: str, hook: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    net, batch, calls = made(ADAPTERS["attention"], tiny_tokenizer, True), make_batch(0), []
+    without = results(net, batch)
+    module = net.causal_lm.model.layers[1].get_submodule(name)
+    handle = getattr(module, f"register_{hook}_hook")(lambda *_: calls.append(1))
+    seen = results(net, batch)
+    assert calls
+    handle.remove()
+    torch.testing.assert_close(seen, without, rtol=1e-4, atol=1e-5)
+    assert torch.equal(results(net, batch)[0], without[0])
+
+
+def test_a_gradient_of_a_gradient_is_refused(tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch) -> None:
+    """Else a penalty on the gradient would have no effect."""
+    net = made(ADAPTERS["attention"], tiny_tokenizer, True)
+    batch = make_batch(0)
+    for total in (net(batch).total, net.supervised_hidden_states(batch).sum()):
+        with pytest.raises(RuntimeError, match="first derivatives only"):
+            torch.autograd.grad(total, [p for p in net.parameters() if p.requires_grad], create_graph=True)
 
 
 @pytest.mark.gpu

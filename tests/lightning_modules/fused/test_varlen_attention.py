@@ -57,6 +57,19 @@ def test_attention_and_its_gradients_are_those_of_a_masked_matrix(kv_heads: int,
         torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("window", [None, 4])
+def test_dropout_drops_weights_and_scales_the_others(kv_heads: int, window: int | None) -> None:
+    """A value that is 1 for one token and 0 for the others shows this token's weights."""
+    q, k, _ = inputs(kv_heads=kv_heads)
+    value = torch.eye(len(q))[:, None].expand(-1, kv_heads, -1)
+    ours = attend(q, k, value, bounds(), window=window, dropout=0.4)
+    exact = reference(q, k, value, window)
+    kept = ours != 0
+    torch.testing.assert_close(ours[kept], exact[kept] / 0.6, rtol=1e-5, atol=1e-6)
+    assert 0.45 < float(kept.sum() / (exact != 0).sum()) < 0.75
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("kv_heads", [4, 2])

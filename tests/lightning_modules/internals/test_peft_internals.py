@@ -17,6 +17,7 @@ from lightning_modules.internals.peft_internals import (
     lora_parts,
     new_embeddings_file_key,
     not_plain_lora_reason,
+    switched_reason,
 )
 from tests.conftest import random_lm
 
@@ -56,6 +57,21 @@ def test_a_layer_without_an_adapter_is_its_own_base() -> None:
 def test_adapters_that_compute_more_are_told_apart(settings: dict[str, Any], reason: str) -> None:
     _, layer = next(lora_layers(adapted(**settings)))
     assert reason in str(not_plain_lora_reason(layer))
+
+
+def test_an_adapter_that_takes_no_part_is_told_apart() -> None:
+    lm = adapted()
+    _, layer = next(lora_layers(lm))
+    assert switched_reason(layer) is None
+    with lm.disable_adapter():
+        assert "switched off" in str(switched_reason(layer))
+    lm.merge_adapter()
+    assert "merged" in str(switched_reason(layer))
+    lm.unmerge_adapter()
+    assert switched_reason(layer) is None
+    lm.add_adapter("other", lm.peft_config["default"])
+    lm.set_adapter("other")
+    assert "other adapters" in str(switched_reason(layer))
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])

@@ -1,5 +1,7 @@
 """Each private API of torch that the project uses does what its docstring says."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,9 @@ from torch.nn import functional as F
 from lightning_modules.internals.torch_internals import (
     autocast_dtype,
     copy_and_scale_,
+    first_derivative_only,
     flash_attention,
+    has_hooks,
     is_sharded,
     silu_backward_,
     whole_of,
@@ -37,6 +41,46 @@ def test_flash_attention_is_causal_within_parts(window: int | None) -> None:
     query, key, value = (t.transpose(0, 1)[None].float() for t in (q, k, v))
     right = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
     torch.testing.assert_close(out.float(), right[0].transpose(0, 1), rtol=2e-2, atol=2e-2)
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor]:
+        return (3 * ctx.saved_tensors[0] ** 2 * grad,)
+
+
+def cube(x: torch.Tensor) -> torch.Tensor:
+    cubed: torch.Tensor = Cube.apply(x)  # type: ignore[no-untyped-call]
+    return cubed
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_graph_of_the_gradient_is_refused_whether_or_not_the_incoming_gradient_has_one(power: int) -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    (grad,) = torch.autograd.grad(cube(x) ** power, x)
+    assert grad == (12 if power == 1 else 2 * 8 * 12)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(cube(x) ** power, x, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    "register",
+    ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+     "register_full_backward_pre_hook"],
+)  # fmt: skip
+def test_hooks_of_every_kind_are_seen(register: str) -> None:
+    module = nn.Linear(1, 1)
+    assert not has_hooks(module)
+    handle = getattr(module, register)(lambda *_: None)
+    assert has_hooks(module)
+    handle.remove()
+    assert not has_hooks(module)
 
 
 def test_the_gradient_of_silu_is_autograds() -> None:

@@ -153,3 +153,11 @@ def test_a_chunk_holds_the_same_part_of_any_memory_up_to_a_limit() -> None:
 
 
 POSITIONS_PER_CHUNK = module.positions_per_chunk  # before the fixture replaces it
+
+
+def test_a_gradient_of_a_gradient_is_refused() -> None:
+    """Without the error a penalty on the gradient would count as constant."""
+    hidden, head, targets = inputs()
+    total, _ = supervised_cross_entropy(hidden, head, targets)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(total, hidden, create_graph=True)

@@ -17,8 +17,8 @@ from tests.stand_ins.families import TRAINED, family_lm
 MakeBatch = Callable[..., Any]
 
 
-def net_of(family: str, tokenizer: ThinkTokenizer) -> ThinkNet:
-    lm = family_lm(family, TRAINED[family])
+def net_of(family: str, tokenizer: ThinkTokenizer, **settings: Any) -> ThinkNet:
+    lm = family_lm(family, TRAINED[family] | settings)
     lora = LoraSettings(rank=4, target_modules=["o_proj"] if "experts" in str(lm) else "all-linear")
     net = ThinkNet(lm, tokenizer, lora)
     for p in net.parameters():
@@ -67,3 +67,26 @@ def test_a_token_changes_no_earlier_state_and_no_state_of_another_row(
     differs = (states(ids) != before).any(-1)
     assert not differs[:changed].any() and not differs[end:].any()
     assert differs[changed] and differs[changed:end].sum() > 1
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_each_dropout_that_transformers_applies_in_training_is_applied(
+    family: str, tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
+) -> None:
+    """By the config's own names; some of them have no effect in transformers either."""
+    batch, known = make_batch(0, 3), family_lm(family, TRAINED[family]).config.to_dict()
+    names = [name for name in known if "drop" in name]
+    none = dict.fromkeys(names, 0.0)
+    for name in names:
+        net = net_of(family, tiny_tokenizer, **none | {name: 0.5})
+        own = effect_of_training(net, lambda net: net.causal_lm(input_ids=batch.input_ids, use_cache=False).logits)
+        assert effect_of_training(net, lambda net: net.supervised_hidden_states(batch)) == own, name
+
+
+def effect_of_training(net: ThinkNet, compute: Callable[[ThinkNet], torch.Tensor]) -> bool:
+    """Whether the training mode changes a result."""
+    with torch.no_grad():
+        net.train()
+        trained = compute(net)
+        net.eval()
+        return not torch.allclose(trained, compute(net), rtol=1e-4, atol=1e-5)

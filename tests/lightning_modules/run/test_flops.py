@@ -1,8 +1,11 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_modules.net.base_model import load_base
@@ -10,6 +13,7 @@ from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.run.flops import ModelShape, peak_flops, training_flops
 from lightning_modules.think_tuner import ThinkTuner
+from tests.stand_ins.families import TRAINED, family_lm
 
 
 def net_of(**settings: Any) -> Any:
@@ -39,6 +43,40 @@ def test_attention_counts_pairs_within_an_example() -> None:
     shape = ModelShape(0, 0, 0, False, layers=2, attention=64)
     assert training_flops(shape, [3], 0) == 12 * 2 * 64 * (1 + 2 + 3)
     assert training_flops(shape, [3, 1], 0) == 12 * 2 * 64 * (1 + 2 + 3 + 1)
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=5), windows=st.lists(st.integers(1, 50), max_size=3).map(tuple))
+def test_attention_counts_pairs_within_the_window_of_each_layer(lengths: list[int], windows: tuple[int, ...]) -> None:
+    shape = ModelShape(0, 0, 0, False, layers=3, attention=64, windows=windows)
+    seen = [*windows, *[10**6] * (3 - len(windows))]
+    pairs = sum(min(position, window) for window in seen for n in lengths for position in range(1, n + 1))
+    assert training_flops(shape, lengths, 0) == 12 * 64 * pairs
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_flops_of_each_family_are_those_that_torch_counts(
+    family: str, tiny_tokenizer: Any, make_batch: Callable[..., Any]
+) -> None:
+    """Experts of a mixture count for the tokens that they get, and each matrix counts once."""
+    lm = family_lm(family, TRAINED[family] | {"attention_dropout": 0.0})  # with it torch's attention is plain products
+    if hasattr(lm, "set_experts_implementation"):
+        lm.set_experts_implementation("eager")  # torch does not count grouped products
+    net, batch = ThinkNet(lm, tiny_tokenizer, None, fused=False), make_batch(0, 3, 9)
+    with FlopCounterMode(display=False) as counter:
+        net(batch).total.backward()
+    counts: dict[Any, int] = counter.get_flop_counts()["Global"]
+    products = sum(count for name, count in counts.items() if "attention" not in str(name))
+    without_attention = dataclasses.replace(ModelShape.of(net), layers=0, windows=())
+    assert training_flops(without_attention, batch.lengths, len(batch.predict_from)) == pytest.approx(
+        products, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_a_shape_has_the_windows_that_the_layers_attend_within(family: str, tiny_tokenizer: Any) -> None:
+    lm = family_lm(family, TRAINED[family])
+    windows = (5, 5) if TRAINED[family].get("sliding_window") else ()
+    assert ModelShape.of(ThinkNet(lm, tiny_tokenizer, None)).windows == windows
 
 
 def test_a_frozen_weight_costs_two_thirds_and_the_head_counts_supervised_tokens_only() -> None:
