@@ -1,9 +1,11 @@
 """fit, validate, test, predict: a Trainer over ThinkTuner and MagpieDataModule, with runs kept in folders."""
 
+import errno
 import inspect
 import logging
 import os
 import re
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.no_effect import ignored_variables
 from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
 from datamodules.same_rows import go_on_with_template
-from disk import disk_errors, remove_leftovers, write_file
+from disk import FULL, REASONS, disk_error, disk_errors, remove_leftovers, write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
@@ -48,6 +50,7 @@ NOT_FOR_USERS = (
     ".*Experiment logs directory.*", "Be aware that when using `ckpt_path`.*", ".*your dataloader is not resumable.*",
     "Early stopping conditioned on metric.*", "Detected call of `lr_scheduler.step.*",
 )  # fmt: skip
+ON_DISK = (*FULL, *REASONS, errno.EACCES, errno.EPERM)
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
 TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
@@ -73,6 +76,10 @@ def run(args: Sequence[str]) -> int:
         if watchdog.already_printed:
             return 0 if watchdog.child else 2
         raise
+    except OSError as error:  # of a logger, or of a library that writes into the run
+        if error.errno not in ON_DISK:
+            raise
+        raise disk_error("run.root", error.filename or "the run's folder", error) from error
     except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
         if (cause := _refusal(error)) is None:
             raise
@@ -92,6 +99,12 @@ def _refusal(error: BaseException | None) -> BaseException | None:
     return error if "lightning" in raised_in.parts else _refusal(error.__cause__ or error.__context__)
 
 
+def _thread_error(args: threading.ExceptHookArgs) -> None:
+    """Keep quiet about a disk error in TensorBoard's thread: the next call of its logger raises it again."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
 class VisibleLines(logging.Formatter):
     """Shows control and invisible characters of names and data as marks. Line ends between our own lines stay."""
 
@@ -106,6 +119,7 @@ def quiet() -> None:
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.ERROR)
     rank_zero_only(log.setLevel)(logging.INFO)
+    threading.excepthook = _thread_error
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for pattern in NOT_FOR_USERS:

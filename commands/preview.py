@@ -1,7 +1,6 @@
 """preview: show the data of a config as the model sees it. It loads no model and caches no rows."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from datamodules.preview import terminal as preview
 from datamodules.preview.content import ROLE_LABELS, PreviewRow
 from datamodules.preview.html import page
 from datamodules.text.segments import Role
+from disk import disk_errors, writing
 from errors import UserError
 from lightning_modules.run.folder import RunSettings, find_runs
 
@@ -162,16 +162,9 @@ def new_file(option: str, name: str | None) -> Iterator[TextIO | None]:
     path = Path(name).expanduser()
     if path.exists():
         raise UserError(option, name, "exists", "give a new name")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}{option}")
-    try:
+    with disk_errors(option, path), writing(path) as file:
         # UTF-8 cannot encode half a surrogate pair, so it is written as a JSON escape
-        file = scratch.open("x", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise UserError(option, name, problem, "give a file in a folder that can be written") from error
-    try:
-        with file:
-            yield file
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        text = TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="\n")
+        yield text
+        text.flush()
+        text.detach()

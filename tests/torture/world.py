@@ -83,7 +83,8 @@ def files_of(*places: str) -> Result:
     def result(folder: Path, ended: Ended) -> Any:
         found = [path for place in places for path in sorted(folder.glob(place)) if path.is_file()]
         kept = [path for path in found if path.name not in ("README.md", "tokenizer_config.json")]
-        return {VARYING.sub("#", path.name): _sum(path.read_bytes()) for path in kept}
+        here = str(folder.resolve()).encode()  # an adapter names its base by an absolute path
+        return {VARYING.sub("#", path.name): _sum(path.read_bytes().replace(here, b"#")) for path in kept}
 
     return result
 
