@@ -27,6 +27,7 @@ from datamodules.text.tags import Tags
 from datamodules.tokens.process import OVERLONG_WARNINGS, Overlong, ProcessedExample
 from datamodules.tokens.run_template import RunTemplate
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from disk import cache_home
 
 log = logging.getLogger("thinkwright")
 # The splits that a stage needs. A validation needs no training rows, but it plans the epochs before a fit
@@ -78,7 +79,8 @@ class MagpieDataModule(LightningDataModule):
         val_batch_size: Rows in a batch of one device in validation, test and predict.
         num_workers: Threads per device that make the next batches. 0 makes each batch when it is needed.
         num_proc: Processes that prepare rows, if a source has more than a few thousand. 1 uses the main process only.
-        cache_dir: Folder for prepared rows. It can be deleted at any time; rows are then prepared again.
+        cache_dir: Folder for prepared rows; null: thinkwright in $XDG_CACHE_HOME or ~/.cache. It can be deleted at any
+            time; rows are then prepared again.
         tokenizer: Model whose tokenizer is used. The same as model.name.
         tokenizer_revision: Commit of that model. The same as model.revision.
     """
@@ -113,7 +115,7 @@ class MagpieDataModule(LightningDataModule):
         val_batch_size: int = 16,
         num_workers: int = 4,
         num_proc: int = 4,
-        cache_dir: str = "~/.cache/thinkwright",
+        cache_dir: str | None = None,
         tokenizer: str = "assets/tiny-qwen",
         tokenizer_revision: str | None = None,
     ) -> None:
@@ -131,7 +133,7 @@ class MagpieDataModule(LightningDataModule):
         self.rows_wanted: Quotas = {"train": train_rows, "val": val_rows, "test": test_rows}
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.packing, self.tokens_per_step = packing, tokens_per_step
-        self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser()
+        self.num_proc, self.cache_dir = num_proc, Path(cache_dir).expanduser() if cache_dir else cache_home()
         self.tokenizer_name, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.splits: dict[str, TokenDataset] = {}
         self.stats = DataStats()

@@ -44,7 +44,7 @@ ONE_TEXT = (
     "{%- set ns = namespace(turns=[], system='') -%}{%- for message in messages -%}"
     "{%- set one = namespace(text='') -%}"
     "{%- if message['content'] is string -%}{%- set one.text = message['content'] -%}"
-    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- else -%}{%- for part in message['content'] or [] -%}"
     "{%- if part['type'] != 'text' -%}"
     "{{ raise_exception('Only text can be read, not ' + part['type'] + '.') }}{%- endif -%}"
     "{%- set one.text = one.text + part['text'] -%}{%- endfor -%}{%- endif -%}"
@@ -76,17 +76,18 @@ def chat_template(template: Template) -> str:
             # With trim_blocks, which transformers sets, a set block drops the line break after its tag
             text = f"{{% set rendered %}}{text}{{% endset %}}{{{{- rendered.removesuffix({end}) -}}}}"
         return text
-    content = "(system + text)" + (" | trim" if template.strips else "")
+    content = "(ns.system + text)" + (" | trim" if template.strips else "")
     last = len(template.parts) - template.parts[::-1].index(None)  # the texts after the instruction open the response
     before = " + ".join(content if part is None else _literal(part.text) for part in template.parts[:last])
     after = " + ".join(_literal(part.text) for part in template.parts[last:] if part) or "''"
     return (
         ONE_TEXT
-        + "{%- if message['role'] == 'system' -%}{%- set ns.system = ns.system + one.text + '\n\n' -%}"
+        + "{%- if message['role'] in ['system', 'developer'] -%}{%- set ns.system = ns.system + one.text + '\n\n' -%}"
         + "{%- else -%}{%- set ns.turns = ns.turns + [[message['role'], one.text]] -%}{%- endif -%}{%- endfor -%}"
-        + "{%- for role, text in ns.turns -%}{%- set system = ns.system if loop.first else '' -%}"
-        + f"{{%- if role == 'user' -%}}{{{{- {before} -}}}}"
+        + "{%- for role, text in ns.turns -%}"
+        + f"{{%- if role == 'user' -%}}{{{{- {before} -}}}}{{%- set ns.system = '' -%}}"
         + f"{{%- if add_generation_prompt or not loop.last -%}}{{{{- {after} -}}}}{{%- endif -%}}"
+        + "{%- elif role != 'assistant' -%}{{ raise_exception('There is no place for a message of ' + role + '.') }}"
         + "{%- else -%}{% generation %}{{- text + eos_token -}}{% endgeneration %}"
         + "{%- if not loop.last -%}{{- '\n' -}}{%- endif -%}{%- endif -%}{%- endfor -%}"
     )
@@ -117,10 +118,11 @@ def export_merged(tuner: ThinkTuner, template: Template, folder: Path, card: Car
     """
     assert tuner.net is not None
     trained = _probe_logits(tuner, tuner.net.causal_lm)
-    model = merge(tuner.net).to(dtype)
-    if difference := _difference(trained, _probe_logits(tuner, model), dtype):
+    model = merge(tuner.net)  # compared before it is rounded to `dtype`, which would hide a small fault
+    if difference := _difference(trained, _probe_logits(tuner, model), model.dtype):
         problem = f"computes other logits than the trained model ({difference})"
         raise UserError("export", "the merged model", problem, "export the adapter instead: --adapter")
+    model = model.to(dtype)
     model.generation_config = tuner.generation_config
     model.config.pad_token_id = tuner.generation_config.pad_token_id
 
@@ -148,7 +150,7 @@ def _probe_logits(tuner: ThinkTuner, model: Any) -> torch.Tensor:
 def _difference(trained: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype) -> str | None:
     """Return the difference of logits if it is larger than rounding to `dtype` explains; None otherwise."""
     largest, apart = float(trained.abs().max()), float((trained - merged).abs().max())
-    allowed = largest * (1e-3 if dtype == torch.float32 else 0.1)
+    allowed = largest * (1e-4 if dtype == torch.float32 else 0.1)
     return None if apart <= allowed else f"up to {apart:.3g} apart, of at most {largest:.3g}"
 
 
@@ -250,7 +252,8 @@ There the answers are nearly the same, not exactly.
     if kind == "adapter":
         notes += """
 Load it with peft. vLLM and llama.cpp read LoRA matrices only, and this adapter also holds the embeddings of the tags:
-for these programs export the merged model (`python cli.py export` without `--adapter`).
+for these programs export the merged model (`python cli.py export` without `--adapter`). Where a report says that a
+weight is "newly initialized" while the adapter loads, the adapter's own value is put there afterwards.
 """
     if grown is not None:
         notes += f"""

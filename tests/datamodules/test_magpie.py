@@ -124,3 +124,9 @@ def test_truncation_prints_a_warning(policy: Any, tmp_path: Any, caplog: pytest.
 def test_impossible_settings_are_refused_at_construction(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         MagpieDataModule(**settings)
+
+
+def test_prepared_rows_are_kept_in_the_cache_folder_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert MagpieDataModule().cache_dir == tmp_path / "thinkwright"
+    assert MagpieDataModule(cache_dir="given").cache_dir.name == "given"

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.export import OF_THIS_MACHINE, Card, _card, chat_template, export_adapter, export_merged
+from lightning_modules.export import OF_THIS_MACHINE, Card, _card, chat_template, export_adapter, export_merged, merge
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import KINDS, TEMPLATE, TINY, random_lm
@@ -140,6 +140,11 @@ def test_the_chat_template_renders_prompts_and_turns(setting: str, tiny_tokenize
     assert rendered(parts) == prompt
     brief = "".join(segment.text for segment in template.prompt(f"Be brief.\n\n{tricky}"))
     assert rendered({"role": "system", "content": "Be brief."}, user) == brief
+    system = {"role": "developer", "content": "Be brief."}
+    assert rendered(system, seven, user) == f"7{end}\n{brief}"
+    assert rendered(user, {"role": "assistant", "content": None}) == f"{prompt}{end}"
+    with pytest.raises(Exception, match="There is no place for a message of tool"):
+        rendered(user, {"role": "tool", "content": "7"})
     with pytest.raises(Exception, match="Only text can be read, not image"):
         rendered({"role": "user", "content": [{"type": "image", "url": "x"}]})
 
@@ -219,6 +224,20 @@ def test_an_exported_folder_is_the_same_everywhere(
     AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
 
 
+def test_transformers_opens_the_adapter_and_gives_the_logits_of_the_trained_model(
+    trained: Callable[..., ThinkTuner], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    tuner = trained("qwen2")
+    assert tuner.net is not None
+    ids = torch.tensor([[5, 300, *tuner.tokenizer.new_ids, 7]])
+    before = logits(tuner.net.causal_lm, ids)
+    export_adapter(tuner, TEMPLATE, tmp_path / "out", CARD)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(again, ids), before, rtol=1e-5, atol=1e-5)
+
+
 def test_a_padded_batch_gives_the_text_of_each_prompt_alone(trained: Callable[..., ThinkTuner], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -245,4 +264,19 @@ def test_a_merged_model_that_computes_something_else_is_not_exported(
     monkeypatch.setattr("lightning_modules.export.merge", wrongly)
     with pytest.raises(UserError, match="computes other logits than the trained model"):
         export_merged(trained("qwen2"), TEMPLATE, tmp_path / "out", CARD, torch.float32)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_small_difference_is_found_before_the_weights_are_rounded(
+    trained: Callable[..., ThinkTuner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slightly_wrong(net: Any) -> Any:
+        model = merge(net)
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(1.001)
+        return model
+
+    monkeypatch.setattr("lightning_modules.export.merge", slightly_wrong)
+    with pytest.raises(UserError, match="computes other logits than the trained model"):
+        export_merged(trained("qwen2"), TEMPLATE, tmp_path / "out", CARD, torch.bfloat16)
     assert not (tmp_path / "out").exists()
