@@ -16,7 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ig
 from commands.class_paths import check_class_paths, is_file
 from commands.no_effect import without_effect
 from commands.preflight import COMMANDS, config_files, options
-from commands.ranges import check_ranges
+from commands.ranges import COUNT_OR_SHARE, check_ranges
 from commands.settings import NOTHING, WIDTH, Setting, settings_of, type_text
 from errors import UserError, suggest
 
@@ -93,6 +93,11 @@ class Parser:
             found = self.inner.parse_args(list(args))
         except (ArgumentError, OverflowError) as error:
             raise self._explain(str(error), given, config_files(args)) from error
+        # Python may give the union `int | float` in either order, and then "1" becomes 1.0: all batches, not one
+        chosen = {key: value for key, value, text in sorted(given, key=lambda one: one[2])}  # a config's come first
+        for key, value in chosen.items():
+            if key in COUNT_OR_SHARE and re.fullmatch(r"[-+]?\d+", str(value)):
+                found[key] = int(value)
         self.check(found)
         for line in without_effect(self.command, self.settings, found):
             log.warning(line)

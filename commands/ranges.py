@@ -132,6 +132,14 @@ RANGES: dict[str, Rule] = {
 }
 
 
+# Settings for which 1 and 1.0 differ: one batch, or all of them
+COUNT_OR_SHARE = {
+    key
+    for key, rule in RANGES.items()
+    if isinstance(rule, CountOrShare) or isinstance(vars(rule).get("number"), CountOrShare)
+}
+
+
 def check_ranges(keys: Sequence[str], given: Any) -> None:
     """Raise UserError for the first of the settings `keys` whose value in `given` is out of its range."""
     for key in keys:

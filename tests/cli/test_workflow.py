@@ -171,7 +171,7 @@ def test_the_export_opens_with_pipeline_and_writes_what_generate_writes(
     said = ask([{"role": "user", "content": "Solve x + 5 = 12"}], max_new_tokens=40)[0]["generated_text"][-1]["content"]
     assert said == ours
     assert ask.tokenizer.convert_ids_to_tokens([545, 546]) == ["<think>", "</think>"]  # 0 to 544 were there before
-    assert "base_model: assets/tiny-qwen" in (tmp_path / "model" / "README.md").read_text()
+    assert "tiny-qwen, trained to think" in (tmp_path / "model" / "README.md").read_text()
     assert main(["export", "--to", str(tmp_path / "model")]) == 2  # never over what is there
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +159,24 @@ def test_what_a_number_may_be() -> None:
     said = {key: refusal("fit", key, text) for key, text in outside.items()}
     assert all(str(line).startswith(f"{key}:") for key, line in said.items()), said
     assert not math.isnan(RANGES["model.optim.lr"].least)  # type: ignore[attr-defined]
+
+
+def test_a_whole_number_is_a_count_whatever_the_order_of_the_types(tmp_path: Path) -> None:
+    """Python caches unions: if a library has made `float | int` first, the type of these settings has that order."""
+    config = tmp_path / "one.yaml"
+    config.write_text("trainer: {limit_train_batches: 1, limit_val_batches: 0.5}")
+    parser = fit_parser("fit", "")
+    args = [
+        "--config",
+        str(config),
+        "--model.name",
+        "x",
+        "--trainer.overfit_batches",
+        "1",
+        "--trainer.limit_val_batches",
+    ]
+    for text, expected in (("1", 1), ("1.0", 1.0), ("0.25", 0.25)):
+        trainer = parser.read([*args, text]).trainer
+        assert (trainer.limit_train_batches, type(trainer.limit_train_batches)) == (1, int)
+        assert (trainer.overfit_batches, type(trainer.overfit_batches)) == (1, int)
+        assert (trainer.limit_val_batches, type(trainer.limit_val_batches)) == (expected, type(expected))
