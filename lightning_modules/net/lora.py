@@ -70,6 +70,9 @@ class LoraSettings:
     """Other settings of peft.LoraConfig, by peft's names: {use_dora: true}, {init_lora_weights: pissa}, rank_pattern,
     alpha_pattern, layers_to_transform, exclude_modules. Default: none. See docs/lora.md."""
 
+    def __post_init__(self) -> None:
+        self.peft = self.peft or {}  # null in a config means none
+
     @property
     def changes_base(self) -> bool:
         """Whether the adapters are initialized with a part of the base's weights, which is subtracted from the base."""

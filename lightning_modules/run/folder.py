@@ -106,12 +106,12 @@ class Run:
             write_file(self.summary, json.dumps(self.read_summary() | figures, indent=2) + "\n")
 
 
-def root_folder(root: str) -> Path:
-    """Return run.root as a path. Raise UserError for the home of a user that does not exist."""
+def root_folder(root: str, setting: str = "run.root") -> Path:
+    """Return a setting as a path. Raise UserError for the home of a user that does not exist."""
     try:
         return Path(root).expanduser()
     except RuntimeError as error:
-        raise UserError("run.root", root, f"is no folder ({error})", "give a folder that can be written") from error
+        raise UserError(setting, root, f"is no path ({error})", "give another path") from error
 
 
 def new_run(settings: RunSettings) -> Run:
@@ -176,7 +176,7 @@ def find_checkpoint(given: str, root: str, name: str | None) -> Path:
     if given in ("last", "best"):
         run = newest_run(root, name)
         return run.best_or_last() if given == "best" or not run.last.is_file() else run.last
-    path = Path(given).expanduser()
+    path = root_folder(given, "--ckpt_path")
     if path.is_dir():
         path = Run(path).last
     if not path.is_file():
