@@ -47,6 +47,8 @@ class BaseCheck:
             raise self._refusal(f"is built in another way than the net expects ({error})") from error
         if getattr(base.get_output_embeddings(), "bias", None) is not None:
             raise self._refusal("has an output head with a bias, which the loss does not compute")
+        if getattr(base.config, "final_logit_softcapping", None):  # small logits of a few tokens would hardly show it
+            raise self._refusal("caps its logits softly, which the loss does not compute")
         first, second = (row[:LENGTH] for row in tokenizer.encoder.encode(TEXTS))
         self.rows = [first, second]
         with self._quietly(base):

@@ -19,7 +19,7 @@ TRAINED: dict[str, dict[str, Any]] = {
 ELSE = "another loss than in transformers"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "granite": ({"logits_scaling": 8.0}, ELSE), "cohere": ({}, ELSE), "cohere2": ({}, ELSE), "stablelm": ({}, ELSE),
-    "nemotron": ({}, ELSE), "gemma2": ({}, "softcap"), "gpt_oss": (MOE, "s_aux"),
+    "nemotron": ({}, ELSE), "gemma2": ({"final_logit_softcapping": None}, "softcap"), "gpt_oss": (MOE, "s_aux"),
     "lfm2": ({"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, ELSE),
     "qwen3_5_text": ({}, ELSE), "opt": ({}, "built in another way"), "gpt2": ({}, "built in another way"),
     "bloom": ({}, "built in another way"), "phi": ({}, "output head with a bias"),

@@ -31,7 +31,8 @@ def built(lm: Any, tokenizer: ThinkTokenizer, lora: bool = True) -> ThinkNet:
 def test_a_base_that_the_net_computes_as_transformers_does_is_accepted(
     family: str, dtype: torch.dtype, tiny_tokenizer: ThinkTokenizer
 ) -> None:
-    built(family_lm(family, TRAINED[family]).to(dtype), tiny_tokenizer)
+    net = built(family_lm(family, TRAINED[family]).to(dtype), tiny_tokenizer)
+    assert net.training and any(parameter.requires_grad for parameter in net.parameters())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -46,6 +47,12 @@ def test_a_base_that_the_net_would_compute_otherwise_is_refused_in_one_line(
     text = str(refused.value)
     assert text.startswith("model.name: 'the base' ") and "\n" not in text
     assert words in text or (dtype == torch.bfloat16 and "fails in a check" in text)
+
+
+def test_a_base_that_caps_its_logits_is_refused_however_small_they_are(tiny_tokenizer: ThinkTokenizer) -> None:
+    lm = random_lm("gemma2", attn_logit_softcapping=None, final_logit_softcapping=30.0)
+    with pytest.raises(UserError, match="caps its logits softly"):
+        built(lm, tiny_tokenizer)
 
 
 def test_a_base_that_attends_to_later_tokens_is_refused(
