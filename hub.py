@@ -120,7 +120,7 @@ def probe(kind: Kind, key: str, name: str, revision: str | None) -> tuple[Any | 
         raise UserError(key, name, "is neither on the hub nor a folder or file here", fix) from error
     except RevisionNotFoundError as error:
         raise UserError(
-            key.replace("name", "revision").replace("source", "revision"),
+            f"{key.partition('.')[0]}.revision",
             f"{name}@{revision}",
             "has no such revision",
             "give a branch, tag or commit of that repository, or null",

@@ -238,28 +238,6 @@ def _card(card: Card, kind: str, grown: int | None = None) -> str:
     revision = f" at {card.revision}" if card.revision else ""
     relation = "finetune" if kind == "merged" else "adapter"
     known = "" if local else f"base_model: {card.base}\nbase_model_relation: {relation}\n"
-    notes = (
-        "\nThe base was a folder on the machine of the training, so this card names no model of the hub.\n"
-        if local
-        else ""
-    )
-    if card.quantize:
-        there = "It was merged into" if kind == "merged" else "This folder names"
-        notes += f"""
-The adapter was trained against the base in 4 bits a weight ({card.quantize}). {there} the base in full precision.
-There the answers are nearly the same, not exactly.
-"""
-    if kind == "adapter":
-        notes += """
-Load it with peft. vLLM and llama.cpp read LoRA matrices only, and this adapter also holds the embeddings of the tags:
-for these programs export the merged model (`python cli.py export` without `--adapter`). Where a report says that a
-weight is "newly initialized" while the adapter loads, the adapter's own value is put there afterwards.
-"""
-    if grown is not None:
-        notes += f"""
-The base has no embeddings for the tags, so pipeline cannot open this folder. Load the base, call
-`base.resize_token_embeddings({grown}, mean_resizing=False)`, then `PeftModel.from_pretrained(base, "THIS FOLDER")`.
-"""
     return f"""---
 {known}library_name: {"transformers" if kind == "merged" else "peft"}
 pipeline_tag: text-generation
@@ -270,7 +248,7 @@ tags:
 
 {base}{revision}, trained to think in `<think>` blocks before it answers: {kind} weights of
 `{card.checkpoint.name}`. An answer may have several blocks, one for each step.
-{notes}
+{_notes(card, kind, grown)}
 ```python
 from transformers import pipeline
 
@@ -288,3 +266,28 @@ Results on held-out rows after training:
 |---|---|
 {lines}
 """
+
+
+def _notes(card: Card, kind: str, grown: int | None) -> str:
+    """Return what a user of this folder has to know beside the usual, a paragraph for each."""
+    notes = ""
+    if local_folder(card.base):
+        notes += "\nThe base was a folder on the machine of the training, so this card names no model of the hub.\n"
+    if card.quantize:
+        there = "It was merged into" if kind == "merged" else "This folder names"
+        notes += f"""
+The adapter was trained against the base in 4 bits a weight ({card.quantize}). {there} the base in full precision.
+There the answers are nearly the same, not exactly.
+"""
+    if kind == "adapter":
+        notes += """
+Load it with peft. vLLM and llama.cpp read LoRA matrices only, and this adapter also holds the embeddings of the tags:
+for these programs export the merged model (`python cli.py export` without `--adapter`). Where a report says that a
+weight is "newly initialized" while the adapter loads, the adapter's own value is put there afterwards.
+"""
+    if grown is not None:
+        notes += f"""
+The base has no embeddings for the tags, so pipeline cannot open this folder. Load the base, call
+`base.resize_token_embeddings({grown}, mean_resizing=False)`, then `PeftModel.from_pretrained(base, "THIS FOLDER")`.
+"""
+    return notes

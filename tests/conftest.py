@@ -132,6 +132,29 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def disk_order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the program makes durable, in order: the name of each file or folder that is flushed, and "rename"."""
+    done: list[str] = []
+    fsync = os.fsync
+
+    def flushed(descriptor: int) -> None:
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def noted(rename: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def renamed(old: Any, new: Any) -> None:
+            done.append("rename")
+            rename(old, new)
+
+        return renamed
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, noted(getattr(os, name)))
+    return done
+
+
 KINDS = ("qwen2", "qwen2-tied", "qwen3", "llama")
 
 

@@ -146,47 +146,18 @@ def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> No
     assert not temporary(tmp_path)
 
 
-def test_a_file_is_flushed_before_the_rename_and_its_folder_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
-    fsync, replace = os.fsync, os.replace
-
-    def flushed(descriptor: int) -> None:
-        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
-        fsync(descriptor)
-
-    def renamed(old: Path, new: Path) -> None:
-        done.append("rename")
-        replace(old, new)
-
-    monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(os, "replace", renamed)
+def test_a_file_is_flushed_before_the_rename_and_its_folder_after_it(tmp_path: Path, disk_order: list[str]) -> None:
     write_file(tmp_path / "file", b"data")
-    assert done == ["file", "rename", "folder"]
+    assert disk_order[0].startswith(TEMPORARY) and disk_order[0].endswith("-file")
+    assert disk_order[1:] == ["rename", tmp_path.name]
 
 
-def test_a_new_folder_is_flushed_with_all_files_before_the_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
-    fsync, rename = os.fsync, os.rename
-
-    def flushed(descriptor: int) -> None:
-        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
-        fsync(descriptor)
-
-    def renamed(old: Path, new: Path) -> None:
-        done.append("rename")
-        rename(old, new)
-
-    monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(os, "rename", renamed)
+def test_a_new_folder_is_flushed_with_all_files_before_the_rename(tmp_path: Path, disk_order: list[str]) -> None:
     with new_folder(tmp_path / "to") as scratch:
         (scratch / "inner").mkdir()
         (scratch / "inner" / "file").write_text("data")
-    assert set(done[:3]) == {"file", "inner", scratch.name}
-    assert done[3:] == ["rename", tmp_path.name]
+    assert set(disk_order[:3]) == {"file", "inner", scratch.name}
+    assert disk_order[3:] == ["rename", tmp_path.name]
     assert (tmp_path / "to" / "inner" / "file").read_text() == "data"
 
 

@@ -139,7 +139,7 @@ class CheckpointCallback(Checkpoint):
             self.write_last(trainer, numbered=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._validated != trainer.global_step and trainer.enable_validation and not _is_dry(trainer):
+        if self._validated != trainer.global_step and trainer.enable_validation:
             run_pending_validation(trainer)  # the last step is always validated
         self.signals.deferred = False
         if trainer.global_step != self._written:
@@ -200,11 +200,6 @@ class CheckpointCallback(Checkpoint):
         minutes = self.settings.every_n_minutes
         long_ago = minutes is not None and self.clock() - self._since >= 60 * minutes
         return self.signals.received or (SAVE if long_ago else NOTHING)
-
-
-def _is_dry(trainer: Trainer) -> bool:
-    dry: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
-    return bool(dry)
 
 
 def _data(trainer: Trainer) -> FitData:

@@ -65,7 +65,7 @@ def experts(layer: Any) -> Experts | None:
 def sliding_windows(lm: Any) -> tuple[int, ...]:
     """Return the window, in tokens, of each decoder layer that has one.
 
-    Why private: a config has one window for all layers, or for those that `layer_types` names.
+    Why private: a config has one window. It is of all layers, unless `layer_types` names the layers that have it.
     """
     config = lm.config.get_text_config()
     window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)

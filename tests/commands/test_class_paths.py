@@ -73,4 +73,4 @@ def test_an_allowed_module_is_imported(spy: Path) -> None:
     ids=" ".join,
 )
 def test_known_classes_and_other_texts_pass(args: list[str]) -> None:
-    fit_parser("fit").read(["--model.name", "x", *args])
+    assert fit_parser("fit").read(["--model.name", "x", *args]).model.name == "x"

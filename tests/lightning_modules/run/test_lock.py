@@ -47,6 +47,7 @@ def test_the_lock_of_a_dead_process_is_no_obstacle(tmp_path: Path, signum: int) 
 def test_a_released_lock_can_be_taken_again(tmp_path: Path) -> None:
     RunLock(tmp_path).release()
     RunLock(tmp_path).release()
+    assert f"process {os.getpid()} " in (tmp_path / "run.lock").read_text()
 
 
 FORK = (
