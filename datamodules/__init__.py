@@ -1,7 +1,8 @@
 """From rows to batches. Each room is a stage, in this order; a room imports only from the rooms before it.
 
 - rows: sources of rows, filters, near duplicates
-- text: a row as text: tags, response, example, steps, segments
+- layouts: a row as messages
+- text: messages as text: tags, response, example, steps, segments
 - tokens: segments as token ids: tokenizer, template, truncation, processing of rows
 - prepare: all rows of a run as token ids on disk, with statistics
 - batches: prepared rows as batches: plan of an epoch, packing, collation, loader

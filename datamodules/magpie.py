@@ -13,13 +13,13 @@ from datamodules.batches.limits import check_limits, used_batches
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
+from datamodules.layouts.columns import Columns
 from datamodules.prepare.cache import prepare, shortfall
 from datamodules.prepare.mix import MixedSource, Part, check_mix
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, require_rows
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.sources import Source, open_source
-from datamodules.text.example import Columns
 from datamodules.text.malformed import Dial
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings

@@ -189,9 +189,10 @@ def tiny_tokenizer() -> Any:
 def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     """Return a training batch of the built-in rows with these indices."""
     from datamodules.batches.collate import collate
+    from datamodules.layouts.columns import Columns
     from datamodules.prepare.token_dataset import TokenExample
     from datamodules.rows import builtin
-    from datamodules.text.example import Columns, parse_example
+    from datamodules.text.example import parse_example
     from datamodules.text.segments import render
     from datamodules.text.steps import StepSettings
 

@@ -22,7 +22,7 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from disk import disk_error, locked, new_folder, remove_leftovers
 from errors import UserError
 
-ROOMS = ("rows", "text", "tokens", "prepare")  # a change in their code makes prepared folders stale
+ROOMS = ("rows", "layouts", "text", "tokens", "prepare")  # a change in their code makes prepared folders stale
 PACKAGE = Path(__file__).parent.parent
 
 log = logging.getLogger("thinkwright")

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from datamodules.layouts.columns import Columns
 from datamodules.rows.filters import Filters
 from datamodules.rows.sources import BUILT_IN, Source
-from datamodules.text.example import Columns
 from datamodules.text.malformed import Dial, MalformedPolicy
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings

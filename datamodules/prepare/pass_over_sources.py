@@ -19,11 +19,12 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import NamedTuple
 
+from datamodules.layouts.conversation import RawExample
 from datamodules.prepare.mix import Part
 from datamodules.prepare.stats import DataStats
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import DedupIndex, signature
-from datamodules.text.example import LONGEST_TEXT, RawExample
+from datamodules.text.example import LONGEST_TEXT
 from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingConfig, process
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
@@ -169,7 +170,7 @@ class PassOverSources:
                 columns.check(list(row))
                 Filters(part.config.filters).check(list(row))
             raw = columns.read(row, position)
-            held_out = part.source.held_out(row, raw.instruction) if isinstance(raw.instruction, str) else None
+            held_out = part.source.held_out(row, raw.question) if raw.question is not None else None
             yield _ReadRow(position, raw, held_out, held_out is None or self.open_split(held_out) is not None)
 
     def workers(self) -> Executor:
@@ -224,8 +225,8 @@ def _process(
     examples = [next(done) if needed else ProcessedExample(raw.row_id) for raw, needed in rows]
     if signatures:
         for (raw, _), example in zip(rows, examples, strict=True):
-            if isinstance(raw.instruction, str) and len(raw.instruction) <= LONGEST_TEXT:
-                example.signature = signature(raw.instruction)
+            if raw.question is not None and len(raw.question) <= LONGEST_TEXT:
+                example.signature = signature(raw.question)
     return examples
 
 

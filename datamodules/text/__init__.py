@@ -1,9 +1,9 @@
-"""In: a row. Out: Segments, its texts with a role each.
+"""In: a RawExample. Out: Segments, its texts with a role each.
 
 - tags: the pair of tags around a thought
 - malformed: the malformed shapes of a response, and the action for each
 - response: a response taken apart into thoughts and the text around them
-- example: a row read into a RawExample and parsed into an Example
+- example: a RawExample parsed into an Example
 - steps: a thought split into steps
 - segments: an Example rendered into Segments, with the template around it
 """

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datamodules.layouts.columns import Columns
+from datamodules.layouts.conversation import RawExample
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import Signature
-from datamodules.text.example import Columns, RawExample, parse_example
+from datamodules.text.example import parse_example
 from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepSettings

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from datamodules.batches.loader import PlanLoader
+from datamodules.layouts.columns import Columns
 from datamodules.magpie import MagpieDataModule
 from datamodules.prepare.mix import MixedSource
-from datamodules.text.example import Columns
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags
 from errors import UserError

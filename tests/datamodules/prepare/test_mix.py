@@ -2,8 +2,8 @@
 
 import pytest
 
+from datamodules.layouts.columns import Columns
 from datamodules.prepare.mix import MixedSource, check_mix
-from datamodules.text.example import Columns
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags

@@ -3,8 +3,9 @@ from itertools import islice
 
 import pytest
 
+from datamodules.layouts.columns import Columns
 from datamodules.rows import builtin
-from datamodules.text.example import Columns, parse_example
+from datamodules.text.example import parse_example
 
 MAGPIE = {
     "conversation_id",

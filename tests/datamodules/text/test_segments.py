@@ -1,6 +1,7 @@
 import pytest
 
-from datamodules.text.example import Columns, Example, parse_example
+from datamodules.layouts.columns import Columns
+from datamodules.text.example import Example, parse_example
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Passage
 from datamodules.text.segments import Role, Segment, Template, render

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.layouts.columns import Columns
+from datamodules.layouts.conversation import RawExample
 from datamodules.prepare.stats import DataStats
-from datamodules.text.example import Columns, RawExample
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings

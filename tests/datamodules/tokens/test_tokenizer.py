@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.text.example import Columns, parse_example
+from datamodules.layouts.columns import Columns
+from datamodules.text.example import parse_example
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.segments import Role, Segment, render
 from datamodules.text.steps import StepSettings

@@ -81,7 +81,8 @@ def _check(seed: int) -> Iterator[str]:
 
 
 def _failures(responses: Sequence[str], config: "ProcessingConfig", tokenizer: "ThinkTokenizer") -> Iterator[str]:
-    from datamodules.text.example import Columns, parse_example
+    from datamodules.layouts.columns import Columns
+    from datamodules.text.example import parse_example
     from datamodules.text.malformed import MalformedResponse
     from datamodules.tokens.process import process
 
