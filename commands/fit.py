@@ -178,8 +178,8 @@ class Job:
         if not is_first_process():
             return
         self.lock = RunLock(self.run.folder)
-        for folder in self.run.folder.glob("set-aside/*"):  # nobody writes there again
-            remove_leftovers(folder)
+        for folder in (self.run.folder, self.run.checkpoints, *self.run.folder.glob("set-aside/*")):
+            remove_leftovers(folder)  # a fit at its last step writes no checkpoint that would do it
 
     @rank_zero_only
     def open_run(self, settings: RunSettings, new: bool) -> None:

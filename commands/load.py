@@ -43,8 +43,8 @@ def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
         found = Run(Path(run).expanduser())
         found.config()  # raises if the folder is not a run
         checkpoint = {"last": found.last, "best": found.best, None: found.best_or_last()}.get(ckpt_path)
-        return found, checkpoint or find_checkpoint(str(ckpt_path), root, None)
-    return locate(ckpt_path, root, None, otherwise="--run")
+        return found, checkpoint or find_checkpoint(str(ckpt_path), root, None, "--root")
+    return locate(ckpt_path, root, None, "--run", "--root")
 
 
 def load_run(

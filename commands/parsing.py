@@ -104,8 +104,8 @@ class Parser:
         return found
 
     def check(self, given: Namespace) -> None:
-        """Raise UserError for a value that is out of its range."""
-        check_ranges([key for key, one in self.settings.items() if one.fields is None], given)
+        """Raise UserError for a value that is out of its range, or null where that is no value."""
+        check_ranges({key: one.hint for key, one in self.settings.items() if one.fields is None}, given)
 
     def build(self, given: Namespace, *groups: str) -> Any:
         """Groups of the settings, with the classes in them built."""

@@ -5,7 +5,7 @@ without a line in the table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from commands.rules import Choice, CountOrShare, Devices, Duration, Each, Fields, FilePath, Name, Number, Rule, Text
 from errors import UserError
@@ -140,23 +140,29 @@ COUNT_OR_SHARE = {
 }
 
 
-def check_ranges(keys: Sequence[str], given: Any) -> None:
-    """Raise UserError for the first of the settings `keys` whose value in `given` is out of its range."""
-    for key in keys:
+def check_ranges(settings: Mapping[str, Any], given: Any) -> None:
+    """Raise UserError for the first of the settings, {key: its type}, whose value in `given` is out of its range, or
+    null for a type without null."""
+    for key, hint in settings.items():
         rule = RANGES.get(key)
-        for value in _values(given, key.split(".")) if rule is not None else ():
-            if (problem := rule.problem(value)) is not None:  # type: ignore[union-attr]
-                raise UserError(key, value, problem, rule.fix())  # type: ignore[union-attr]
+        for value in _values(given, key.split(".")):
+            if value is None:
+                if hint not in (Any, None) and type(None) not in (hint, *get_args(hint)):
+                    fix = rule.fix() if rule is not None else "give a value, or delete the line for the default"
+                    raise UserError(key, "null", "is not a value of this setting", fix)
+            elif rule is not None and (problem := rule.problem(value)) is not None:
+                raise UserError(key, value, problem, rule.fix())
 
 
 def _values(given: Any, path: Sequence[str]) -> Iterator[Any]:
-    """The values of a setting: none if a group above it is null, several in a list of groups."""
+    """The values of a setting: none if a group above it is null or a class by name, several in a list of groups."""
     if isinstance(given, list) and path:
         for one in given:
             yield from _values(one, path)
     elif not path:
-        if given is not None and not hasattr(given, "class_path"):
+        if not hasattr(given, "class_path"):
             yield given
     elif given is not None:
-        child = given.get(path[0]) if isinstance(given, Mapping) else getattr(given, path[0], None)
-        yield from _values(child, path[1:])
+        found = given if isinstance(given, Mapping) else vars(given)
+        if path[0] in found:
+            yield from _values(found[path[0]], path[1:])

@@ -4,8 +4,6 @@ They move to `set-aside/after-step-N-TIME/`: checkpoints, the lines of metrics.c
 So the run's own files are of one branch, and nothing is overwritten.
 """
 
-import csv
-import io
 import itertools
 import logging
 import shutil
@@ -15,6 +13,7 @@ from pathlib import Path
 from disk import disk_errors, write_file
 from lightning_modules.checkpoints.checkpoint_file import step_of
 from lightning_modules.run.folder import STARTED, Run
+from lightning_modules.run.metrics_file import read_lines, written
 
 log = logging.getLogger("thinkwright")
 
@@ -62,22 +61,11 @@ def split_metrics(path: Path, step: int) -> tuple[str, str]:
         return "", ""
     text = path.read_text(encoding="utf-8", errors="replace")
     text = text[: text.rfind("\n") + 1] or text  # without a last line that a kill has cut
-    try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        if text and "step" not in (reader.fieldnames or ()):
-            return "", text
-        lines = list(reader)
-        later = [int(line["step"]) > step for line in lines]
-    except (KeyError, TypeError, ValueError, csv.Error):
+    lines = read_lines(text)
+    if lines is None:
         return "", text
-    if not any(later):
+    parts = [line for line in lines if int(line["step"]) <= step], [line for line in lines if int(line["step"]) > step]
+    if not parts[1]:
         return text, ""
-
-    def written(wanted: bool) -> str:
-        out = io.StringIO()
-        writer = csv.DictWriter(out, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(line for line, is_later in zip(lines, later, strict=True) if is_later == wanted)
-        return out.getvalue()
-
-    return written(False), written(True)
+    kept, moved = (written(part, list(lines[0])) for part in parts)
+    return kept, moved

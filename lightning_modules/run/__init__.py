@@ -5,6 +5,7 @@
 - `environment.py`: command, versions, machine and git commit
 - `fit_data.py`: what a fit needs from its data module
 - `callbacks.py`: facts of the start, sample answers, predictions, how to resume
+- `metrics_file.py`: the lines of metrics.csv
 - `loggers.py`: metrics.csv and TensorBoard
 - `progress.py`: the progress of a command in one line
 - `signals.py`: SIGINT and SIGTERM end training after an optimizer step

@@ -3,6 +3,7 @@
 This file imports nothing heavy: the command line looks for runs before it loads torch.
 """
 
+import glob
 import json
 import logging
 from collections.abc import Iterator
@@ -149,12 +150,15 @@ def _configs(folder: Path) -> Iterator[Path]:
                 yield from _configs(entry)
 
 
-def newest_run(root: str, name: str | None = None) -> Run:
-    """Return the newest run that has a checkpoint. Raise UserError if there is none."""
+def newest_run(root: str, name: str | None = None, setting: str = "run.root") -> Run:
+    """Return the newest run that has a checkpoint. Raise UserError if there is none; `setting` gave the root."""
     for run in find_runs(root, name):
         if run.best_or_last().is_file():
             return run
     where = Path(root) / (name or "")
+    if found := next(root_folder(root).glob(f"{glob.escape(name) if name else '*'}/*/checkpoints/last.ckpt"), None):
+        fix = "restore config.yaml from a copy, or give --config and --ckpt_path FILE"
+        raise UserError("--run", found.parent.parent, "has checkpoints and no config.yaml", fix)
     names = {str(run.folder.parent.relative_to(root_folder(root))) for run in find_runs(root)}
     near = did_you_mean(name, names) if name else None
     fix = (
@@ -162,7 +166,7 @@ def newest_run(root: str, name: str | None = None) -> Run:
         if near and near != name
         else "train one first: python cli.py fit --config configs/demo.yaml"
     )
-    raise UserError("run", where, "holds no run with a checkpoint yet", fix)
+    raise UserError("run.name" if name else setting, where, "holds no run with a checkpoint yet", fix)
 
 
 def run_of(checkpoint: Path) -> Run | None:
@@ -171,15 +175,16 @@ def run_of(checkpoint: Path) -> Run | None:
     return Run(folder) if (folder / "config.yaml").is_file() else None
 
 
-def find_checkpoint(given: str, root: str, name: str | None) -> Path:
+def find_checkpoint(given: str, root: str, name: str | None, setting: str = "run.root") -> Path:
     """Return the file for `--ckpt_path`: `last` or `best` of the newest run of this name, a run folder, or a file."""
     if given in ("last", "best"):
-        run = newest_run(root, name)
+        run = newest_run(root, name, setting)
         return run.best_or_last() if given == "best" or not run.last.is_file() else run.last
     path = root_folder(given, "--ckpt_path")
-    if path.is_dir():
-        path = Run(path).last
-    if not path.is_file():
+    with disk_errors("--ckpt_path", given):
+        path = Run(path).last if path.is_dir() else path
+        is_file = path.is_file()
+    if not is_file:
         raise UserError(
             "--ckpt_path",
             given,
@@ -189,16 +194,18 @@ def find_checkpoint(given: str, root: str, name: str | None) -> Path:
     return path
 
 
-def locate(ckpt_path: str | None, root: str, name: str | None, otherwise: str) -> tuple[Run, Path]:
+def locate(
+    ckpt_path: str | None, root: str, name: str | None, otherwise: str, setting: str = "run.root"
+) -> tuple[Run, Path]:
     """Return the run and the checkpoint for `--ckpt_path`; without it the best checkpoint of the newest run.
 
     Raise UserError if there is none. Raise it also for a file outside a run folder, because its config is not known;
-    `otherwise` is the option that gives the config.
+    `otherwise` is the option that gives the config, `setting` the one that gave the root.
     """
     if ckpt_path in (None, "best", "last"):
-        found = newest_run(root, name)
+        found = newest_run(root, name, setting)
         return found, found.last if ckpt_path == "last" else found.best_or_last()
-    checkpoint = find_checkpoint(ckpt_path, root, name)
+    checkpoint = find_checkpoint(ckpt_path, root, name, setting)
     if (owner := run_of(checkpoint)) is None:
         problem = "is not in a run folder, so its config is not known"
         raise UserError("--ckpt_path", checkpoint, problem, f"give {otherwise} as well")

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from disk import disk_errors, write_file
+from disk import disk_error, disk_errors, write_file
+from lightning_modules.run.metrics_file import keep_damaged, read_lines, written
 
 
 class MetricsCsv(CSVLogger):
@@ -34,8 +36,11 @@ class MetricsCsv(CSVLogger):
             if aside.exists():
                 os.replace(aside, path)
                 _drop_cut_line(path)
-                with path.open(encoding="utf-8", newline="") as file:
-                    experiment.metrics_keys = next(csv.reader(file), [])  # names of groups may have commas
+                text = path.read_text(encoding="utf-8", errors="replace")
+                if read_lines(text) is None:
+                    keep_damaged(path)
+                else:
+                    experiment.metrics_keys = next(csv.reader(io.StringIO(text)), [])  # names of groups may have commas
         return experiment
 
     @rank_zero_only
@@ -52,12 +57,11 @@ class MetricsCsv(CSVLogger):
         names = sorted({*experiment.metrics_keys}.union(*experiment.metrics))
         if names == sorted(experiment.metrics_keys):
             return
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, names, extrasaction="ignore")
-        writer.writeheader()
         with path.open(encoding="utf-8", newline="") as file:
-            writer.writerows(csv.DictReader(file))
-        write_file(path, text.getvalue())
+            lines = read_lines(file.read())
+        if lines is None:
+            keep_damaged(path)
+        write_file(path, written(lines or [], names))
         experiment.metrics_keys = names
 
 
@@ -76,6 +80,16 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: Path, first_step: int | None = None) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=first_step)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        try:
+            with disk_errors("run.root", self.log_dir):
+                super().log_metrics(metrics, step)
+        except ValueError as error:  # Lightning's, for any error
+            if isinstance(error.__cause__, OSError):
+                raise disk_error("run.root", self.log_dir, error.__cause__) from error
+            raise
 
     @rank_zero_only
     def save(self) -> None:

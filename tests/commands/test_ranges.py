@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import types
 import typing
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_odd_texts_are_refused_in_one_line_that_names_the_setting(command: str, 
         said = refusal(command, key, text)
         assert said is not None and "\n" not in said and "\0" not in said and len(said) < 700, (key, text[:20], said)
         assert said.startswith(owner(key)), said
+
+
+NO_NULL = [
+    key for key, one in PARSERS["fit"].settings.items()
+    if one.fields is None and one.hint is not None and typing.Any not in classes(one.hint)
+    and types.NoneType not in classes(one.hint) and not key.startswith("data.mix.")
+    and key not in ("config", "print_config", "allow_modules")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", NO_NULL)
+def test_null_is_refused_where_it_is_no_value(key: str, tmp_path: Path) -> None:
+    """Also in groups below another one, for which the parser takes null."""
+    tree: Any = None
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    given = tmp_path / "null.yaml"
+    given.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=f"^{re.escape(key)}"):
+        PARSERS["fit"].read(["--model.name=x", "--config", str(given)])
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,23 @@ def test_a_damaged_summary_is_set_aside_and_said(
     (aside,) = run.folder.glob("summary-damaged-*.json")
     assert aside.read_bytes() == content
     assert "summary.json is damaged" in caplog.text
+
+
+def test_a_run_without_its_config_is_named(tmp_path: Path) -> None:
+    run = make(tmp_path, "demo", "2026-01-01_00-00-00", "last.ckpt")
+    (run.folder / "config.yaml").unlink()
+    for name in ("demo", None):
+        with pytest.raises(UserError, match=r"2026-01-01_00-00-00' has checkpoints and no config\.yaml"):
+            newest_run(str(tmp_path), name)
+
+
+def test_the_option_that_gave_the_root_is_named(tmp_path: Path) -> None:
+    for setting, name in (("run.root", None), ("--root", None), ("run.name", "demo")):
+        with pytest.raises(UserError, match=rf"^{setting}: "):
+            newest_run(str(tmp_path), name, setting if name is None else "run.root")
+
+
+@pytest.mark.parametrize("length", [300, 5_000])
+def test_a_checkpoint_with_an_over_long_name_is_named(length: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--ckpt_path: .*has a name that is too long"):
+        find_checkpoint("x" * length, str(tmp_path), None)

@@ -1,6 +1,7 @@
 """Loggers keep the lines of a resumed run."""
 
 import csv
+import errno
 import os
 import resource
 import shutil
@@ -93,3 +94,40 @@ def test_metrics_on_a_full_disk_are_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+DAMAGED = {
+    "zeros in the middle": "a,step\n1.0,1\n\0\0\0\0\n3.0,3\n",
+    "a line with too many fields": "a,step\n1.0,1\n1,2,3\n",
+    "a line with too few fields": "a,step\n1.0\n",
+    "a step that is no number": "a,step\n1.0,x\n",
+    "another header": "a,b\n1.0,2\n",
+    "a byte that is not UTF-8": "a,step\n1.\udcff,1\n",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_metrics_are_kept_under_another_name_and_a_new_file_begins(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(DAMAGED[name].encode("utf-8", "surrogateescape"))
+    logger = MetricsCsv(tmp_path)
+    with caplog.at_level("WARNING"):
+        logger.log_metrics({"b": 2.0}, step=4)
+        logger.log_metrics({"c": 2.0}, step=5)
+    assert [line["step"] for line in csv.DictReader(path.open())] == ["4", "5"]
+    (kept,) = tmp_path.glob("metrics-damaged-*.csv")
+    assert kept.read_bytes() == DAMAGED[name].encode("utf-8", "surrogateescape")
+    assert caplog.text.count("is damaged; it is kept as") == 1
+
+
+def test_events_on_a_full_disk_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = TensorBoard(tmp_path)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logger.experiment, "add_scalar", full)
+    with pytest.raises(UserError, match=r"run.root: .* cannot be written: the disk is full"):
+        logger.log_metrics({"a": 1.0}, step=1)
