@@ -1,6 +1,11 @@
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,3 +234,47 @@ def test_an_endless_source_without_a_kept_row_is_given_up(tiny_tokenizer: ThinkT
     part = Part(source, ProcessingConfig(TEMPLATE, filters={"difficulty": ["gigantic"]}))
     with pytest.raises(UserError, match=r"data\.filters: .*data\.filters\.difficulty is not met"):
         list(PassOverSources([part], tiny_tokenizer.encoder, {"train": 3, "val": 3}))
+
+
+ENDLESS_PREPARATION = """
+import multiprocessing
+from datamodules.prepare import pass_over_sources as module
+from datamodules.prepare.mix import Part
+from datamodules.rows.sources import open_source
+from datamodules.text.segments import Role, Segment, Template
+from datamodules.tokens.process import ProcessingConfig
+from datamodules.tokens.tokenizer import ThinkTokenizer
+
+if __name__ == "__main__":
+    module.CHUNKS_HERE = 0
+    config = ProcessingConfig(Template((None, Segment(Role.PROMPT, ": "))))
+    part = Part(open_source("builtin", None, "train", 0.1, 0), config)
+    encoder = ThinkTokenizer.load("assets/tiny-qwen").encoder
+    for _ in module.PassOverSources([part], encoder, {"train": 10**9}, None, num_proc=2):
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_the_workers_of_a_killed_preparation_end(tmp_path: Path) -> None:
+    script = tmp_path / "prepare.py"
+    script.write_text(ENDLESS_PREPARATION)
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    first = subprocess.Popen([sys.executable, script], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    workers = [int(pid) for pid in first.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(lives, workers))
+    first.kill()
+    first.wait()
+    deadline = time.monotonic() + 30
+    while any(map(lives, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(lives, workers))
