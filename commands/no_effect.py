@@ -27,8 +27,12 @@ def _built_in(given: Any) -> bool:
     return given.data.mix is None and given.data.source in BUILT_IN
 
 
-def _not_on_hub(given: Any) -> bool:
-    return _built_in(given) or (given.data.mix is None and Path(given.data.source).is_file())
+def _local(given: Any) -> bool:
+    return _built_in(given) or (given.data.mix is None and Path(given.data.source).expanduser().exists())
+
+
+def _one_file(given: Any) -> bool:
+    return _built_in(given) or (given.data.mix is None and Path(given.data.source).expanduser().is_file())
 
 
 CASES = (
@@ -42,11 +46,13 @@ CASES = (
     ),
     Case(
         "fit preview",
-        "data.source data.revision data.split",
+        "data.source data.revision data.split data.config",
         lambda g: g.data.mix is not None,
         "data.mix names the sources, each with its own",
     ),
-    Case("fit preview", "data.revision data.split", _not_on_hub, "data.source is not a data set of the hub"),
+    Case("fit preview", "data.revision", _local, "data.source is not a data set of the hub"),
+    Case("fit preview", "data.split data.config", _one_file, "data.source is one file, not a data set or a folder"),
+    Case("fit preview", "data.order", _built_in, "the built-in rows are drawn by the seed"),
     Case("fit preview", "data.columns", _built_in, "the built-in rows have their own"),
     Case(
         "fit preview",

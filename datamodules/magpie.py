@@ -19,7 +19,8 @@ from datamodules.prepare.mix import MixedSource, Part, check_mix
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, require_rows
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
-from datamodules.rows.sources import Source, open_source
+from datamodules.rows.sampling import Order
+from datamodules.rows.sources import Source
 from datamodules.text.malformed import Dial
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -38,11 +39,15 @@ class MagpieDataModule(LightningDataModule):
     """Rows with an instruction and a response, whose thoughts are in `<think>` blocks.
 
     Args:
-        source: The rows: `builtin`; a .parquet, .jsonl, .json or .arrow file (also .gz or .zst), a folder or a glob of
-            such files; or the id of a data set on the hub.
+        source: The rows: `builtin`; a .parquet, .jsonl, .json, .csv, .tsv or .arrow file (texts also .gz or .zst), a
+            folder or a glob of such files; or the id of a data set on the hub.
         mix: Several sources in place of `source`, each with a weight and settings of its own.
         revision: Commit of the hub data set. Pin it to keep the rows the same. null takes the newest commit.
-        split: Split of the hub data set.
+        split: Split of the hub data set, or of a folder whose files have names like test.jsonl or train-00000-of-00002.
+        config: Part of a hub data set that has several, or of its folder. null: the part that the data set marks.
+        order: Order of the rows of files and of hub data sets. `sampled` draws them from all rows by the seed, so that
+            the first rows are a fair sample; `file` takes them as they stand. A large compressed file, .csv or array of
+            which all rows are used is read several times when sampled, and once in order.
         columns: Names of the columns with the texts.
         filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
             `steps` stand for the length of the row and its number of think blocks. null keeps every row.
@@ -91,6 +96,8 @@ class MagpieDataModule(LightningDataModule):
         mix: list[MixedSource] | None = None,
         revision: str | None = None,
         split: str = "train",
+        config: str | None = None,
+        order: Order = "sampled",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
         filters: dict[str, Any] | None = None,
         malformed: Dial = "repair",
@@ -120,7 +127,7 @@ class MagpieDataModule(LightningDataModule):
         tokenizer_revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.mix = [MixedSource(source, None, revision, split)] if mix is None else mix
+        self.mix = [MixedSource(source, None, revision, split, config)] if mix is None else mix
         self._sources = [
             one.with_defaults(columns, source_tags or tags, malformed, malformed_overrides, filters) for one in self.mix
         ]
@@ -130,6 +137,7 @@ class MagpieDataModule(LightningDataModule):
         self.new_tokens = tuple(new_tokens)
         self.steps, self.max_length, self.overlong = steps, max_length, overlong
         self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
+        self.order: Order = order
         self.rows_wanted: Quotas = {"train": train_rows, "val": val_rows, "test": test_rows}
         self.batch_size, self.val_batch_size, self.num_workers = batch_size, val_batch_size, num_workers
         self.packing, self.tokens_per_step = packing, tokens_per_step
@@ -165,13 +173,13 @@ class MagpieDataModule(LightningDataModule):
 
     def open_sources(self) -> list[Source]:
         """Return the sources. Raises UserError for a source that does not exist."""
-        return [open_source(one.name, one.revision, one.split, self.heldout_ratio, self.seed) for one in self.mix]
+        return [one.open(self.heldout_ratio, self.seed, self.order) for one in self.mix]
 
     def parts(self) -> list[Part]:
         """Return the sources with their processing and weights."""
         common = self.template, self.steps, self.max_length, self.overlong
         opened = zip(self._sources, self.open_sources(), strict=True)
-        return [Part(source, one.config(*common), one.weight) for one, source in opened]
+        return [Part(source, one.processing(*common), one.weight) for one, source in opened]
 
     def processed_examples(self, limit: int | None = None) -> Iterator[tuple[ProcessedExample, str, str | None]]:
         """Return the first rows as (example with texts, name of its source, its split or None if dropped).

@@ -10,7 +10,9 @@ from errors import UserError
 ROWS = "rows"  # digests of the prepared rows, by split
 TEMPLATE_SETTING = "template_setting"  # data.template as it was given; beside it stands the text that the run keeps
 # The settings that decide which rows are held out, and where the test rows begin
-BORDER = ("data.source", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold", "data.val_rows")
+BORDER = (
+    "data.source", "data.order", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold", "data.val_rows",
+)  # fmt: skip
 
 
 def identity(data: Any) -> dict[str, Any]:  # a MagpieDataModule, which imports this file
@@ -22,6 +24,7 @@ def settings_of(data: Any) -> dict[str, Any]:
     """Return the settings that decide the rows, as plain JSON."""
     settings: dict[str, Any] = {
         "data.source": [one.name for one in data.mix],
+        "data.order": data.order,
         "data.mix": [asdict(one) for one in data.mix],
         "data.columns": asdict(data.columns),
         "data.filters": data.filters,

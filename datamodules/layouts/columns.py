@@ -31,8 +31,8 @@ class Columns:
             fix = f"set data.columns.instruction and data.columns.response to two of: {', '.join(present)}"
             raise UserError("data.columns", names, "is not in the data, and there is no conversations column", fix)
 
-    def read(self, row: Mapping[str, Any], position: int) -> RawExample:
-        """Read the texts and names of a row. A row without an id is named by its position in the source."""
+    def read(self, row: Mapping[str, Any], place: object) -> RawExample:
+        """Read the texts and names of a row. A row without an id is named by str() of its place in the source."""
         instruction, response = row.get(self.instruction), row.get(self.response)
         if instruction is None or response is None:
             turns = row.get(CONVERSATIONS)
@@ -41,8 +41,10 @@ class Columns:
             instruction, response = instruction or texts.get("human"), response or texts.get("gpt")
         messages = Message("user", instruction), Message("assistant", response)
         ids = (row.get(column) for column in ROW_ID_COLUMNS)
-        row_id = next((_encodable(str(value)) for value in ids if value not in (None, "")), str(position))
-        return RawExample(row, row_id, _encodable(str(row.get(GROUP_COLUMN) or "all")), messages)
+        row_id = next((str(value) for value in ids if value not in (None, "")), None)
+        group = row.get(GROUP_COLUMN)
+        group = "all" if group in (None, "") else str(group)
+        return RawExample(row, _encodable(str(place) if row_id is None else row_id), _encodable(group), messages)
 
 
 def _encodable(name: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from datamodules.layouts.columns import Columns
 from datamodules.rows.filters import Filters
-from datamodules.rows.sources import BUILT_IN, Source
+from datamodules.rows.sampling import Order
+from datamodules.rows.sources import BUILT_IN, Source, open_source
 from datamodules.text.malformed import Dial, MalformedPolicy
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -27,7 +28,9 @@ class MixedSource:
     revision: str | None = None
     """Commit of the hub data set; null takes the newest."""
     split: str = "train"
-    """Split of the hub data set."""
+    """Split of the hub data set or of the folder."""
+    config: str | None = None
+    """Config of the hub data set or of the folder."""
     columns: Columns | None = None
     """Names of its columns."""
     tags: Tags | None = None
@@ -57,7 +60,13 @@ class MixedSource:
             filters=filters if self.filters is None else self.filters,
         )
 
-    def config(self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong) -> ProcessingConfig:
+    def open(self, heldout_ratio: float, seed: int, order: Order) -> Source:
+        """Return the source. Raises UserError if it does not exist."""
+        return open_source(self.name, self.revision, self.split, heldout_ratio, seed, self.config, order)
+
+    def processing(
+        self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong
+    ) -> ProcessingConfig:
         """Return the processing of its rows. Raises UserError for wrong overrides of malformed shapes."""
         policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
         columns, tags = self.columns or Columns(), self.tags or Tags()

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from datamodules.layouts.conversation import RawExample
@@ -30,6 +30,7 @@ from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingCon
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
 
+FIRST_ROWS = 50  # of a source, in which its columns are looked for
 CHUNK = 256  # rows processed together
 CHUNKS_HERE = 16  # chunks processed in this process before worker processes are worth their start
 GIVE_UP_AFTER = 20_000  # rows of an endless source, or of one of a mix; if none is kept, the pass ends with an error
@@ -40,10 +41,10 @@ FITTED = ("train", "val")  # their rows are the same for every number of test ro
 
 
 class _ReadRow(NamedTuple):
-    position: int
     raw: RawExample
     held_out: bool | None  # None for a row without an instruction
     needed: bool  # whether its side had room when it was read; a row that is not needed is not processed
+    note: str  # what was odd about it in its file
 
 
 class PassOverSources:
@@ -63,7 +64,8 @@ class PassOverSources:
     ) -> None:
         self.parts, self.encoder, self.quotas = parts, encoder, quotas
         self.num_proc, self.texts = num_proc, texts
-        self.stats = DataStats(kept=dict.fromkeys(quotas, 0), tokens=dict.fromkeys(quotas, 0))
+        reading = {part.source.name: part.source.reading for part in parts if part.source.reading}
+        self.stats = DataStats(kept=dict.fromkeys(quotas, 0), tokens=dict.fromkeys(quotas, 0), reading=reading)
         self.dedup = DedupIndex(near_duplicate_threshold) if near_duplicate_threshold is not None else None
         self.pool: Executor | None = None  # started when there are enough rows
 
@@ -91,6 +93,7 @@ class PassOverSources:
                 if not read.needed or (read.held_out is not None and self.open_split(read.held_out) is None):
                     continue  # its side is full
                 source = self.parts[turn].source
+                example.notes += (read.note,) if read.note else ()
                 fitting = any(self.has_room(split) for split in FITTED)
                 split = self.place(example, bool(read.held_out), near, source.name)
                 kept[turn] += split is not None and (split in FITTED or not fitting)
@@ -166,13 +169,16 @@ class PassOverSources:
     def read(self, part: Part) -> Iterator[_ReadRow]:
         """Yield the rows of a part, each with its side. Raises UserError for missing columns."""
         columns = part.config.columns
-        for position, row in enumerate(part.source.rows()):
-            if position == 0:
-                columns.check(list(row))
-                Filters(part.config.filters).check(list(row))
-            raw = columns.read(row, position)
+        rows = part.source.rows()
+        first = list(islice(rows, FIRST_ROWS))
+        if first:
+            present = list(dict.fromkeys(name for found in first for name in found.row))
+            columns.check(present)
+            Filters(part.config.filters).check(present)
+        for row, place, note in chain(first, rows):
+            raw = columns.read(row, place)
             held_out = part.source.held_out(row, raw.question) if raw.question is not None else None
-            yield _ReadRow(position, raw, held_out, held_out is None or self.open_split(held_out) is not None)
+            yield _ReadRow(raw, held_out, held_out is None or self.open_split(held_out) is not None, note)
 
     def workers(self) -> Executor:
         """The worker processes, started at the first call."""
@@ -209,6 +215,8 @@ def require_rows(stats: DataStats, parts: Sequence[Part], splits: Sequence[str])
     problem = f"leaves no row for {empty} of {stats.read:,} read ({why})"
     if any(reason.startswith("data.filters") for reason in stats.dropped):
         fix = "loosen the filters, or look at python cli.py preview"
+        if any("the column holds texts" in reason for reason in stats.dropped):
+            fix = 'write the values of the filter as texts, like "0", or save the column as numbers'
         raise UserError("data.filters", None, f"{names} {problem}", fix)
     fix = "change data.heldout_ratio or the data"
     if OVERLONG in stats.dropped:

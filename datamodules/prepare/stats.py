@@ -30,6 +30,7 @@ class DataStats:
     tokens: dict[str, int] = field(default_factory=dict)
     supervised_tokens: dict[str, int] = field(default_factory=dict)
     by_source: dict[str, int] = field(default_factory=dict)  # kept rows
+    reading: dict[str, str] = field(default_factory=dict)  # by source: its files, and the order of its rows, in words
     notes: dict[str, int] = field(default_factory=dict)  # kept rows with a malformed shape or truncation
     dropped: dict[str, int] = field(default_factory=dict)  # by reason
     dropped_ids: dict[str, list[str]] = field(default_factory=dict)  # the first few ids, by reason
@@ -89,6 +90,7 @@ class DataStats:
         lines = [f"data: {self.read:,} rows read, kept {kept}; dropped {sum(self.dropped.values()):,}"]
         if len(self.by_source) > 1:
             lines.append(f"  from {', '.join(f'{name} {rows:,}' for name, rows in self.by_source.items())}")
+        lines += [f"  {name}: {words}" for name, words in self.reading.items()]
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
             named = ", ".join(self.dropped_ids.get(reason, []))
             lines.append(f"  dropped {count:,}: {reason} ({named}{', …' if count > IDS_PER_REASON else ''})")

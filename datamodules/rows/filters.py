@@ -29,6 +29,10 @@ class OneOf:
         except TypeError:  # unhashable: no filter can name a nested value
             return False
 
+    def kinds(self) -> set[str]:
+        """The kinds of values that can meet it."""
+        return {_kind(value) for _, value in self.values}
+
 
 @dataclass(frozen=True)
 class Between:
@@ -41,6 +45,10 @@ class Between:
         if not _is_number(value):
             return False
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def kinds(self) -> set[str]:
+        """The kinds of values that can meet it."""
+        return {_kind(0)}
 
 
 class Filters:
@@ -72,12 +80,17 @@ class Filters:
             raise UserError("data.filters", ", ".join(missing), problem, fix)
 
     def of_row(self, row: Mapping[str, Any]) -> str | None:
-        """Return the reason to drop a row by its columns, like "data.filters.difficulty is not met", or None."""
+        """Return the reason to drop a row by its columns, like "data.filters.difficulty is not met", or None. The
+        reason tells if the value is of another kind than all values of the filter."""
         for name, condition in self.columns.items():
             value = row.get(name)
             items = (value or [None]) if isinstance(value, list) else [value]
             if not any(map(condition.holds, items)):
-                return f"data.filters.{name} is not met"
+                found, wanted = {_kind(item) for item in items} - {_kind(None)}, condition.kinds() - {_kind(None)}
+                if not found or not wanted or found & wanted:
+                    return f"data.filters.{name} is not met"
+                kinds = " and ".join(sorted(found)), " or ".join(sorted(wanted))
+                return f"data.filters.{name} is not met: the column holds {kinds[0]}, the filter asks for {kinds[1]}"
         return None
 
     def of_size(self, tokens: int, steps: int) -> str | None:
@@ -113,6 +126,17 @@ def _range(key: str, given: Mapping[str, Any]) -> Between:
     if low is not None and high is not None and low > high:
         raise UserError(key, dict(given), "would keep nothing: min is above max", "exchange min and max")
     return Between(low, high)
+
+
+def _kind(value: Any) -> str:
+    """The kind of a value in the words of the reasons."""
+    if isinstance(value, bool):
+        return "true or false"
+    if _is_number(value):
+        return "numbers"
+    if isinstance(value, str):
+        return "texts"
+    return "no value" if value is None or value != value else "other values"
 
 
 def _is_number(value: Any) -> bool:

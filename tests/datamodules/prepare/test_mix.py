@@ -20,10 +20,10 @@ def test_null_takes_the_setting_of_data_and_a_value_replaces_it() -> None:
         "x", columns=Columns(), tags=Tags(), malformed="keep", malformed_overrides={}, filters={}
     ).with_defaults(*defaults)  # type: ignore[arg-type]
     common = TEMPLATE, StepSettings(), 64, "drop"
-    config = same.config(*common)  # type: ignore[arg-type]
+    config = same.processing(*common)  # type: ignore[arg-type]
     assert (config.columns, config.tags, config.filters) == (Columns("q", "a"), Tags("[", "]"), {"language": "EN"})
     assert config.malformed == MalformedPolicy.of("strict", {"no_thought": "keep"})
-    config = own.config(*common)  # type: ignore[arg-type]
+    config = own.processing(*common)  # type: ignore[arg-type]
     assert (config.columns, config.tags, config.filters) == (Columns(), Tags(), {})
     assert config.malformed == MalformedPolicy.of("keep")
 

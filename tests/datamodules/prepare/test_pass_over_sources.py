@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from datamodules.prepare import pass_over_sources as module
 from datamodules.prepare.mix import Part
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
-from datamodules.rows.files import Row
+from datamodules.rows.pieces import Row, numbered
 from datamodules.rows.sources import HeldOut, Source, open_source
 from datamodules.tokens.process import ProcessedExample, ProcessingConfig
 from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -31,7 +31,7 @@ def part(name: str, count: int, weight: float | None = None, **row: Any) -> Part
         for i in range(count):
             yield {"instruction": f"{name} asks {i}", "response": f"<think>A {i}. B.</think>c {i}", "id": i, **row}
 
-    return Part(Source(name, name, HeldOut(0.25, 0), rows), ProcessingConfig(TEMPLATE), weight)
+    return Part(Source(name, name, HeldOut(0.25, 0), lambda: numbered(rows())), ProcessingConfig(TEMPLATE), weight)
 
 
 def sources(source_pass: PassOverSources) -> list[str]:
@@ -77,8 +77,8 @@ class CountedRow(dict[str, Any]):
 @pytest.mark.parametrize("texts", [False, True])
 def test_the_columns_of_a_row_are_read_once(tiny_tokenizer: ThinkTokenizer, texts: bool) -> None:
     given = part("a", 40)
-    rows = [CountedRow(row) for row in given.source.rows()]
-    counted = replace(given, source=replace(given.source, rows=lambda: iter(rows)))
+    rows = [CountedRow(row) for row, _, _ in given.source.rows()]
+    counted = replace(given, source=replace(given.source, rows=lambda: numbered(rows)))
     assert len(list(PassOverSources([counted], tiny_tokenizer.encoder, ALL, 0.8, texts=texts))) == 40
     assert {count for row in rows for count in row.reads.values()} == {1}
     assert all({"instruction", "response", "id"} <= row.reads.keys() for row in rows)
@@ -132,7 +132,7 @@ def test_near_duplicates_on_the_other_side_are_dropped_and_counted(tiny_tokenize
             yield {"instruction": f"{first}{text}{'!' * (i + 1)}", "response": "<think>a</think>b", "id": i}
 
     def kept(near: float | None, comparable: bool = True) -> tuple[dict[str, int], dict[str, int]]:
-        source = Source("x", "x", lambda row, _: row["id"] % 4 == 0, rows, comparable)
+        source = Source("x", "x", lambda row, _: row["id"] % 4 == 0, lambda: numbered(rows()), comparable)
         source_pass = PassOverSources([Part(source, ProcessingConfig(TEMPLATE))], tiny_tokenizer.encoder, ALL, near)
         list(source_pass)
         return source_pass.stats.kept, source_pass.stats.dropped
@@ -168,7 +168,7 @@ def test_no_row_of_a_split_is_near_a_row_of_another_one_whatever_the_numbers_ask
     tiny_tokenizer: ThinkTokenizer, rows: list[Row], fitted: tuple[Any, Any, Any], tested: tuple[Any, Any, Any]
 ) -> None:
     """The rows of a fit, and the test rows of a later command with other numbers, never meet."""
-    source = Source("rows", "rows", HeldOut(0.4, 0), lambda: iter(rows))
+    source = Source("rows", "rows", HeldOut(0.4, 0), lambda: numbered(rows))
 
     def splits(numbers: tuple[Any, Any, Any]) -> dict[str, list[str]]:
         quotas = dict(zip(("train", "val", "test"), numbers, strict=True))

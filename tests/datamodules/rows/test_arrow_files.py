@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.rows import files
-from datamodules.rows.arrow_files import arrow_rows, parquet_rows
 from tests.conftest import ROOT
 
 FAR = 10**18  # microseconds after 1970: the year 33,658
@@ -39,6 +38,10 @@ for turn in range(int(sys.argv[2])):
         seen["refused"] += 1
 print(seen["read"], seen["refused"])
 """
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [row for row, _, _ in files.rows([path])]
 
 
 def table() -> Any:
@@ -71,7 +74,7 @@ def test_no_damage_of_an_arrow_file_ends_the_process(
     new: Callable[..., Any], compression: str | None, tmp_path: Path
 ) -> None:
     write(tmp_path / "a.arrow", new, compression)
-    assert list(files.rows([tmp_path / "a.arrow"])) == table().to_pylist()
+    assert read(tmp_path / "a.arrow") == table().to_pylist()
     run_damaged(tmp_path / "a.arrow")
 
 
@@ -101,7 +104,7 @@ def test_dates_that_python_cannot_hold_stop_nobody_who_does_not_use_them(tmp_pat
     pq.write_table(pa.table({key: columns[key] for key in columns if key != "zone"}), tmp_path / "a.parquet")
     with pa.ipc.new_stream(str(tmp_path / "a.arrow"), pa.table(columns).schema) as writer:
         writer.write_table(pa.table(columns))
-    for rows in (list(parquet_rows(tmp_path / "a.parquet")), list(arrow_rows(tmp_path / "a.arrow"))):
+    for rows in (read(tmp_path / "a.parquet"), read(tmp_path / "a.arrow")):
         assert [(row["instruction"], row["response"]) for row in rows] == [("a", "c"), ("b", "d")]
         assert rows[1]["micro"] == FAR
         assert rows[1]["inner"] == [{"at": FAR}]
@@ -112,4 +115,4 @@ def test_a_text_that_is_not_utf8_beside_a_far_date_costs_only_its_own_row(tmp_pa
     both = pa.table({"instruction": texts, "when": pa.array([0, FAR], pa.timestamp("us"))})
     with pa.ipc.new_stream(str(tmp_path / "a.arrow"), both.schema) as writer:
         writer.write_table(both)
-    assert [row["instruction"] for row in arrow_rows(tmp_path / "a.arrow")] == ["a", "\udcff"]
+    assert [row["instruction"] for row in read(tmp_path / "a.arrow")] == ["a", "\udcff"]

@@ -1,6 +1,6 @@
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.rows import files
+from datamodules.rows import files, folders, json_files, text_files
 from datamodules.rows.arrow_files import END_OF_STREAM
+from datamodules.rows.pieces import SourceRow
 from errors import UserError
 
 ROWS: list[dict[str, Any]] = [
@@ -23,11 +24,15 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).enco
 
 
 def read(name: Path | str, split: str = "train") -> list[dict[str, Any]]:
-    return list(files.rows(files.local_files(str(name), split)))
+    return plain(files.rows(folders.local_files(str(name), split).paths))
+
+
+def plain(rows: Iterable[SourceRow]) -> list[dict[str, Any]]:
+    return [row for row, _, _ in rows]
 
 
 def compressed(path: Path, content: bytes) -> None:
-    with pa.output_stream(str(path), compression=files.COMPRESSED[path.suffix]) as out:
+    with pa.output_stream(str(path), compression=text_files.COMPRESSED[path.suffix]) as out:
         out.write(content)
 
 
@@ -131,8 +136,8 @@ def test_an_array_gives_the_same_rows_for_any_read_size(rows: list[dict[str, Any
     from unittest import mock
 
     stream = io.TextIOWrapper(io.BytesIO(json.dumps(rows).encode()), encoding="utf-8")
-    with mock.patch.object(files, "READ_CHARACTERS", size):
-        assert list(files._json_array(Path("a.json"), stream)) == rows
+    with mock.patch.object(json_files, "READ_CHARACTERS", size):
+        assert [piece.content[0] for piece in json_files.array_pieces(Path("a.json"), stream)] == rows
 
 
 def broken_text(path: Path) -> None:
@@ -189,7 +194,7 @@ def test_folders_and_globs_skip_other_files(tmp_path: Path) -> None:
     assert read(f"{tmp_path}/**") == found
     assert read(f"{tmp_path}/**/b.*") == found[1:]
     assert read(f"{tmp_path}/de*") == found
-    assert files.local_files(f"{tmp_path}/*.jsonl", "train") == []
+    assert folders.local_files(f"{tmp_path}/*.jsonl", "train").paths == []
 
 
 def test_files_of_two_formats_are_refused(tmp_path: Path) -> None:
@@ -206,7 +211,7 @@ def test_a_stream_reads_only_a_part_of_the_file(name: str, tmp_path: Path, monke
     WRITERS[name](tmp_path / name)
     missing = tmp_path / f"missing{''.join(Path(name).suffixes)}"
     stream = files.rows([tmp_path / name, missing])
-    assert list(islice(stream, 600)) == ROWS
+    assert plain(islice(stream, 600)) == ROWS
     with pytest.raises(UserError, match=r"missing.*cannot be read"):
         next(stream)
 
@@ -281,16 +286,16 @@ def test_the_fingerprint_covers_all_bytes_and_no_times(tmp_path: Path) -> None:
 def test_a_row_that_would_fill_the_memory_is_named_before_it_is_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LONGEST_ROW", 10_000)
-    monkeypatch.setattr(files, "READ_CHARACTERS", 1_000)
+    monkeypatch.setattr(json_files, "LONGEST_ROW", 10_000)
+    monkeypatch.setattr(json_files, "READ_CHARACTERS", 1_000)
     path = tmp_path / name
     data = ('{"a": 1}\n' + '{"a": "' + "x" * 10**6).encode()
     if name == "a.json":
         data = b"[" + data.replace(b"\n", b",")
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     rows = files.rows([path])
-    assert next(rows) == {"a": 1}
-    with pytest.raises(UserError, match=r"(line|object) 2 is longer than 33,554,432 characters"):
+    assert next(rows).row == {"a": 1}
+    with pytest.raises(UserError, match=r"(line|object) 2 is longer than 33,554,432 bytes"):
         next(rows)
 
 
@@ -301,4 +306,4 @@ def test_text_after_an_array_is_not_lost_in_silence(more: str, tmp_path: Path) -
     with pytest.raises(UserError, match="text follows the end of the array, after object 1"):
         list(files.rows([path]))
     path.write_text('[{"a": 1}]\n \n')
-    assert list(files.rows([path])) == [{"a": 1}]
+    assert plain(files.rows([path])) == [{"a": 1}]

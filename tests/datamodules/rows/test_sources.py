@@ -2,6 +2,7 @@ import json
 import os
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,11 @@ ROWS = [{"instruction": f"Ask {i}", "response": f"Answer {i}"} for i in range(30
 
 
 def opened(name: Path | str, seed: int = 0, revision: str | None = None) -> Source:
-    return open_source(str(name), revision, "train", 0.1, seed)
+    return open_source(str(name), revision, "train", 0.1, seed, order="file")
+
+
+def rows_of(source: Source) -> list[dict[str, Any]]:
+    return [row for row, _, _ in source.rows()]
 
 
 def write_jsonl(path: Path, rows: list[dict[str, str]] = ROWS) -> Path:
@@ -24,12 +29,12 @@ def write_jsonl(path: Path, rows: list[dict[str, str]] = ROWS) -> Path:
 
 def test_jsonl_parquet_folders_and_globs_give_the_same_rows(tmp_path: Path) -> None:
     jsonl = write_jsonl(tmp_path / "a.jsonl")
-    assert list(opened(jsonl).rows()) == ROWS
+    assert rows_of(opened(jsonl)) == ROWS
     (tmp_path / "parts").mkdir()
     for k in range(2):
         pq.write_table(pa.Table.from_pylist(ROWS[15 * k : 15 * k + 15]), tmp_path / "parts" / f"{k}.parquet")
-    assert list(opened(tmp_path / "parts").rows()) == ROWS
-    assert list(opened(tmp_path / "parts" / "*.parquet").rows()) == ROWS
+    assert rows_of(opened(tmp_path / "parts")) == ROWS
+    assert rows_of(opened(tmp_path / "parts" / "*.parquet")) == ROWS
 
 
 def test_a_stream_reads_only_a_part_of_the_file(tmp_path: Path) -> None:
@@ -71,7 +76,7 @@ def test_the_side_of_an_instruction_ignores_case_and_white_space() -> None:
 def test_built_in_rows_are_endless_and_seeded() -> None:
     source = opened("builtin", seed=3)
     assert list(islice(source.rows(), 20)) == list(islice(opened("builtin", seed=3).rows(), 20))
-    assert "think>" not in next(opened("builtin-plain").rows())["response"]
+    assert "think>" not in next(opened("builtin-plain").rows()).row["response"]
 
 
 def test_built_in_problems_are_not_compared_for_near_duplicates(tmp_path: Path) -> None:
@@ -84,13 +89,13 @@ def test_built_in_problems_are_not_compared_for_near_duplicates(tmp_path: Path) 
     [
         ("missing.jsonl", "'missing.jsonl' does not exist"),
         ("no/such/folder/x", "does not exist"),
-        ("rows.csv", "does not have one format of"),
+        ("rows.xlsx", "does not have one format of"),
         ("empty.jsonl", "is empty"),
-        ("hollow", "contains no .parquet, .jsonl, .json"),
+        ("hollow", "contains no .parquet, .jsonl, .json, .csv"),
     ],
 )
 def test_a_source_that_does_not_exist_is_refused_when_it_is_opened(in_tmp: Path, name: str, message: str) -> None:
-    (in_tmp / "rows.csv").write_text("a,b\n")
+    (in_tmp / "rows.xlsx").write_text("a,b\n")
     (in_tmp / "empty.jsonl").touch()
     (in_tmp / "hollow").mkdir()
     with pytest.raises(UserError, match=message) as caught:
