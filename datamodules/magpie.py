@@ -13,7 +13,7 @@ from datamodules.batches.limits import check_limits, used_batches
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
-from datamodules.layouts.columns import Columns
+from datamodules.layouts.columns import Candidates, Columns
 from datamodules.prepare.cache import prepare, shortfall
 from datamodules.prepare.mix import MixedSource, Part, check_mix
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, require_rows
@@ -43,7 +43,8 @@ class MagpieDataModule(LightningDataModule):
         mix: Several sources in place of `source`, each with a weight and settings of its own.
         revision: Commit of the hub data set. Pin it to keep the rows the same. null takes the newest commit.
         split: Split of the hub data set.
-        columns: Names of the columns with the texts.
+        columns: Names of the columns with the texts. A column that is not named is found by its usual names.
+        candidates: Columns with several responses to one instruction, and which of them to keep.
         filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
             `steps` stand for the length of the row and its number of think blocks. null keeps every row.
         malformed: Action for responses that are not closed think blocks followed by an answer. `strict` drops them;
@@ -92,6 +93,7 @@ class MagpieDataModule(LightningDataModule):
         revision: str | None = None,
         split: str = "train",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
+        candidates: Candidates = Candidates(),  # noqa: B008
         filters: dict[str, Any] | None = None,
         malformed: Dial = "repair",
         malformed_overrides: dict[str, str] | None = None,
@@ -122,9 +124,10 @@ class MagpieDataModule(LightningDataModule):
         super().__init__()
         self.mix = [MixedSource(source, None, revision, split)] if mix is None else mix
         self._sources = [
-            one.with_defaults(columns, source_tags or tags, malformed, malformed_overrides, filters) for one in self.mix
+            one.with_defaults(columns, candidates, source_tags or tags, malformed, malformed_overrides, filters)
+            for one in self.mix
         ]
-        self.columns, self.filters = columns, filters
+        self.columns, self.candidates, self.filters = columns, candidates, filters
         self.malformed, self.malformed_overrides = malformed, malformed_overrides
         self.run_template, self.tags, self.source_tags = RunTemplate(template, system), tags, source_tags
         self.new_tokens = tuple(new_tokens)

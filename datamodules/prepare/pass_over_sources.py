@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from datamodules.layouts.conversation import RawExample
+from datamodules.layouts.reader import RowReader
 from datamodules.prepare.mix import Part
 from datamodules.prepare.stats import DataStats
 from datamodules.rows.filters import Filters
@@ -30,6 +31,7 @@ from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingCon
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
 
+FIRST_ROWS = 50  # of a source or a file, that show its layout before any row is processed
 CHUNK = 256  # rows processed together
 CHUNKS_HERE = 16  # chunks processed in this process before worker processes are worth their start
 GIVE_UP_AFTER = 20_000  # rows of an endless source, or of one of a mix; if none is kept, the pass ends with an error
@@ -91,6 +93,7 @@ class PassOverSources:
                 if not read.needed or (read.held_out is not None and self.open_split(read.held_out) is None):
                     continue  # its side is full
                 source = self.parts[turn].source
+                self.stats.count_layout(f"{source.name}: {read.raw.layout}")
                 fitting = any(self.has_room(split) for split in FITTED)
                 split = self.place(example, bool(read.held_out), near, source.name)
                 kept[turn] += split is not None and (split in FITTED or not fitting)
@@ -164,15 +167,20 @@ class PassOverSources:
                 yield from zip(chunk, examples, strict=True)
 
     def read(self, part: Part) -> Iterator[_ReadRow]:
-        """Yield the rows of a part, each with its side. Raises UserError for missing columns."""
-        columns = part.config.columns
-        for position, row in enumerate(part.source.rows()):
-            if position == 0:
-                columns.check(list(row))
-                Filters(part.config.filters).check(list(row))
-            raw = columns.read(row, position)
-            held_out = part.source.held_out(row, raw.question) if raw.question is not None else None
-            yield _ReadRow(position, raw, held_out, held_out is None or self.open_split(held_out) is not None)
+        """Yield the examples of the rows of a part, each with its side. Raises UserError for missing columns."""
+        reader = RowReader(part.config.columns, part.config.candidates)
+        rows = iter(part.source.rows())
+        first = list(islice(rows, FIRST_ROWS))
+        for place, head in part.source.heads(FIRST_ROWS):
+            reader.check(head, place)
+        if first:
+            reader.check(first)
+            Filters(part.config.filters).check(list(dict.fromkeys(name for row in first for name in row)))
+        for position, row in enumerate(chain(first, rows)):
+            for raw in reader.read(row, position):
+                question = raw.question
+                held_out = part.source.held_out(row, question) if question is not None else None
+                yield _ReadRow(position, raw, held_out, held_out is None or self.open_split(held_out) is not None)
 
     def workers(self) -> Executor:
         """The worker processes, started at the first call."""

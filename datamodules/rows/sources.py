@@ -6,8 +6,9 @@ Nothing is read before the first row is requested, and no row is kept.
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ class Source:
     rows: Callable[[], Iterator[Row]]
     comparable: bool = True  # False if similar instructions are different problems: then no row is a near duplicate
     endless: bool = False
+    files: Sequence[Path] = ()  # of a local source
+
+    def heads(self, count: int) -> Iterator[tuple[str, list[Row]]]:
+        """Yield the name and the first rows of each file, if there are several."""
+        for path in self.files if len(self.files) > 1 else ():
+            yield str(path), list(islice(files.rows([path]), count))
 
 
 def open_source(name: str, revision: str | None, split: str, heldout_ratio: float, seed: int) -> Source:
@@ -56,7 +63,7 @@ def open_source(name: str, revision: str | None, split: str, heldout_ratio: floa
         )
     side = HeldOut(heldout_ratio, seed)
     if paths := files.local_files(name, split):
-        return Source(name, f"{files.fingerprint(paths)} {side}", side, lambda: files.rows(paths))
+        return Source(name, f"{files.fingerprint(paths)} {side}", side, lambda: files.rows(paths), files=paths)
     if not hub.is_hub_id(name) or files.format_of(Path(name)):
         fix = f"give a {files.FORMATS_IN_WORDS} file, a folder or glob of them, a hub id, or builtin"
         raise UserError("data.source", name, "does not exist", fix)
