@@ -173,12 +173,13 @@ class Each:
 
 @dataclass(frozen=True)
 class Fields:
-    """A group of texts that each follow `rule`."""
+    """A group whose texts, also in lists, each follow `rule`."""
 
     rule: Rule
 
     def problem(self, value: Any) -> str | None:
-        return Each(self.rule).problem(list(vars(value).values()))
+        texts = [one for given in vars(value).values() for one in (given if isinstance(given, list) else [given])]
+        return Each(self.rule, empty=True).problem([one for one in texts if isinstance(one, str)])
 
     def fix(self) -> str:
         return self.rule.fix()

@@ -13,7 +13,7 @@ from datamodules.batches.limits import check_limits, used_batches
 from datamodules.batches.loader import PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch, StepSize, plan_epoch, plan_evaluation
 from datamodules.batches.step_size import EpochLayout, Packing, check_tokens_per_step, plan_step_size
-from datamodules.layouts.columns import Columns
+from datamodules.layouts.columns import Candidates, Columns
 from datamodules.prepare.cache import prepare, shortfall
 from datamodules.prepare.mix import MixedSource, Part, check_mix
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, require_rows
@@ -43,12 +43,11 @@ class MagpieDataModule(LightningDataModule):
             folder or a glob of such files; or the id of a data set on the hub.
         mix: Several sources in place of `source`, each with a weight and settings of its own.
         revision: Commit of the hub data set. Pin it to keep the rows the same. null takes the newest commit.
-        split: Split of the hub data set, or of a folder whose files have names like test.jsonl or train-00000-of-00002.
+        split: Split of the hub data set, or of a folder with files like test.jsonl or train-00000-of-00002.parquet.
         config: Part of a hub data set that has several, or of its folder. null: the part that the data set marks.
-        order: Order of the rows of files and of hub data sets. `sampled` draws them from all rows by the seed, so that
-            the first rows are a fair sample; `file` takes them as they stand. A large compressed file, .csv or array of
-            which all rows are used is read several times when sampled, and once in order.
-        columns: Names of the columns with the texts.
+        order: `sampled` draws the rows by the seed, so the first ones are a fair sample; `file` takes them in order.
+        columns: Names of the columns with the texts. A column that is not named is found by its usual names.
+        candidates: Columns with several responses to one instruction, and which of them to keep.
         filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
             `steps` stand for the length of the row and its number of think blocks. null keeps every row.
         malformed: Action for responses that are not closed think blocks followed by an answer. `strict` drops them;
@@ -84,8 +83,7 @@ class MagpieDataModule(LightningDataModule):
         val_batch_size: Rows in a batch of one device in validation, test and predict.
         num_workers: Threads per device that make the next batches. 0 makes each batch when it is needed.
         num_proc: Processes that prepare rows, if a source has more than a few thousand. 1 uses the main process only.
-        cache_dir: Folder for prepared rows; null: thinkwright in $XDG_CACHE_HOME or ~/.cache. It can be deleted at any
-            time; rows are then prepared again.
+        cache_dir: Folder for prepared rows, which can be deleted; null: thinkwright in $XDG_CACHE_HOME or ~/.cache.
         tokenizer: Model whose tokenizer is used. The same as model.name.
         tokenizer_revision: Commit of that model. The same as model.revision.
     """
@@ -99,6 +97,7 @@ class MagpieDataModule(LightningDataModule):
         config: str | None = None,
         order: Order = "sampled",
         columns: Columns = Columns(),  # noqa: B008 (read as the default of a nested config, never changed)
+        candidates: Candidates = Candidates(),  # noqa: B008
         filters: dict[str, Any] | None = None,
         malformed: Dial = "repair",
         malformed_overrides: dict[str, str] | None = None,
@@ -129,9 +128,10 @@ class MagpieDataModule(LightningDataModule):
         super().__init__()
         self.mix = [MixedSource(source, None, revision, split, config)] if mix is None else mix
         self._sources = [
-            one.with_defaults(columns, source_tags or tags, malformed, malformed_overrides, filters) for one in self.mix
+            one.with_defaults(columns, candidates, source_tags or tags, malformed, malformed_overrides, filters)
+            for one in self.mix
         ]
-        self.columns, self.filters = columns, filters
+        self.columns, self.candidates, self.filters = columns, candidates, filters
         self.malformed, self.malformed_overrides = malformed, malformed_overrides
         self.run_template, self.tags, self.source_tags = RunTemplate(template, system), tags, source_tags
         self.new_tokens = tuple(new_tokens)

@@ -27,6 +27,7 @@ def settings_of(data: Any) -> dict[str, Any]:
         "data.order": data.order,
         "data.mix": [asdict(one) for one in data.mix],
         "data.columns": asdict(data.columns),
+        "data.candidates": asdict(data.candidates),
         "data.filters": data.filters,
         "data.malformed": data.malformed,
         "data.malformed_overrides": data.malformed_overrides,

@@ -10,13 +10,16 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datamodules.layouts.columns import Columns
+from datamodules.layouts.conversation import RawExample
+from datamodules.layouts.reader import RowReader
 from datamodules.text.segments import Role, Segment, Template
 from tests.stand_ins.base import make_base, make_tokenizer
 from tests.stand_ins.hub import Hub
@@ -178,6 +181,12 @@ def random_lm(kind: str = "qwen2-tied", vocabulary: int = 640, **settings: Any) 
     return model
 
 
+def raw_example(row: Mapping[str, Any], position: int = 0, columns: Columns = Columns()) -> RawExample:  # noqa: B008
+    """Return the only example of a row."""
+    (raw,) = RowReader(columns).read(row, position)
+    return raw
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -189,7 +198,6 @@ def tiny_tokenizer() -> Any:
 def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     """Return a training batch of the built-in rows with these indices."""
     from datamodules.batches.collate import collate
-    from datamodules.layouts.columns import Columns
     from datamodules.prepare.token_dataset import TokenExample
     from datamodules.rows import builtin
     from datamodules.text.example import parse_example
@@ -197,7 +205,7 @@ def make_batch(tiny_tokenizer: Any) -> Callable[..., Any]:
     from datamodules.text.steps import StepSettings
 
     def make(*indices: int, step_tokens: int | None = None) -> Any:
-        examples = [parse_example(Columns().read(builtin.row(0, i), i)) for i in indices]
+        examples = [parse_example(raw_example(builtin.row(0, i), i)) for i in indices]
         rows = [render(example, TEMPLATE, StepSettings()) for example in examples]
         encoded = tiny_tokenizer.encoder.encode_rows(rows)
         taken = [TokenExample(i, str(i), "easy", *pair) for i, pair in zip(indices, encoded, strict=True)]

@@ -1,52 +1,74 @@
-"""The columns of a source, read into a RawExample: here and nowhere else."""
+"""The columns that a user names, and the names by which the other columns are found."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from datamodules.layouts.conversation import Message, RawExample
 from errors import UserError
 
-CONVERSATIONS = "conversations"  # fallback for the two texts: a list of {from: human | gpt, value: text}
-ROW_ID_COLUMNS = ("conversation_id", "uuid", "id")  # the first of them that has a value names the row
-GROUP_COLUMN = "difficulty"  # results are broken down by its values
-SURROGATES = re.compile("[\ud800-\udfff]")
+# Names in the order in which they are tried
+MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
+QUESTIONS = ("instruction", "question", "problem", "prompt", "query", "input", "task")
+ANSWERS = ("response", "output", "completion", "generation", "content", "answer", "solution", "text")
+SYSTEMS = ("system", "system_prompt")
+INPUT = "input"  # of Alpaca, beside the instruction
+ROW_IDS = ("conversation_id", "uuid", "id")  # the first of them that has a value names the row
+GROUP = "difficulty"  # results are broken down by its values
+REASONING = re.compile(
+    r"(?:\w*_)?(?:reasoning|thinking|thoughts?|think|cot|chain_of_thought|rationale|scratchpad)"
+    r"(?:_(?:content|trajectory|trace|text|process|steps?|chain))?",
+    re.IGNORECASE,
+)
+
+
+def looks_like_reasoning(name: str) -> bool:
+    """Return whether a column or a field of a message has a name of reasoning, such as `reasoning_content`."""
+    return REASONING.fullmatch(name) is not None
 
 
 @dataclass
 class Columns:
-    """The columns of the source that hold the texts. Rows without them may have a `conversations` column."""
+    """The columns of the source that hold the texts. A column that is null is found by its name."""
 
-    instruction: str = "instruction"
+    messages: str | None = None
+    """Column of a conversation: a list of messages with a role and a text, also as JSON text."""
+    instruction: str | None = None
     """Column of the user's question or task."""
-    response: str = "response"
-    """Column of the response: thoughts in tags, then the answer."""
+    response: str | None = None
+    """Column of the response: thoughts in tags, then the answer; the answer alone if `reasoning` has the thoughts."""
+    reasoning: str | None = None
+    """Column of the thoughts, or the field of a message that holds them, without tags."""
+    input: str | None = None
+    """Column of a further text of the user, which follows the instruction after an empty line (Alpaca)."""
+    system: str | None = None
+    """Column of the system prompt of a row."""
+    ignore: list[str] = field(default_factory=list)
+    """Columns and fields that look like reasoning and shall not be read."""
 
-    def check(self, present: list[str]) -> None:
-        """Raise UserError if a row with the columns `present` has no texts."""
-        missing = [column for column in (self.instruction, self.response) if column not in present]
-        if missing and CONVERSATIONS not in present:
-            names = " and ".join(missing)
-            fix = f"set data.columns.instruction and data.columns.response to two of: {', '.join(present)}"
-            raise UserError("data.columns", names, "is not in the data, and there is no conversations column", fix)
-
-    def read(self, row: Mapping[str, Any], place: object) -> RawExample:
-        """Read the texts and names of a row. A row without an id is named by str() of its place in the source."""
-        instruction, response = row.get(self.instruction), row.get(self.response)
-        if instruction is None or response is None:
-            turns = row.get(CONVERSATIONS)
-            turns = turns if isinstance(turns, list) else []
-            texts = {str(turn.get("from")): turn.get("value") for turn in reversed(turns) if isinstance(turn, Mapping)}
-            instruction, response = instruction or texts.get("human"), response or texts.get("gpt")
-        messages = Message("user", instruction), Message("assistant", response)
-        ids = (row.get(column) for column in ROW_ID_COLUMNS)
-        row_id = next((str(value) for value in ids if value not in (None, "")), None)
-        group = row.get(GROUP_COLUMN)
-        group = "all" if group in (None, "") else str(group)
-        return RawExample(row, _encodable(str(place) if row_id is None else row_id), _encodable(group), messages)
+    def check(self, setting: str = "data.columns") -> None:
+        """Raise UserError for columns that contradict each other."""
+        if self.messages is not None and (self.instruction is not None or self.response is not None):
+            fix = "delete data.columns.messages, or the columns of single texts"
+            raise UserError(f"{setting}.messages", self.messages, "is given beside an instruction or a response", fix)
+        used = [self.messages, self.instruction, self.response, self.reasoning, self.input, self.system]
+        if both := next((name for name in self.ignore if name in used), None):
+            raise UserError(f"{setting}.ignore", both, "is also a column to read", "delete it here or there")
 
 
-def _encodable(name: str) -> str:
-    """The name with U+FFFD for each surrogate, which UTF-8 cannot encode."""
-    return SURROGATES.sub("\ufffd", name)
+@dataclass
+class Candidates:
+    """Several responses to one instruction in lists of equal length; each one that is kept becomes a row."""
+
+    column: str | None = None
+    """Column with the list of responses (OpenR1-Math: generations). null: a row has one response."""
+    verdicts: str | None = None
+    """Column with a list of verdicts; only responses with a true verdict are kept. null: all are right."""
+    keep: int = 1
+    """The most responses to keep of a row, in their order."""
+
+    def check(self, setting: str = "data.candidates") -> None:
+        """Raise UserError for verdicts without candidates."""
+        if self.keep < 1:
+            raise UserError(f"{setting}.keep", self.keep, "keeps no response", "give a whole number from 1")
+        if self.column is None and self.verdicts is not None:
+            problem = "is given, but no candidates are"
+            raise UserError(f"{setting}.verdicts", self.verdicts, problem, f"set {setting}.column")

@@ -1,4 +1,4 @@
-"""A row of the data as a conversation. Nothing is checked here: `text.example` checks the texts."""
+"""A row of the data as a conversation. The texts are checked later, by `text.example`."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,10 @@ class RawExample(NamedTuple):
     row: Mapping[str, Any]
     row_id: str
     group: str
-    messages: tuple[Message, ...]  # a system message may come first; the last one is the assistant's
+    messages: tuple[Message, ...]  # system if there is one, then user and assistant in turn; empty with a problem
+    problem: str = ""  # why the row has no messages; it is counted under this reason
+    notes: tuple[str, ...] = ()  # what was left out of the row
+    layout: str = ""  # how it was read, in words
 
     @property
     def instruction(self) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datamodules.layouts.columns import Columns
+from datamodules.layouts.columns import Candidates, Columns
 from datamodules.rows.filters import Filters
 from datamodules.rows.sampling import Order
 from datamodules.rows.sources import BUILT_IN, Source, open_source
@@ -33,6 +33,8 @@ class MixedSource:
     """Config of the hub data set or of the folder."""
     columns: Columns | None = None
     """Names of its columns."""
+    candidates: Candidates | None = None
+    """Its columns of several responses."""
     tags: Tags | None = None
     """Tags around its thoughts."""
     malformed: Dial | None = None
@@ -45,6 +47,7 @@ class MixedSource:
     def with_defaults(
         self,
         columns: Columns,
+        candidates: Candidates,
         tags: Tags,
         malformed: Dial,
         malformed_overrides: dict[str, str] | None,
@@ -54,6 +57,7 @@ class MixedSource:
         return replace(
             self,
             columns=self.columns or columns,
+            candidates=self.candidates or candidates,
             tags=self.tags or tags,
             malformed=self.malformed or malformed,
             malformed_overrides=malformed_overrides if self.malformed_overrides is None else self.malformed_overrides,
@@ -69,8 +73,10 @@ class MixedSource:
     ) -> ProcessingConfig:
         """Return the processing of its rows. Raises UserError for wrong overrides of malformed shapes."""
         policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
-        columns, tags = self.columns or Columns(), self.tags or Tags()
-        return ProcessingConfig(template, steps, max_length, overlong, columns, tags, policy, self.filters or {})
+        read = self.columns or Columns(), self.candidates or Candidates()
+        return ProcessingConfig(
+            template, steps, max_length, overlong, *read, self.tags or Tags(), policy, self.filters or {}
+        )
 
 
 @dataclass(frozen=True)
@@ -94,5 +100,7 @@ def check_mix(mix: Sequence[MixedSource], wanted: Mapping[str, int | None]) -> N
             raise UserError(f"data.{split}_rows", "null", "asks for all rows of an endless source", fix)
     for one in mix:
         (one.tags or Tags()).check("data.source_tags")
+        (one.columns or Columns()).check()
+        (one.candidates or Candidates()).check()
         Filters(one.filters)
         MalformedPolicy.of(one.malformed or "repair", one.malformed_overrides)

@@ -21,6 +21,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from datamodules.layouts.conversation import RawExample
+from datamodules.layouts.reader import RowReader
 from datamodules.prepare.mix import Part
 from datamodules.prepare.stats import DataStats
 from datamodules.rows.filters import Filters
@@ -30,7 +31,7 @@ from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingCon
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
 
-FIRST_ROWS = 50  # of a source, in which its columns are looked for
+FIRST_ROWS = 50  # of a source or a file, that show its layout before any row is processed
 CHUNK = 256  # rows processed together
 CHUNKS_HERE = 16  # chunks processed in this process before worker processes are worth their start
 GIVE_UP_AFTER = 20_000  # rows of an endless source, or of one of a mix; if none is kept, the pass ends with an error
@@ -44,7 +45,6 @@ class _ReadRow(NamedTuple):
     raw: RawExample
     held_out: bool | None  # None for a row without an instruction
     needed: bool  # whether its side had room when it was read; a row that is not needed is not processed
-    note: str  # what was odd about it in its file
 
 
 class PassOverSources:
@@ -93,7 +93,7 @@ class PassOverSources:
                 if not read.needed or (read.held_out is not None and self.open_split(read.held_out) is None):
                     continue  # its side is full
                 source = self.parts[turn].source
-                example.notes += (read.note,) if read.note else ()
+                self.stats.count_layout(f"{source.name}: {read.raw.layout}")
                 fitting = any(self.has_room(split) for split in FITTED)
                 split = self.place(example, bool(read.held_out), near, source.name)
                 kept[turn] += split is not None and (split in FITTED or not fitting)
@@ -167,18 +167,21 @@ class PassOverSources:
                 yield from zip(chunk, examples, strict=True)
 
     def read(self, part: Part) -> Iterator[_ReadRow]:
-        """Yield the rows of a part, each with its side. Raises UserError for missing columns."""
-        columns = part.config.columns
+        """Yield the examples of the rows of a part, each with its side. Raises UserError for missing columns."""
+        reader = RowReader(part.config.columns, part.config.candidates)
         rows = part.source.rows()
         first = list(islice(rows, FIRST_ROWS))
+        for name, head in part.source.heads(FIRST_ROWS):
+            reader.check(head, name)
         if first:
-            present = list(dict.fromkeys(name for found in first for name in found.row))
-            columns.check(present)
-            Filters(part.config.filters).check(present)
+            reader.check([one.row for one in first])
+            Filters(part.config.filters).check(list(dict.fromkeys(name for one in first for name in one.row)))
         for row, place, note in chain(first, rows):
-            raw = columns.read(row, place)
-            held_out = part.source.held_out(row, raw.question) if raw.question is not None else None
-            yield _ReadRow(raw, held_out, held_out is None or self.open_split(held_out) is not None, note)
+            for raw in reader.read(row, place):
+                raw = raw._replace(notes=(*raw.notes, note)) if note else raw
+                question = raw.question
+                held_out = part.source.held_out(row, question) if question is not None else None
+                yield _ReadRow(raw, held_out, held_out is None or self.open_split(held_out) is not None)
 
     def workers(self) -> Executor:
         """The worker processes, started at the first call."""

@@ -11,6 +11,7 @@ from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCAT
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # of the length table, in tokens
 ENOUGH = 0.9  # ratio of rows that fit into a suggested length
+LAYOUTS = 20  # counted by name
 IDS_PER_REASON = 5  # dropped rows named for each reason
 # Upper edges of the bars of the two histograms; one more bar counts the values above the last edge
 TOKEN_EDGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
@@ -31,6 +32,7 @@ class DataStats:
     supervised_tokens: dict[str, int] = field(default_factory=dict)
     by_source: dict[str, int] = field(default_factory=dict)  # kept rows
     reading: dict[str, str] = field(default_factory=dict)  # by source: its files, and the order of its rows, in words
+    layouts: dict[str, int] = field(default_factory=dict)  # rows by source and the layout that was found
     notes: dict[str, int] = field(default_factory=dict)  # kept rows with a malformed shape or truncation
     dropped: dict[str, int] = field(default_factory=dict)  # by reason
     dropped_ids: dict[str, list[str]] = field(default_factory=dict)  # the first few ids, by reason
@@ -54,6 +56,10 @@ class DataStats:
         for length in LENGTHS:
             _count(self.whole, str(length), example.length <= length)
             _count(self.closed, str(length), 0 < example.closes_at <= length)
+
+    def count_layout(self, words: str) -> None:
+        """Count a row under its source and layout."""
+        _count(self.layouts, words if words in self.layouts or len(self.layouts) < LAYOUTS else "further layouts")
 
     def drop(self, reason: str, row_id: str) -> None:
         """Count a dropped row."""
@@ -91,6 +97,7 @@ class DataStats:
         if len(self.by_source) > 1:
             lines.append(f"  from {', '.join(f'{name} {rows:,}' for name, rows in self.by_source.items())}")
         lines += [f"  {name}: {words}" for name, words in self.reading.items()]
+        lines += [f"  read {count:,} of {words}" for words, count in self.layouts.items()]
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
             named = ", ".join(self.dropped_ids.get(reason, []))
             lines.append(f"  dropped {count:,}: {reason} ({named}{', …' if count > IDS_PER_REASON else ''})")

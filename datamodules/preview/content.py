@@ -21,6 +21,7 @@ LINE_END_NOTE = "⏎ is a line end"
 # Column headings of the tables
 DROPPED_COLUMNS = ("dropped because", "rows", "of the rows read", "their ids")
 NOTE_COLUMNS = ("kept with", "rows", "of the rows kept")
+LAYOUT_COLUMNS = ("source and its columns", "rows")
 LENGTH_COLUMNS = ("tokens", "rows that fit", "rows whose thoughts fit")
 ROLE_COLUMNS = ("role", "tokens", "ratio")
 TOKENS_TITLE, STEPS_TITLE = "tokens of a row", "steps of an answer"
@@ -98,6 +99,11 @@ def row_counts(stats: DataStats) -> dict[str, int]:
     not_used = stats.read - sum(stats.kept.values()) - dropped
     full = {"not used, because their split was full": not_used} if not_used else {}
     return {"rows read": stats.read, **kept, "dropped": dropped, **full}
+
+
+def layout_table(stats: DataStats) -> list[tuple[str, str]]:
+    """The cells of LAYOUT_COLUMNS: the columns that were read of each source, and those that were not."""
+    return [(with_marks(words), f"{count:,}") for words, count in stats.layouts.items()]
 
 
 def dropped_table(stats: DataStats) -> list[tuple[str, str, str, str]]:

@@ -15,6 +15,7 @@ from datamodules.preview.content import (
     bars,
     dropped_table,
     is_supervised,
+    layout_table,
     note_table,
     role_table,
     row_counts,
@@ -87,6 +88,7 @@ def page(
     lengths, steps = bars(TOKEN_EDGES, stats.lengths), bars(STEP_EDGES, stats.steps)
     sections = [
         _section("Examples, token by token", _legend(), *(_example(row, decode) for row in rows)),
+        _section("Columns that were read", _layouts(stats)),
         _section("Dropped rows", _dropped(stats)),
         _section("Malformed responses that were kept", _notes(stats)) if stats.notes else "",
         '<div class="two">',
@@ -164,6 +166,10 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], chosen: Seque
 def _dropped(stats: DataStats) -> str:
     lines = [list(map(escape, cells)) for cells in dropped_table(stats)]
     return _table(content.DROPPED_COLUMNS, lines) if lines else f"<p>{content.NOTHING_DROPPED.capitalize()}.</p>"
+
+
+def _layouts(stats: DataStats) -> str:
+    return _table(content.LAYOUT_COLUMNS, [list(map(escape, cells)) for cells in layout_table(stats)])
 
 
 def _notes(stats: DataStats) -> str:

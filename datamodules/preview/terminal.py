@@ -23,6 +23,7 @@ from datamodules.preview.content import (
     bars,
     dropped_table,
     is_supervised,
+    layout_table,
     note_table,
     role_table,
     row_counts,
@@ -85,13 +86,19 @@ def coloured(example: ProcessedExample, decode: Decode, marked: bool) -> Text:
 
 
 def dropped_and_notes(stats: DataStats) -> Group:
-    """Two tables: the reasons for dropped rows, and the kinds of malformed responses that were kept."""
+    """Tables: the columns of the sources, the reasons for dropped rows, the malformed responses that were kept."""
+    layouts = _table(*content.LAYOUT_COLUMNS)
     dropped, notes = _table(*content.DROPPED_COLUMNS), _table(*content.NOTE_COLUMNS)
-    for table, lines in ((dropped, dropped_table(stats)), (notes, note_table(stats))):
+    tables = (layouts, layout_table(stats)), (dropped, dropped_table(stats)), (notes, note_table(stats))
+    for table, lines in tables:
         for cells in lines:
             table.add_row(*map(Text, cells))
     return Group(
-        dropped if dropped.row_count else content.NOTHING_DROPPED, "", *([notes, ""] if notes.row_count else ())
+        layouts,
+        "",
+        dropped if dropped.row_count else content.NOTHING_DROPPED,
+        "",
+        *([notes, ""] if notes.row_count else ()),
     )
 
 

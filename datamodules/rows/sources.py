@@ -6,8 +6,9 @@ Nothing is read before the first row is requested, and no row is kept.
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ class Source:
     rows: Callable[[], Iterator[SourceRow]]
     comparable: bool = True  # False if similar instructions are different problems: then no row is a near duplicate
     endless: bool = False
+    files: Sequence[Path] = ()  # of a local source
     reading: str = ""  # which files are read, and in which order their rows, in words
+
+    def heads(self, count: int) -> Iterator[tuple[str, list[Row]]]:
+        """Yield the name and the first rows of each file, if there are several."""
+        for path in self.files if len(self.files) > 1 else ():
+            yield str(path), [one.row for one in islice(files.rows([path]), count)]
 
 
 def open_source(
@@ -72,7 +79,7 @@ def open_source(
         told += "in the order of the file, from its top" if order == "file" else "sampled from all rows"
         fingerprint = f"{files.fingerprint(paths)} {order} {seed} {side}"
         told += f" (data.order {order})"
-        return Source(name, fingerprint, side, lambda: files.rows(paths, order, seed), reading=told)
+        return Source(name, fingerprint, side, lambda: files.rows(paths, order, seed), files=paths, reading=told)
     if not hub.is_hub_id(name) or folders.format_of(Path(name)):
         fix = f"give a {folders.FORMATS_IN_WORDS} file, a folder or glob of them, a hub id, or builtin"
         raise UserError("data.source", name, "does not exist", fix)
@@ -83,9 +90,7 @@ def open_source(
         _require(name, revision)
         return numbered(_stream(name, config, revision, split, None if order == "file" else seed))
 
-    told = (
-        f"sampled from parts, mixed over {SHUFFLE_BUFFER:,} rows" if order == "sampled" else "in the order of the set"
-    )
+    told = "in the order of the set" if order == "file" else f"sampled from shards, {SHUFFLE_BUFFER:,} rows at a time"
     fingerprint = f"{name} {config} {revision} {split} {order} {seed} {side}"
     return Source(name, fingerprint, side, rows, reading=f"split {split}, {told} (data.order {order})")
 

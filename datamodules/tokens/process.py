@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.layouts.columns import Columns
+from datamodules.layouts.columns import Candidates, Columns
 from datamodules.layouts.conversation import RawExample
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import Signature
@@ -45,6 +45,7 @@ class ProcessingConfig:
     max_length: int = 512
     overlong: Overlong = "drop"
     columns: Columns = field(default_factory=Columns)
+    candidates: Candidates = field(default_factory=Candidates)
     tags: Tags = field(default_factory=Tags)  # the tags in the source
     malformed: MalformedPolicy = field(default_factory=MalformedPolicy)
     filters: dict[str, Any] = field(default_factory=dict)

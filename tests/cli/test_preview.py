@@ -37,6 +37,7 @@ ROWS = [
 ]
 TEXT = """data:
   source: rows.jsonl
+  order: file
   max_length: 128
   train_rows: null
   val_rows: null

@@ -279,7 +279,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_incomplete_folder(tmp_path: Path)
     [
         (rows(3, response="<think>never"), r"leaves no row for train of 3 read \(3 think block never closed"),
         (rows(40, response="<think>a</think>" + "x " * 600), r"longer than data.max_length\). Raise .* \(512\)"),
-        ([{"question": "a", "solution": "b"}], r"data.columns: 'instruction and response' is not in the data"),
+        ([{"topic": "a", "body": "b"}], r"data.columns: 'the data' has the columns topic, body, which are no layout"),
         ([], "is empty"),
     ],
 )

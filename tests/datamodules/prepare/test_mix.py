@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules.layouts.columns import Columns
+from datamodules.layouts.columns import Candidates, Columns
 from datamodules.prepare.mix import MixedSource, check_mix
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.steps import StepSettings
@@ -14,14 +14,31 @@ BOTH: dict[str, int | None] = {"train": 10, "val": 10}
 
 
 def test_null_takes_the_setting_of_data_and_a_value_replaces_it() -> None:
-    defaults = Columns("q", "a"), Tags("[", "]"), "strict", {"no_thought": "keep"}, {"language": "EN"}
+    defaults = (
+        Columns(None, "q", "a"),
+        Candidates("c"),
+        Tags("[", "]"),
+        "strict",
+        {"no_thought": "keep"},
+        {"language": "EN"},
+    )
     same = MixedSource("x").with_defaults(*defaults)  # type: ignore[arg-type]
     own = MixedSource(
-        "x", columns=Columns(), tags=Tags(), malformed="keep", malformed_overrides={}, filters={}
+        "x",
+        columns=Columns(),
+        candidates=Candidates(),
+        tags=Tags(),
+        malformed="keep",
+        malformed_overrides={},
+        filters={},
     ).with_defaults(*defaults)  # type: ignore[arg-type]
     common = TEMPLATE, StepSettings(), 64, "drop"
     config = same.processing(*common)  # type: ignore[arg-type]
-    assert (config.columns, config.tags, config.filters) == (Columns("q", "a"), Tags("[", "]"), {"language": "EN"})
+    assert (config.columns, config.tags, config.filters) == (
+        Columns(None, "q", "a"),
+        Tags("[", "]"),
+        {"language": "EN"},
+    )
     assert config.malformed == MalformedPolicy.of("strict", {"no_thought": "keep"})
     config = own.processing(*common)  # type: ignore[arg-type]
     assert (config.columns, config.tags, config.filters) == (Columns(), Tags(), {})

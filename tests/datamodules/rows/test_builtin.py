@@ -3,9 +3,9 @@ from itertools import islice
 
 import pytest
 
-from datamodules.layouts.columns import Columns
 from datamodules.rows import builtin
 from datamodules.text.example import parse_example
+from tests.conftest import raw_example
 
 MAGPIE = {
     "conversation_id",
@@ -91,7 +91,7 @@ def test_the_side_of_a_problem_ignores_its_wording() -> None:
 
 def test_think_rows_parse_into_one_thought_and_a_short_answer() -> None:
     for position, row in enumerate(islice(builtin.rows(0), 500)):
-        parsed = parse_example(Columns().read(row, position))
+        parsed = parse_example(raw_example(row, position))
         assert len(parsed.thoughts) == 1
         assert len(parsed.answer.strip()) < 20
         assert not parsed.notes

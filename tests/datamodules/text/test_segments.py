@@ -1,12 +1,11 @@
 import pytest
 
-from datamodules.layouts.columns import Columns
 from datamodules.text.example import Example, parse_example
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.response import Passage
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepMode, StepSettings
-from tests.conftest import TEMPLATE
+from tests.conftest import TEMPLATE, raw_example
 
 ROW = {"instruction": "Solve 2x + 3 = 7", "response": "<think>Subtract 3: 2x = 4. Divide by 2: x = 2.</think>\n\nx = 2"}
 WHOLE, SENTENCES = StepSettings(split="none"), StepSettings(split="sentence")
@@ -17,7 +16,7 @@ def roles_and_texts(segments: list[Segment]) -> list[tuple[str, str]]:
 
 
 def test_each_step_gets_a_block_and_the_answer_is_unchanged() -> None:
-    assert roles_and_texts(render(parse_example(Columns().read(ROW, 0)), TEMPLATE, SENTENCES)) == [
+    assert roles_and_texts(render(parse_example(raw_example(ROW, 0)), TEMPLATE, SENTENCES)) == [
         ("PROMPT", "### Instruction: Solve 2x + 3 = 7\n### Response: "),
         ("TAG_OPEN", ""),
         ("THOUGHT", "Subtract 3: 2x = 4."),
@@ -32,7 +31,7 @@ def test_each_step_gets_a_block_and_the_answer_is_unchanged() -> None:
 
 def test_without_splitting_a_block_is_unchanged() -> None:
     row = ROW | {"response": "<think>\n a. b. \n</think>c"}
-    assert roles_and_texts(render(parse_example(Columns().read(row, 0)), TEMPLATE, WHOLE))[1:4] == [
+    assert roles_and_texts(render(parse_example(raw_example(row, 0)), TEMPLATE, WHOLE))[1:4] == [
         ("TAG_OPEN", ""),
         ("THOUGHT", "\n a. b. \n"),
         ("TAG_CLOSE", ""),
@@ -43,7 +42,7 @@ def test_without_splitting_a_block_is_unchanged() -> None:
 def test_a_response_without_thoughts_is_an_answer(steps: StepSettings) -> None:
     row = {"instruction": "a", "response": "b. c."}
     segments = render(
-        parse_example(Columns().read(row, 0), policy=MalformedPolicy.of("repair", {"no_thought": "keep"})),
+        parse_example(raw_example(row, 0), policy=MalformedPolicy.of("repair", {"no_thought": "keep"})),
         TEMPLATE,
         steps,
     )

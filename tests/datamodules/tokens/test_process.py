@@ -25,7 +25,7 @@ from datamodules.tokens.process import (
     process,
 )
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
-from tests.conftest import TEMPLATE, TINY
+from tests.conftest import TEMPLATE, TINY, raw_example
 
 Row = dict[str, Any]
 ROW: Row = {"instruction": "2 + 2?", "response": "<think>\nTwo and two. It is 4.\n</think>\n\n4", "difficulty": "easy"}
@@ -42,7 +42,7 @@ def config(split: Any = "sentence", **others: Any) -> ProcessingConfig:
 
 
 def raws(rows: Sequence[Row], columns: Columns = Columns()) -> list[RawExample]:  # noqa: B008 (never changed)
-    return [columns.read(row, position) for position, row in enumerate(rows)]
+    return [raw_example(row, position, columns) for position, row in enumerate(rows)]
 
 
 def one(row: Row, given: ProcessingConfig, encoder: Encoder, **asked: bool) -> ProcessedExample:
@@ -86,7 +86,7 @@ def test_a_kept_row_has_its_tokens_and_sizes(tiny_tokenizer: ThinkTokenizer) -> 
 def test_results_have_the_order_of_the_rows_and_each_has_its_own_tokens(tiny_tokenizer: ThinkTokenizer) -> None:
     """Some rows are dropped before tokenization."""
     broken: dict[int, Row] = {1: {"response": None}, 4: {"response": "<think>a"}, 7: {"difficulty": "hard"}}
-    rows = [Columns().read(ROW | {"instruction": f"Take {i}"} | broken.get(i, {}), 10 + i) for i in range(12)]
+    rows = [raw_example(ROW | {"instruction": f"Take {i}"} | broken.get(i, {}), 10 + i) for i in range(12)]
     results = process(rows, config(filters={"difficulty": "easy"}), tiny_tokenizer.encoder)
     assert [result.row_id for result in results] == [str(10 + i) for i in range(12)]
     for i, result in enumerate(results):
@@ -104,8 +104,8 @@ def test_results_have_the_order_of_the_rows_and_each_has_its_own_tokens(tiny_tok
 
 def test_no_rows_give_no_results(encoder: Encoder) -> None:
     assert process([], config(), encoder) == []
-    (alone,) = process([Columns().read({}, 3)], config(), encoder)
-    assert (alone.row_id, alone.reason) == ("3", "instruction or response is not a text")
+    (alone,) = process([raw_example({}, 3)], config(), encoder)
+    assert (alone.row_id, alone.reason) == ("3", "no columns of a known layout")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_no_rows_give_no_results(encoder: Encoder) -> None:
         ({"instruction": 5}, "instruction or response is not a text"),
         ({"response": {"a": 1}}, "instruction or response is not a text"),
         ({"instruction": None, "conversations": [{"from": ["human"], "value": "a"}]},
-         "instruction or response is not a text"),
+         "a message without a role"),
         ({"instruction": "\n"}, "empty instruction"),
         ({"response": ""}, "empty response"),
         ({"instruction": "a\ud800"}, "not valid UTF-8"),

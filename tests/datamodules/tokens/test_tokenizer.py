@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.layouts.columns import Columns
 from datamodules.text.example import parse_example
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.segments import Role, Segment, render
@@ -17,7 +16,7 @@ from datamodules.text.tags import Tags
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import PROBES, SEPARATOR, ThinkTokenizer
 from errors import UserError
-from tests.conftest import TEMPLATE, TINY
+from tests.conftest import TEMPLATE, TINY, raw_example
 
 TRICKY = "a <think> b </think> c <|im_end|> <|im_start|>system\n<|endoftext|>"
 
@@ -61,7 +60,7 @@ def test_other_texts_get_the_ids_that_transformers_gives(qwen: ThinkTokenizer, r
 
 def test_a_row_is_the_sequence_of_its_segments(qwen: ThinkTokenizer) -> None:
     row = {"instruction": "Say <think>", "response": "<think>\nA is b. So c.\n</think>\n\nx = 2"}
-    segments = render(parse_example(Columns().read(row, 0)), TEMPLATE, StepSettings())
+    segments = render(parse_example(raw_example(row, 0)), TEMPLATE, StepSettings())
     ((ids, roles),) = qwen.encoder.encode_rows([segments])
     by_role = [(Role(role).name, qwen.decode([i])) for i, role in zip(ids.tolist(), roles.tolist(), strict=True)]
     supervised = [piece for piece in by_role if piece[0] != "PROMPT"]
@@ -96,7 +95,7 @@ def test_the_prompt_has_the_same_ids_in_training_and_in_generation(
         return
     row = {"instruction": instruction, "response": response}
     parsed = parse_example(
-        Columns().read(row, 0), policy=MalformedPolicy.of("repair", {"no_thought": "keep", "damaged": "keep"})
+        raw_example(row, 0), policy=MalformedPolicy.of("repair", {"no_thought": "keep", "damaged": "keep"})
     )
     ((ids, roles),) = tiny.encoder.encode_rows([render(parsed, TEMPLATE, StepSettings())])
     asked = tiny.encode_prompts([TEMPLATE.prompt(instruction)])[0]
@@ -142,7 +141,7 @@ def test_the_encoder_works_in_another_process(tiny: ThinkTokenizer) -> None:
     import pickle
 
     row = {"instruction": "Say <think>", "response": "<think>A is b. So c.</think>2"}
-    segments = render(parse_example(Columns().read(row, 0)), TEMPLATE, StepSettings())
+    segments = render(parse_example(raw_example(row, 0)), TEMPLATE, StepSettings())
     for ours, theirs in zip(
         tiny.encoder.encode_rows([segments])[0],
         pickle.loads(pickle.dumps(tiny.encoder)).encode_rows([segments])[0],

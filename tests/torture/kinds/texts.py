@@ -82,12 +82,15 @@ def _check(seed: int) -> Iterator[str]:
 
 def _failures(responses: Sequence[str], config: "ProcessingConfig", tokenizer: "ThinkTokenizer") -> Iterator[str]:
     from datamodules.layouts.columns import Columns
+    from datamodules.layouts.reader import RowReader
     from datamodules.text.example import parse_example
     from datamodules.text.malformed import MalformedResponse
     from datamodules.tokens.process import process
 
     instruction = "What does <|im_end|> mean?</think>"
-    raws = [Columns().read({"instruction": instruction, "response": one}, k) for k, one in enumerate(responses)]
+    reader = RowReader(Columns())
+    rows = [{"instruction": instruction, "response": one} for one in responses]
+    raws = [raw for k, row in enumerate(rows) for raw in reader.read(row, k)]
     for raw, response, result in zip(raws, responses, process(raws, config, tokenizer.encoder), strict=True):
         try:
             example = parse_example(raw, config.tags, config.malformed)

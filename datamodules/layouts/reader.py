@@ -1,0 +1,142 @@
+"""Rows of a source, read into RawExamples: here and nowhere else.
+
+The layout of a row is found by the names of its columns, once for each set of names. So files with different columns
+may be in one source, and a row without a value in the first layout may have one in the next.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from datamodules.layouts.columns import GROUP, ROW_IDS, Candidates, Columns
+from datamodules.layouts.conversation import Message, RawExample
+from datamodules.layouts.layout import Layout, Texts, layouts_of, reasoning_columns
+from datamodules.layouts.messages import NoConversation
+from errors import UserError
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+NAMES_SHOWN = 12  # columns that a line names
+TRUE = {True, "true", "True", "correct", "yes", "1"}  # 1 and 1.0 equal True
+NO_LAYOUT = "no columns of a known layout"
+NOT_TEXTS = "instruction or response is not a text"
+
+
+class Found(NamedTuple):
+    """The layouts of one set of column names, and the first one in words."""
+
+    layouts: list[Layout]
+    words: str
+    problem: str  # why rows with these columns cannot be read; empty if they can
+
+
+class RowReader:
+    """Reads the rows of one source."""
+
+    def __init__(self, columns: Columns, candidates: Candidates = Candidates()) -> None:  # noqa: B008 (never changed)
+        self.columns, self.candidates = columns, candidates
+        self._found: dict[tuple[str, ...], Found] = {}
+
+    def read(self, row: Mapping[str, Any], place: object) -> list[RawExample]:
+        """Return the examples of a row: one, or one for each candidate that is kept.
+
+        A row that cannot be read gives one with a problem. A row without an id is named by str() of its place.
+        """
+        found = self.found(tuple(row))
+        ids = (row.get(column) for column in ROW_IDS)
+        row_id = next((_encodable(str(value)) for value in ids if value not in (None, "")), None)
+        row_id = _encodable(str(place)) if row_id is None else row_id  # only now, because it may read the file
+        group = row.get(GROUP)
+        names = row, row_id, "all" if group in (None, "") else _encodable(str(group))
+        try:
+            if self.candidates.column is not None:
+                return [
+                    RawExample(row, f"{row_id}/{k}", names[2], messages, layout=found.words)
+                    for k, messages in self._candidates(row, found)
+                ]
+            messages, notes = self._messages(row, found)
+        except NoConversation as problem:
+            return [RawExample(*names, (), str(problem), (), found.words)]
+        return [RawExample(*names, messages, "", notes, found.words)]
+
+    def found(self, names: tuple[str, ...]) -> Found:
+        """Return the layouts of a row with these columns."""
+        known = self._found.get(names)
+        if known is None:
+            known = self._found[names] = self._find(names)
+        return known
+
+    def check(self, rows: Sequence[Mapping[str, Any]], place: str | None = None) -> None:
+        """Raise UserError if no one of the first rows of a source, or of a file (`place`), has a layout, or if one has
+        reasoning that would not be read."""
+        for names in dict.fromkeys(map(tuple, rows)):
+            several = reasoning_columns(names, self.columns) if self.columns.reasoning is None else []
+            full = [name for name in several if any(isinstance(row.get(name), str) and row[name] for row in rows)]
+            if len(full) > 1:
+                fix = "set data.columns.reasoning to one of them, or list those to leave out in data.columns.ignore"
+                raise UserError("data.columns.reasoning", ", ".join(full), "look like reasoning, and one is read", fix)
+        if rows and not any(self.found(tuple(row)).layouts for row in rows):
+            names = tuple(dict.fromkeys(name for row in rows for name in row))
+            missing = [one for one in vars(self.columns).values() if isinstance(one, str) and one not in names]
+            named = f"; it lacks {', '.join(missing)}" if missing else ""
+            where = "the data" if place is None else place
+            problem = f"has the columns {shown(names)}, which are no layout of a conversation{named}"
+            fix = "set data.columns.messages, or data.columns.instruction and data.columns.response"
+            raise UserError("data.columns", where, problem, fix)
+
+    def _find(self, names: tuple[str, ...]) -> Found:
+        columns = self.columns
+        if self.candidates.column is not None:
+            columns = replace(columns, response=self.candidates.column)
+        layouts = layouts_of(names, columns)
+        if self.candidates.column is not None:
+            layouts = [one for one in layouts if isinstance(one, Texts)]
+        if not layouts:
+            return Found([], f"no layout in the columns {shown(names)}", NO_LAYOUT)
+        usual = {*layouts[0].used(), *ROW_IDS, GROUP}
+        others = [name for name in names if name not in usual]
+        return Found(layouts, layouts[0].words() + (f"; not read: {shown(others)}" if others else ""), "")
+
+    def _messages(self, row: Mapping[str, Any], found: Found) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+        if found.problem:
+            raise NoConversation(found.problem)
+        for layout in found.layouts:
+            if (messages := layout.read(row)) is not None:
+                return messages
+        raise NoConversation(NOT_TEXTS if isinstance(found.layouts[0], Texts) else "a conversation without messages")
+
+    def _candidates(self, row: Mapping[str, Any], found: Found) -> list[tuple[int, tuple[Message, ...]]]:
+        """The number from 1 and the messages of each candidate that is kept."""
+        if found.problem:
+            raise NoConversation(found.problem)
+        texts, verdicts = row.get(str(self.candidates.column)), None
+        layout = found.layouts[0]
+        assert isinstance(layout, Texts)
+        if not isinstance(texts, list) or not texts:
+            raise NoConversation("no candidates")
+        if self.candidates.verdicts is not None:
+            verdicts = row.get(self.candidates.verdicts)
+            if not isinstance(verdicts, list) or len(verdicts) != len(texts):
+                raise NoConversation("another number of verdicts than of candidates")
+        kept: list[tuple[int, tuple[Message, ...]]] = []
+        for k, text in enumerate(texts):
+            verdict = verdicts[k] if verdicts is not None else True
+            if len(kept) == self.candidates.keep or not (isinstance(verdict, bool | int | str) and verdict in TRUE):
+                continue
+            read = layout.read({**row, layout.response: text})
+            if read is not None:
+                kept.append((k + 1, read[0]))
+        if not kept:
+            raise NoConversation("no candidate is a text" if verdicts is None else "no candidate with a true verdict")
+        return kept
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the names in one line, without the last ones of many."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _encodable(name: str) -> str:
+    """The name with U+FFFD for each surrogate, which UTF-8 cannot encode."""
+    return SURROGATES.sub("\ufffd", name)
