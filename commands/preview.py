@@ -15,7 +15,7 @@ from commands.fit_settings import build_data, fit_parser
 from commands.parsing import Parser
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
-from datamodules.preview.content import ROLE_LABELS, PreviewRow
+from datamodules.preview.content import ROLE_LABELS, PreviewRow, with_marks
 from datamodules.preview.html import page
 from datamodules.text.segments import Role
 from disk import disk_errors, writing
@@ -36,15 +36,16 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--row",
         type=str | None,
-        help="Explain only this row: its texts, tokens, steps and malformed shapes. Give its id, or its position "
-        "among the rows read, from 0.",
+        help="Explain only this row: its texts, tokens, steps and malformed shapes. Give its id, source:id if several "
+        "sources have it, or @ and its position among the rows read, from 0.",
     )
     parser.add_argument("--html", type=str | None, help="Also write a web page to this file. It opens without network.")
     parser.add_argument(
         "--jsonl",
         type=str | None,
         help="Also write all rows to this file, one JSON object per line: row (its position), row_id, source, split, "
-        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and reason (of a dropped row, or "
+        "messages (the texts of the source), instruction, thoughts, answer, passages (all texts of the response in "
+        f"order, each thought or answer), input_ids, roles ({ROLES}), notes, and reason (of a dropped row, or "
         "null). Rows of a split that is already full are skipped.",
     )
     parser.add_argument(
@@ -79,7 +80,7 @@ def run(args: Sequence[str]) -> int:
             if row.split is not None and len(examples) < given.rows:
                 examples.append(row)
             if jsonl is not None:
-                jsonl.write(json.dumps(as_json(row), ensure_ascii=False) + "\n")
+                jsonl.write(json.dumps(as_json(row), ensure_ascii=False, default=str) + "\n")
         decode = data.think_tokenizer.decode
         if html is not None:
             facts = {"source": ", ".join(one.name for one in data.mix), "tokenizer": data.tokenizer_name}
@@ -119,21 +120,39 @@ def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:
 
 
 def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: int | None) -> None:
-    """Print everything about the row with this position or id. Raises UserError if no such row is read."""
-    position = int(wanted) if wanted.isdecimal() else None
-    for row in read(data, limit):
-        if row.position == position if position is not None else row.example.row_id == wanted:
-            break
-        if position is not None and row.position > position:
-            problem = "was skipped, since its split was already full"
-            raise UserError("--row", wanted, problem, "raise data.train_rows and data.val_rows to see it")
-    else:
-        problem = f"is not among the {data.stats.read:,} rows read"
-        raise UserError("--row", wanted, problem, "give a position from 0, or an id; --jsonl FILE lists them")
+    """Print everything about one row. Raises UserError if no such row is read."""
+    row = find_row(data, wanted, limit)
     raw = row.example.raw
     assert raw is not None  # the examples of the preview have their texts
     instruction, response = (str(text or "") for text in (raw.instruction, raw.response))
     preview.print_row(console, row, instruction, response, data.think_tokenizer.decode)
+
+
+def find_row(data: MagpieDataModule, wanted: str, limit: int | None) -> PreviewRow:
+    """Return the row with an id, with an id of a source (source:id), or at a position (@number); a number that is no id
+    is a position. Raises UserError if no such row is read, or if several sources have a row with the id."""
+    position = int(wanted.removeprefix("@")) if wanted.removeprefix("@").isdecimal() else None
+    found: dict[str, PreviewRow] = {}  # by source
+    there: PreviewRow | None = None  # the row at the position
+    for row in read(data, limit):
+        row_id = row.example.row_id
+        if wanted in (row_id, with_marks(row_id)):
+            found.setdefault(row.source, row)
+        elif wanted in (full := f"{row.source}:{row_id}", with_marks(full)):
+            return row
+        there = row if row.position == position else there
+        if (found and len(data.mix) == 1) or (wanted.startswith("@") and row.position == position):
+            break
+    if len(found) > 1:
+        fix = f"give {' or '.join(f'{source}:{wanted}' for source in found)}"
+        raise UserError("--row", wanted, "is the id of a row in several sources", fix)
+    if row_found := next(iter(found.values()), there):
+        return row_found
+    if position is not None and position < data.stats.read:
+        problem = "was skipped, since its split was already full"
+        raise UserError("--row", wanted, problem, "raise data.train_rows and data.val_rows to see it")
+    problem = f"is not among the {data.stats.read:,} rows read"
+    raise UserError("--row", wanted, problem, "give an id, source:id, or a position like @0; --jsonl FILE lists them")
 
 
 def as_json(row: PreviewRow) -> dict[str, Any]:
@@ -143,9 +162,11 @@ def as_json(row: PreviewRow) -> dict[str, Any]:
         "row_id": example.row_id,
         "source": row.source,
         "split": row.split,
+        "messages": [message._asdict() for message in example.raw.messages] if example.raw is not None else [],
         "instruction": example.instruction,
         "thoughts": example.thoughts,
         "answer": example.answer,
+        "passages": example.passages,
         "input_ids": example.ids.tolist(),
         "roles": example.roles.tolist(),
         "notes": list(example.notes),

@@ -106,6 +106,11 @@ def layout_table(stats: DataStats) -> list[tuple[str, str]]:
     return [(with_marks(words), f"{count:,}") for words, count in stats.layouts.items()]
 
 
+def reading_lines(stats: DataStats) -> list[str]:
+    """A line for each source: which files were read, and in which order; `with_marks` has been applied."""
+    return [with_marks(f"{name}: {words}") for name, words in stats.reading.items()]
+
+
 def dropped_table(stats: DataStats) -> list[tuple[str, str, str, str]]:
     """The cells of DROPPED_COLUMNS, the most frequent reason first; `with_marks` has been applied."""
     table = []

@@ -17,6 +17,7 @@ from datamodules.preview.content import (
     is_supervised,
     layout_table,
     note_table,
+    reading_lines,
     role_table,
     row_counts,
     suggestion,
@@ -169,7 +170,8 @@ def _dropped(stats: DataStats) -> str:
 
 
 def _layouts(stats: DataStats) -> str:
-    return _table(content.LAYOUT_COLUMNS, [list(map(escape, cells)) for cells in layout_table(stats)])
+    lines = "".join(f"<p>{escape(line)}</p>" for line in reading_lines(stats))
+    return lines + _table(content.LAYOUT_COLUMNS, [list(map(escape, cells)) for cells in layout_table(stats)])
 
 
 def _notes(stats: DataStats) -> str:

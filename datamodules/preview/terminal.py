@@ -25,6 +25,7 @@ from datamodules.preview.content import (
     is_supervised,
     layout_table,
     note_table,
+    reading_lines,
     role_table,
     row_counts,
     suggestion,
@@ -53,6 +54,8 @@ def print_preview(
         console.print(coloured(row.example, decode, marked), soft_wrap=not console.is_terminal)
     console.print(Rule("all rows read", align="left", style="dim"))
     console.print(Text(", ".join(f"{count:,} {label}" for label, count in row_counts(stats).items()) + "\n"))
+    for line in reading_lines(stats):
+        console.print(Text(line))
     console.print(dropped_and_notes(stats))
     console.print(histogram(content.TOKENS_TITLE, bars(TOKEN_EDGES, stats.lengths), console.width, max_length))
     console.print(histogram(content.STEPS_TITLE, bars(STEP_EDGES, stats.steps), console.width))

@@ -65,6 +65,7 @@ class ProcessedExample:
     instruction: str = ""
     thoughts: list[str] = field(default_factory=list)  # one for each think block, after splitting into steps
     answer: str = ""
+    passages: list[tuple[str, str]] = field(default_factory=list)  # ("thought" or "answer", text), in their order
     notes: tuple[str, ...] = ()  # malformed shapes and truncation, like "no opening tag (repaired)"
     ids: np.ndarray = field(default_factory=lambda: _empty(np.int32))  # (T,) int32; empty if dropped before tokenizing
     roles: np.ndarray = field(default_factory=lambda: _empty(np.int8))  # (T,) int8, values of segments.Role
@@ -83,6 +84,8 @@ class ProcessedExample:
 
     def take_texts(self, segments: Sequence[Segment]) -> None:
         self.thoughts = [segment.text for segment in segments if segment.role == Role.THOUGHT]
+        told = Role.THOUGHT, Role.ANSWER
+        self.passages = [(one.role.name.lower(), one.text) for one in segments if one.role in told]
         self.answer = segments[-2].text if segments[-2].role == Role.ANSWER else ""
 
 

@@ -134,6 +134,38 @@ def test_a_row_is_found_by_its_position_and_by_its_id(rows: Path, preview: Calla
     assert "dropped: think block never closed" in preview("--config", "rows.yaml", "--row", "cut")
 
 
+def test_the_id_that_is_printed_is_the_one_that_is_taken(
+    rows: Path, preview: Callable[..., str], refused: Callable[..., str]
+) -> None:
+    """In mixes, for ids that are numbers, for rows without an id and in any order."""
+    for name, ids in (("a", [3, 1, None, "x"]), ("b", [1, "y\x07", 0])):
+        given = [{"id": i, "instruction": f"{name} {k}?", "response": "<think>t</think>u"} for k, i in enumerate(ids)]
+        (rows / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    mix = ("--config", "rows.yaml", "--data.mix", "[{name: a.jsonl}, {name: b.jsonl}]", "--data.order", "sampled")
+    printed = re.findall(r"row (\d+) · (\S+) · (\S+) · \w+ · \d+ tokens", preview(*mix, "--rows", "9"))
+    assert len(printed) == 7 and {name for _, name, _ in printed} >= {"3", "1", "2", "x", "0"}
+    for position, name, source in printed:
+        title = f"row {position} · {name} · {source} ·"
+        assert title in preview(*mix, "--row", f"{source}:{name}")
+        assert title in preview(*mix, "--row", f"@{position}")
+        if name != "1":
+            assert title in preview(*mix, "--row", name)
+    assert "--row: '1' is the id of a row in several sources. Give a.jsonl:1 or b.jsonl:1." in refused(
+        *mix, "--row", "1"
+    )
+    assert "row 6 ·" in preview(*mix, "--row", "6"), "a number that is no id is a position"
+
+
+def test_the_response_can_be_rebuilt_from_its_line(rows: Path, preview: Callable[..., str]) -> None:
+    response = "First.\n<think>a</think> between <think>b</think>\n\nlast"
+    (rows / "rows.jsonl").write_text(json.dumps({"id": "r", "instruction": "Q", "response": response}) + "\n")
+    preview("--config", "rows.yaml", "--jsonl", "one.jsonl")
+    row = json.loads((rows / "one.jsonl").read_text())
+    assert row["messages"][-1] == {"role": "assistant", "text": response, "reasoning": None}
+    parts = [f"<think>{text}</think>" if role == "thought" else text for role, text in row["passages"]]
+    assert "".join(parts) == response
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
