@@ -144,7 +144,7 @@ def find_row(data: MagpieDataModule, wanted: str, limit: int | None) -> PreviewR
         if (found and len(data.mix) == 1) or (wanted.startswith("@") and row.position == position):
             break
     if len(found) > 1:
-        fix = f"give {' or '.join(f'{source}:{wanted}' for source in found)}"
+        fix = f"give {' or '.join(f'{source}:{wanted}' for source in sorted(found))}"
         raise UserError("--row", wanted, "is the id of a row in several sources", fix)
     if row_found := next(iter(found.values()), there):
         return row_found
