@@ -1,6 +1,7 @@
 """Fixtures of several rooms: the embedded model, rows with R1's shapes, a base with Qwen's, and a hub on loopback.
 
-Two environment variables replace generated inputs with real ones:
+Environment variables name further inputs; the last two replace generated ones:
+THINKWRIGHT_CASES           a folder of small inputs that were once misread
 THINKWRIGHT_REAL_ROWS       a folder with r1_*.jsonl, rows of R1's answers: instruction, response
 THINKWRIGHT_REAL_TOKENIZER  a folder with Qwen1.5's tokenizer.json and tokenizer_config.json
 """
