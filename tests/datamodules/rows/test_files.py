@@ -282,6 +282,15 @@ def test_the_fingerprint_covers_all_bytes_and_no_times(tmp_path: Path) -> None:
         assert files.fingerprint([path]) != before
 
 
+def test_the_fingerprint_covers_the_names_that_rows_get_from_their_files(tmp_path: Path) -> None:
+    names = [("a/x.jsonl", "b/x.jsonl"), ("a/x.jsonl", "c/x.jsonl")]
+    for name in {one for pair in names for one in pair}:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(LINES)
+    first, second = ([tmp_path / one for one in pair] for pair in names)
+    assert files.fingerprint(first) != files.fingerprint(second)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
 def test_a_row_that_would_fill_the_memory_is_named_before_it_is_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
