@@ -184,13 +184,13 @@ def test_the_recipe_where_there_are_no_gpus_and_no_network(refused: Callable[...
 
 CUT = {"instruction": "a", "response": "<think>cut"}
 LONG = {"instruction": "a", "response": "<think>a</think>" + "x " * 900}
-OTHER = {"question": "a", "solution": "b"}
+OTHER = {"ask": "a", "result": "b"}
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (json.dumps(OTHER), ["data.columns", "instruction and response", "question, solution"]),
+        (json.dumps(OTHER), ["data.columns", "ask, result", "no layout", "data.columns.instruction"]),
         ("", ["data.source", "is empty"]),
         ("not json", ["data.source", "cannot be read"]),
         (json.dumps(CUT), ["data.source", "leaves no row", "1 think block never closed"]),
