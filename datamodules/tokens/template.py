@@ -39,13 +39,14 @@ def template_text(setting: str) -> str | None:
         return NAMES[setting]
     if "{{" in setting:
         return setting
-    path = Path(setting).expanduser()
-    path = path if path.exists() else hub.CHECKOUT / setting
-    if path.is_file():
-        try:
+    try:
+        path = Path(setting).expanduser()
+        path = path if path.exists() else hub.CHECKOUT / setting
+        if path.is_file():
             return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError("data.template", setting, f"cannot be read ({error})", "give a UTF-8 text file") from error
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: the home of an unknown user
+        reason = getattr(error, "strerror", None) or error
+        raise UserError("data.template", setting, f"cannot be read ({reason})", "give a UTF-8 text file") from error
     if "{instruction}" in setting:
         fix = "write {{ instruction }}"
         raise UserError("data.template", setting, "is not Jinja", fix)
