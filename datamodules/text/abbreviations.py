@@ -16,7 +16,7 @@ ABBREVIATIONS = frozenset(
 )
 # Those that are another word in lower case, such as millimetres
 ABBREVIATIONS_AS_WRITTEN = frozenset(
-    "ca av env Ste Sig Mt MM Mme Mlle Mgr Hr Hrn Fr Abb Aufg Ing Lic Ud Uds EE TP GS TS ThS PGS".split()
+    "ca av env geb phil Ste Sig Mt MM Mme Mlle Mgr Hr Hrn Fr Abb Aufg Ing Lic Ud Uds EE TP GS TS ThS PGS".split()
 )
 # A sentence ends with one of these only if a word of STARTERS follows. Also "Ph.D." and "Mio."
 RARELY_LAST = frozenset("ph.d m.d b.a m.sc b.sc mio mrd tsd uu chr std".split())
@@ -26,7 +26,7 @@ BEFORE_A_NUMBER = frozenset(
     "no nos fig figs eq eqs sec ch vol pp thm def prop lem cor ex "
     "nr nrn abb tab kap bd aufg bsp abs art str pág págs núm chap éq réf cap рис стр гл ص ج".split()
 )
-BEFORE_A_NUMBER_AS_WRITTEN = frozenset(["S"])  # the German page, "S. 17"
+BEFORE_A_NUMBER_AS_WRITTEN = frozenset(["S", "max"])  # German: "S. 17" is a page
 # "z. B. Zahlen", "p. ej. Juan": abbreviations with a space inside, up to their last stop
 SPACED = re.compile(
     r"(?<![^\s(\[„“\"«»])(?:[zZ]\.\s?[BTZ]|[dD]\.\s?[hi]|[uU]\.\s?[aUÄ]|[sS]\.\s?[ou]|[mM]\.\s?E|[iI]\.\s?(?:d\.\s?R|A)"
@@ -68,7 +68,7 @@ LONGEST_LIST_MARKER = 60  # characters, with the white space before it
 OPENERS = "([\"'“‘„«»*_"
 WORD_BEFORE = re.compile(rf"[^{CJK}]*\Z")  # the last word: "参见e.g" has one, too
 # Arabic: a quotation or "م." (of a year) goes on if "and", "so" or a preposition follows
-ARABIC_JOINS = re.compile(r"[وف]|(?:من|إلى|على|عن|ثم|ب|ل)\b")
+ARABIC_JOINS = re.compile(r"[وف]|(?:من|إلى|على|عن|ثم|سأل|أجاب|رد|هتف|همس)\b")
 ARABIC_ERAS = frozenset("م هـ ه ق.م".split())
 KNOWN = frozenset(
     word.lower()

@@ -14,7 +14,7 @@ STOPS = ".!?…"  # white space follows them
 # The stops of other scripts, with or without white space after them: CJK, Arabic and Urdu, Devanagari, Armenian,
 # Ethiopic, Burmese, Khmer, Mongolian, and pairs in one character
 WIDE_STOPS = "。｡．！？﹖﹗؟؞۔।॥։።፧፨။។៕᠃᠉‼⁇⁈⁉‽"
-PLAIN = rf"[^()\[\]\"“”`$\\{STOPS}{WIDE_STOPS}\n]*"  # no stops and no openers: always a short run
+PLAIN = rf"[^()\[\]\"“”‘`$\\{STOPS}{WIDE_STOPS}\n]*"  # no stops and no openers: always a short run
 # Scripts without spaces between words: kana, Han ideographs, and their punctuation
 CJK = (
     r"\u3001-\u303f\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -41,7 +41,7 @@ ALTERNATIVES = (
     r"‚[^‚‘’\n]{1,REACH}[‘’]",
     r"»(?<![^\s(\[]»)\w[^«»\n]{0,REACH}«",
     r"›(?<![^\s(\[]›)\w[^‹›\n]{0,REACH}‹",
-    *(rf"{a}(?:[^{a}{b}\n]|\n(?!\n)|{a}[^{a}{b}\n]{{0,REACH}}{b}){{0,REACH}}{b}" for a, b in PAIRS),
+    *(rf"{a}(?:[^{a}{b}\n]|\n(?!\n)|{a}[^{a}{b}\n]{{0,REACH}}{b}){{0,REACH}}{b}" for a, b in map(tuple, PAIRS)),
     # Markdown: emphasis (not a product, a bullet or a name_with_underscores), struck text, fences of tildes
     r"\*(?<![\w*\\)\]}]\*)(?:\*(?=[^\s*])[^*\n]{1,REACH}(?<!\s)\*\*|(?=[^\s*])[^*\n]{1,REACH}(?<![\s(])\*(?![\w*(\[{]))",
     r"_(?<![^\s*(\[CJK]_)(?:_(?=[^\s_])[^_\n]{1,REACH}(?<!\s)__(?!\w)|(?=[^\s_])[^_\n]{1,REACH}(?<!\s)_(?!\w))",

@@ -14,12 +14,12 @@ from datamodules.text.protected import CJK, STOPS, WIDE_STOPS, Span
 # is not an abbreviation, after a number within a line, after a bracket, or a "?". Most stops are of this kind.
 SURE = (
     r"(?:(?<=[a-z]{3}\.)(?<!rof\.|ept\.|rox\.|esp\.|viz\.|inc\.|ltd\.|bzw\.|vgl\.|vtl\.|ggf\.|nkl\.|sog\.|spw\.|rsg\.)"
-    r"(?<![ivx]{3}\.)(?<!Sres\.|Sras\.|Srta\.|Mlle\.|Aufg\.)"
+    r"(?<![ivx]{3}\.)(?<!Sres\.|Sras\.|Srta\.|Mlle\.|Aufg\.|phil\.)"
     r"|(?<=[a-z=] \d\.)(?<!(?:[Aa]m|[Ii]m|om|um|ur|er|ie|as|em|en|es|ne|in) \d\.)"  # not German ordinals: "der 3. Fall"
     r"|(?<=[a-z=] \d\d\.)(?<!(?:[Aa]m|[Ii]m|om|um|ur|er|ie|as|em|en|es|ne|in) \d\d\.)"
     r"|(?<=\)\.)|(?<=\?))"
 )
-CLOSER = r"(?:[\"'”’»›)\]}*_~」』）】》〉〕］｝＂＇]|[“‘«](?!\S)|[ \xa0\u202f][»›]|</[A-Za-z]\w{0,20}>)"
+CLOSER = r"(?:[\"'”’»›)\]}*_~」』）】》〉〕］｝＂＇]|[“‘«](?!\S)|[ \xa0\u202f][»›](?!\w)|</[A-Za-z]\w{0,20}>)"
 # A match includes the following white space. The empty groups give the kind of the stop and the end of the step. The
 # first character stands before the alternatives so that `re` searches for one of a set of characters, which is fast.
 ENDING = re.compile(
@@ -28,7 +28,7 @@ ENDING = re.compile(
     r"|(?<=\n)(?P<line>)\s*"
     # No white space need follow the stops of other scripts, nor any stop between two CJK characters
     rf"|(?<=[{WIDE_STOPS}])(?:[{STOPS}{WIDE_STOPS}]|{CLOSER})*+(?P<wide>)\s*"
-    rf"|(?<=[{CJK}][{STOPS}])[.!?]*+{CLOSER}*+(?P<between>)(?=[{CJK}]))"
+    rf"|(?<=[{CJK}][{STOPS}])[.!?]*+{CLOSER}*+(?P<between>)(?=[{CJK}]|(?<=[!?])[0-9A-Za-z]))"
 )
 STOP, LINE, SURELY = (ENDING.groupindex[name] for name in ("stop", "line", "sure"))
 OPERATORS = frozenset("=+-−*/×÷·<>≤≥≠≈^%&|,;:)]}→—،؛、，；：")  # "3! = 6" continues
@@ -39,7 +39,7 @@ QUOTE_CLOSERS = frozenset("\"'”’»›“‘«」』）】》〉〕］｝)]�
 # Chinese one ("“……？”这句话"), but not the words that begin a new one
 JOINS = re.compile(
     r"(?!では|でも|だから|だが|ですから|なので|なぜ|なるほど|なお|また|まず|まあ|まとめ|もし|もちろん|もう|よって|よし|よく|はい|はじめ"
-    r"|とりあえず|ところ|とにかく|かつ|かりに|にもかかわらず|がんば)[とってはがをにのもでだなかまよへや]|的|和|与|或(?!者)|等(?!等|一|下)|时|这[句个些种]"
+    r"|とりあえず|ところ|とにかく|かつ|かりに|にもかかわらず|がんば)[とってはがをにのもでだなかまよへや]|的|和|与|或(?!者)|等(?!等|一|下)|时|这[句个些种两几]"
 )
 THOUGHT = re.compile(r"と(?:[思考聞問言書疑答叫感]|い[うえわっ])|って|という")  # "なぜ？と思う"
 # Emphasis and formatting tags in front of a word: the word decides
