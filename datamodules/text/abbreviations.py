@@ -43,7 +43,10 @@ BEFORE_AN_ORDINAL = frozenset(
     "am im vom zum zur beim der die das dem den des dieser diese dieses diesem diesen jeder jede jedes jedem jeden "
     "ein eine einen einem einer mein meine sein seine ihr ihre unser unsere".split()
 )
-MONTHS = re.compile(r"(?:Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember)\b")
+LAST_LETTERS = frozenset(word[-1] for word in BEFORE_AN_ORDINAL)  # most numbers follow "="
+MONTHS = re.compile(  # in English "5. August" may be two sentences
+    r"(?:Januar|Jänner|Februar|März|Mai|Juni|Juli|Oktober|Dezember|(?:April|August|September|November) \d{4})\b"
+)
 
 NEXT_WORD = re.compile(r"[^\W\d_]*")
 # The words that start a sentence after "option D." or "(colour?)". Any other capitalised word continues the sentence:
@@ -116,7 +119,7 @@ def belongs_to_word(text: str, start: int, at: int, after: int) -> bool:
     if length > 4:
         return lower.endswith("str") and following.isdigit()
     if word.isdigit():
-        if following.isupper() and _is_ordinal(text, start, at - length, after):
+        if following.isupper() and (MONTHS.match(text, after) or _is_ordinal(text, start, at - length, after)):
             return True
     elif length == 1 and word.isupper() and following.isupper() and not BEGUN.match(text, at - 1):
         return not starts_sentence(text, after)
@@ -132,9 +135,9 @@ def belongs_to_word(text: str, start: int, at: int, after: int) -> bool:
 
 
 def _is_ordinal(text: str, start: int, at: int, after: int) -> bool:
-    """Whether the number at `at` is a German ordinal. The next text, a capital, begins at `after`."""
-    if MONTHS.match(text, after):
-        return True
+    """Whether the number at `at` is an ordinal after a German article. A capitalised word begins at `after`."""
+    if text[at - 2 : at - 1] not in LAST_LETTERS:
+        return False
     words = text[max(start, at - 20) : at].rsplit(None, 2)
     before = words[-1].lower() if words and words[-2:] != ["I", "am"] else ""
     return before in BEFORE_AN_ORDINAL and not starts_sentence(text, after)

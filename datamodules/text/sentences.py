@@ -30,7 +30,6 @@ ENDING = re.compile(
     rf"|(?<=[{WIDE_STOPS}])(?:[{STOPS}{WIDE_STOPS}]|{CLOSER})*+(?P<wide>)\s*"
     rf"|(?<=[{CJK}][{STOPS}])[.!?]*+{CLOSER}*+(?P<between>)(?=[{CJK}]|(?<=[!?])[0-9A-Za-z]))"
 )
-STOP, LINE, SURELY = (ENDING.groupindex[name] for name in ("stop", "line", "sure"))
 OPERATORS = frozenset("=+-−*/×÷·<>≤≥≠≈^%&|,;:)]}→—،؛、，；：")  # "3! = 6" continues
 CONTINUING = OPERATORS | {"_", "~"}
 COMMAS = frozenset(",;:،؛、，；：=＝×)]}」』）】》〉—")  # a sentence in CJK or Arabic continues with one of these
@@ -111,29 +110,30 @@ def sentence_cuts(text: str, protected: Sequence[Span]) -> Iterator[Span]:
     """Yield (end, start of the next sentence) for each sentence except the last."""
     beyond = (len(text), len(text) + 1)
     spans = iter(protected)
+    sure, line, stop = ENDING.groupindex["sure"], ENDING.groupindex["line"], ENDING.groupindex["stop"]
     start = span_start = span_end = 0
     next_start, next_end = next(spans, beyond)
     for match in ENDING.finditer(text):
         at, after = match.span()
         kind = match.lastindex  # the number of a group is faster than its name
-        end = at + 1 if kind == SURELY else at if kind == LINE else match.start(kind)  # type: ignore[arg-type]
+        end = at + 1 if kind == sure else at if kind == line else match.start(kind)  # type: ignore[arg-type]
         while span_end <= at:
             span_start, span_end = next_start, next_end
             next_start, next_end = next(spans, beyond)
         if span_start < end:
             if span_start > at:
                 end = after = span_start  # a closing text that opens the next protected text: "。**Next.**"
-            elif kind == LINE or end < span_end:
+            elif kind == line or end < span_end:
                 continue  # inside, except a stop before the closing quote or bracket: it may end the whole sentence
             elif next_start < end:
                 end = after = next_start
-        if kind != SURELY:
-            if kind == STOP:
+        if kind != sure:
+            if kind == stop:
                 if not _ends_sentence(text, start, at, end, after) and not (
                     "\n" in match[0] and _ends_line(text, start, end, after)
                 ):
                     continue
-            elif kind == LINE:
+            elif kind == line:
                 if not _ends_line(text, start, at, after):
                     continue
             elif not _ends_wide(text, start, at, end, after):

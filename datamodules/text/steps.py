@@ -1,4 +1,4 @@
-"""Split a thought into steps: sentences, paragraphs, or turns. Code, LaTeX, quotations and brackets are never split.
+"""Split a thought into steps: sentences, paragraphs, or turns. Code, LaTeX, quotations, tables and the like stay whole.
 
     "Subtract 3: 2x = 4. Divide by 2: x = 2."  ->  ["Subtract 3: 2x = 4.", "Divide by 2: x = 2."]
 
@@ -30,14 +30,15 @@ class StepSettings:
     at an empty line, as R1 separates steps. `marker` starts a step at each of `markers`."""
     markers: list[str] = field(default_factory=lambda: list(MARKERS))
     """For `split: marker`: a sentence or line that begins with one of these texts starts a step. Case-sensitive. The
-    default lists R1's own turning words."""
+    default lists R1's own turning words, and such words in Chinese, Japanese, German, French, Spanish, Vietnamese and
+    Arabic."""
 
     def check(self) -> None:
         """Raise UserError for values that cannot work."""
         if self.split not in get_args(StepMode):
             raise UserError("data.steps.split", self.split, "is not a mode", f"choose {', '.join(get_args(StepMode))}")
         if self.split == "marker" and not self.markers:
-            fix = "delete the setting to use R1's own markers"
+            fix = "delete the setting to use the default markers"
             raise UserError("data.steps.markers", None, "is empty, but data.steps.split is marker", fix)
         if any(not marker.strip() for marker in self.markers):
             raise UserError("data.steps.markers", None, "one of the markers is empty", "delete that marker")

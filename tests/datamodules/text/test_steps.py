@@ -13,8 +13,8 @@ The splitter was tuned on `dev`. `test` was not used for tuning, but the same pe
 was drawn and labelled after the splitter was finished.
 
 boundaries_languages.jsonl has texts of the same form in Chinese, Japanese, German and Arabic (`source`), written for
-this project as reasoning with mathematics, code, lists, tables and quotations. `dev` and `test` were labelled before the
-rules of these languages existed, `fresh` when they were finished; a few rules came from its errors.
+this project as reasoning with mathematics, code, lists, tables and quotations. `dev` and `test` were labelled before
+the rules of these languages existed, `fresh` when they were finished; a few rules came from its errors.
 """
 
 import json
@@ -167,8 +167,8 @@ def test_none_keeps_the_thought_unchanged(thought: str) -> None:
 
 
 PIECES = [
-    *" \n\t\u3000\xa0.!?…。．？।؟:()[]「」«»“”„‘$`\\aA1é的と-–*_~|<#\"'", "```", "~~~", "\n\n", ". B", "Wait", "等等", "$$",
-    "\\[", "**", "<b>", "</b>", "\n|a|\n|-|\n", "---", "z. B.", "。」",
+    *" \n\t\u3000\xa0.!?…。．？।؟:()[]「」«»“”„‘$`\\aA1é的と-–*_~|<#\"'", "```", "~~~", "\n\n", ". B", "Wait", "等等",
+    "$$", "\\[", "**", "<b>", "</b>", "\n|a|\n|-|\n", "---", "z. B.", "。」",
 ]  # fmt: skip
 
 
