@@ -10,9 +10,9 @@ from datamodules.text.protected import CJK
 # Lower-case words, without their last full stop. A sentence never ends with one of these.
 ABBREVIATIONS = frozenset(
     "e.g i.e cf vs viz approx resp dr mr mrs ms prof st jr sr inc ltd dept al a.m p.m u.s u.k "
-    "z.b z.t d.h d.i u.a u.u i.d.r i.a o.b.d.a m.e s.o s.u bzw vgl evtl ggf inkl sog bspw hrsg "
+    "z.b z.t d.h d.i u.a u.u i.d.r i.a o.b.d.a m.e s.o s.u o.g o.ä u.ä bzw vgl evtl ggf inkl sog bspw hrsg "
     "p.ex c.-à-d j.-c sra srta dra sres sras p.ej aprox núm dott "
-    "т.е т.к т.д т.п напр أ.د د".split()
+    "т.е т.к т.д т.п напр أ.د د डॉ प्रो".split()
 )
 # Those that are another word in lower case, such as millimetres
 ABBREVIATIONS_AS_WRITTEN = frozenset(
@@ -44,8 +44,9 @@ BEFORE_AN_ORDINAL = frozenset(
     "ein eine einen einem einer mein meine sein seine ihr ihre unser unsere".split()
 )
 LAST_LETTERS = frozenset(word[-1] for word in BEFORE_AN_ORDINAL)  # most numbers follow "="
-MONTHS = re.compile(  # in English "5. August" may be two sentences
-    r"(?:Januar|Jänner|Februar|März|Mai|Juni|Juli|Oktober|Dezember|(?:April|August|September|November) \d{4})\b"
+CALENDAR = re.compile(  # in English "5. August" may be two sentences
+    r"(?:Januar|Jänner|Februar|März|Mai|Juni|Juli|Oktober|Dezember|Jahrhundert)\b"
+    r"|(?:April|August|September|November) \d{4}\b"
 )
 
 NEXT_WORD = re.compile(r"[^\W\d_]*")
@@ -119,7 +120,7 @@ def belongs_to_word(text: str, start: int, at: int, after: int) -> bool:
     if length > 4:
         return lower.endswith("str") and following.isdigit()
     if word.isdigit():
-        if following.isupper() and (MONTHS.match(text, after) or _is_ordinal(text, start, at - length, after)):
+        if following.isupper() and (CALENDAR.match(text, after) or _is_ordinal(text, start, at - length, after)):
             return True
     elif length == 1 and word.isupper() and following.isupper() and not BEGUN.match(text, at - 1):
         return not starts_sentence(text, after)

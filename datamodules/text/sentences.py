@@ -11,12 +11,13 @@ from datamodules.text.abbreviations import ARABIC_JOINS, LIST_MARKER, belongs_to
 from datamodules.text.protected import CJK, STOPS, WIDE_STOPS, Span
 
 # A stop that certainly ends a sentence if white space and a capital follow: after a word of three letters or more that
-# is not an abbreviation, after a number within a line, after a bracket, or a "?". Most stops are of this kind.
+# is not an abbreviation, after a number within a line (but not after the end of a German article: "der 3. Fall"), after a
+# bracket, or a "?". Most stops are of this kind.
 SURE = (
     r"(?:(?<=[a-z]{3}\.)(?<!rof\.|ept\.|rox\.|esp\.|viz\.|inc\.|ltd\.|bzw\.|vgl\.|vtl\.|ggf\.|nkl\.|sog\.|spw\.|rsg\.)"
     r"(?<![ivx]{3}\.)(?<!Sres\.|Sras\.|Srta\.|Mlle\.|Aufg\.|phil\.)"
-    r"|(?<=[a-z=] \d\.)(?<!(?:[Aa]m|[Ii]m|om|um|ur|er|ie|as|em|en|es|ne|in) \d\.)"  # not German ordinals: "der 3. Fall"
-    r"|(?<=[a-z=] \d\d\.)(?<!(?:[Aa]m|[Ii]m|om|um|ur|er|ie|as|em|en|es|ne|in) \d\d\.)"
+    r"|(?<=[a-z=] \d\.)(?<!(?:[Aa]m|[Ii]m|om|um|ur|er|ie|as|em|en|es|ne|in|nd) \d\.)"
+    r"|(?<=[a-z=] \d\d\.)(?<!(?:[Aa]m|[Ii]m|om|um|ur|er|ie|as|em|en|es|ne|in|nd) \d\d\.)"
     r"|(?<=\)\.)|(?<=\?))"
 )
 CLOSER = r"(?:[\"'”’»›)\]}*_~」』）】》〉〕］｝＂＇]|[“‘«](?!\S)|[ \xa0\u202f][»›](?!\w)|</[A-Za-z]\w{0,20}>)"
@@ -28,7 +29,7 @@ ENDING = re.compile(
     r"|(?<=\n)(?P<line>)\s*"
     # No white space need follow the stops of other scripts, nor any stop between two CJK characters
     rf"|(?<=[{WIDE_STOPS}])(?:[{STOPS}{WIDE_STOPS}]|{CLOSER})*+(?P<wide>)\s*"
-    rf"|(?<=[{CJK}][{STOPS}])[.!?]*+{CLOSER}*+(?P<between>)(?=[{CJK}]|(?<=[!?])[0-9A-Za-z]))"
+    rf"|(?<=[{CJK}][.!?])[.!?]*+{CLOSER}*+(?P<between>)(?=[{CJK}]|(?<=[!?])[0-9A-Za-z]))"
 )
 OPERATORS = frozenset("=+-−*/×÷·<>≤≥≠≈^%&|,;:)]}→—،؛、，；：")  # "3! = 6" continues
 CONTINUING = OPERATORS | {"_", "~"}

@@ -14,7 +14,7 @@ from datamodules.text.steps import StepSettings, split_steps
         ["یہ درست ہے۔", "کیا یہ صحیح ہے؟", "جی ہاں۔"],  # Urdu
         ["هل هذا صحيح؟", "نعم؛ هو كذلك، طبعًا.", "حسنًا."],
         ["قال: «فكر. ثم اكتب.» وسكت.", "وصل د. أحمد سنة 980 م. في الليل.", "انتهى."],
-        ["यह सही है।", "क्या यह सही है?", "3x = 12, इसलिए x = 4।", "ठीक॥", "हाँ।"],
+        ["यह सही है।", "क्या यह सही है?", "3x = 12, इसलिए x = 4।", "ठीक॥", "डॉ. शर्मा आए।"],
         ["Սա ճիշտ է։", "Ինչո՞ւ։", "Այո։"],
         ["ဒါမှန်တယ်။", "ဟုတ်တယ်၊ ကောင်းတယ်။", "ပြီးပြီ။"],
         ["ይህ ትክክል ነው።", "እውነት ነው፧", "አዎ።"],
@@ -22,7 +22,7 @@ from datamodules.text.steps import StepSettings, split_steps
         ["Il dit « Oui. Bien. »", "Puis il part.", "C'est vrai ?", "Oui !", "Voir p. ex. Paul et M. Dupont."],
         ["¿Es cierto?", "¡Sí!", "¿Qué más?", "La Sra. López usa p. ej. Python, núm. 5.", "Nada."],
         ["Das ist z. B. die Zahl 3.", "Nr. 5 gilt, d. h. Peter irrt.", "Es sind 3 Mio. Euro.", "Das ist viel."],
-        ["Am 3. Mai kam er.", "Die 2. Aufgabe ist leicht.", "Die Antwort ist 3.", "Dann kam x = 4.", "Gut."],
+        ["Am 3. Mai kam er.", "Im 20. und 21. Jahrhundert.", "Die 2. Aufgabe.", "Die Antwort ist 3.", "Dann kam x = 4.", "Gut."],
         ["I am 5.", "Bob is 6.", "I saw a die 3.", "Then I left."],  # no German ordinals
         ["Er rief: „Halt! Stopp!“", "Dann ging er.", "»Ja. Nein.«, sagte sie.", "Sie rief: ‚Ja. Nein.‘ und ging."],
         ["One of Ph.D. Students saw Mt. Fuji.", "She has a Ph.D.", "He does not.", "It is 5 mm.", "Then 6."],
@@ -37,7 +37,7 @@ def test_sentences_end_at_the_stops_of_their_script(steps: list[str]) -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        ["真的吗？！", "嗯……我想是。", "他说：“好。”", "我们走吧。"],
+        ["真的吗？！", "嗯……我想是。", "啊…也许。", "他说：“好。”", "我们走吧。"],
         ["这是（注意。很重要！）的。", "他问“谁？”的时候，我笑了。", "《谁？》这本书。", "对吗?", "不对.", "好。"],
         ["そうだ。", "**重要：**次だ。", "彼は「はい。そう。」と言った。", "「本当？」と聞いた。"],
         ["なぜ？と思う。", "では「次。」", "また。"],
