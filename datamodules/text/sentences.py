@@ -11,8 +11,8 @@ from datamodules.text.abbreviations import ARABIC_JOINS, LIST_MARKER, belongs_to
 from datamodules.text.protected import CJK, STOPS, WIDE_STOPS, Span
 
 # A stop that certainly ends a sentence if white space and a capital follow: after a word of three letters or more that
-# is not an abbreviation, after a number within a line (but not after the end of a German article: "der 3. Fall"), after a
-# bracket, or a "?". Most stops are of this kind.
+# is not an abbreviation, after a number within a line (unless the word before it ends as German articles do: "der 3.
+# Fall"), after a bracket, or a "?". Most stops are of this kind.
 SURE = (
     r"(?:(?<=[a-z]{3}\.)(?<!rof\.|ept\.|rox\.|esp\.|viz\.|inc\.|ltd\.|bzw\.|vgl\.|vtl\.|ggf\.|nkl\.|sog\.|spw\.|rsg\.)"
     r"(?<![ivx]{3}\.)(?<!Sres\.|Sras\.|Srta\.|Mlle\.|Aufg\.|phil\.)"

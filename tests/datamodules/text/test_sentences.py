@@ -22,7 +22,8 @@ from datamodules.text.steps import StepSettings, split_steps
         ["Il dit « Oui. Bien. »", "Puis il part.", "C'est vrai ?", "Oui !", "Voir p. ex. Paul et M. Dupont."],
         ["¿Es cierto?", "¡Sí!", "¿Qué más?", "La Sra. López usa p. ej. Python, núm. 5.", "Nada."],
         ["Das ist z. B. die Zahl 3.", "Nr. 5 gilt, d. h. Peter irrt.", "Es sind 3 Mio. Euro.", "Das ist viel."],
-        ["Am 3. Mai kam er.", "Im 20. und 21. Jahrhundert.", "Die 2. Aufgabe.", "Die Antwort ist 3.", "Dann kam x = 4.", "Gut."],
+        ["Im 20. und 21. Jahrhundert.", "Die 2. Aufgabe."],
+        ["Am 3. Mai kam er.", "Die Antwort ist 3.", "Dann kam x = 4.", "Gut."],
         ["I am 5.", "Bob is 6.", "I saw a die 3.", "Then I left."],  # no German ordinals
         ["Er rief: „Halt! Stopp!“", "Dann ging er.", "»Ja. Nein.«, sagte sie.", "Sie rief: ‚Ja. Nein.‘ und ging."],
         ["One of Ph.D. Students saw Mt. Fuji.", "She has a Ph.D.", "He does not.", "It is 5 mm.", "Then 6."],
