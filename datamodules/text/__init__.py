@@ -4,6 +4,10 @@
 - malformed: the malformed shapes of a response, and the action for each
 - response: a response taken apart into thoughts and the text around them
 - example: a RawExample parsed into an Example
+- protected: the texts that no step may split
+- abbreviations: full stops that end no sentence
+- sentences: the ends of sentences in any script
+- markers: the words that turn a thought
 - steps: a thought split into steps
 - segments: an Example rendered into Segments, with the template around it
 """
