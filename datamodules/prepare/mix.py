@@ -7,6 +7,7 @@ from typing import Any
 from datamodules.layouts.columns import Columns
 from datamodules.rows.filters import Filters
 from datamodules.rows.sources import BUILT_IN, Source
+from datamodules.text.example import Turns
 from datamodules.text.malformed import Dial, MalformedPolicy
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -57,11 +58,14 @@ class MixedSource:
             filters=filters if self.filters is None else self.filters,
         )
 
-    def config(self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong) -> ProcessingConfig:
+    def config(
+        self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong, turns: Turns = "last"
+    ) -> ProcessingConfig:
         """Return the processing of its rows. Raises UserError for wrong overrides of malformed shapes."""
         policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
         columns, tags = self.columns or Columns(), self.tags or Tags()
-        return ProcessingConfig(template, steps, max_length, overlong, columns, tags, policy, self.filters or {})
+        filters = self.filters or {}
+        return ProcessingConfig(template, steps, max_length, overlong, columns, tags, policy, filters, turns)
 
 
 @dataclass(frozen=True)

@@ -5,5 +5,7 @@
 - response: a response taken apart into thoughts and the text around them
 - example: a RawExample parsed into an Example
 - steps: a thought split into steps
+- chat_template: a Template as the Jinja text of a chat template, for conversations
+- chat_rendering: messages rendered by a chat template, and cut at the names of tokens
 - segments: an Example rendered into Segments, with the template around it
 """
