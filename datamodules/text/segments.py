@@ -12,10 +12,11 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from datamodules.layouts.conversation import Message
 from datamodules.text.chat_rendering import cut_at_names, guarded, rendered, unused_characters
 from datamodules.text.chat_template import HistoryReasoning, chat_template
-from datamodules.text.example import Example, Turns
-from datamodules.text.malformed import MalformedResponse
+from datamodules.text.example import Example, Turns, parse_history
+from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.response import Passage
 from datamodules.text.steps import StepSettings, split_steps
 from datamodules.text.tags import Tags
@@ -40,6 +41,7 @@ class Segment(NamedTuple):  # cheaper than a dataclass: there are millions
     control: bool = False  # the text is the name of one token of the template, such as <|im_start|>
 
 
+WHOLE = StepSettings(split="none")
 TAG_OPEN, TAG_CLOSE, END = Segment(Role.TAG_OPEN), Segment(Role.TAG_CLOSE), Segment(Role.END)
 
 
@@ -163,8 +165,7 @@ def render(example: Example, template: Template, steps: StepSettings, turns: Tur
     answer = answer_segments(example.passages, steps)
     if example.system is None and not example.history:
         return [*template.prompt(example.instruction), *answer, END]
-    if reason := (example.system is not None and template.no_system) or (example.history and template.no_history):
-        raise MalformedResponse(reason)
+    _check_place(template, example.system, bool(example.history))
     history = [(turn.instruction, answer_segments(turn.passages, steps)) for turn in example.history]
     if turns != "all":
         return [*template.conversation(history, example.instruction, example.system), *answer, END]
@@ -174,3 +175,22 @@ def render(example: Example, template: Template, steps: StepSettings, turns: Tur
     for prompt, written in zip(template.around_answers(questions, example.system), answers, strict=True):
         segments += [*prompt, *written]
     return [*segments, END]
+
+
+def ask(messages: Sequence[Message], template: Template) -> list[Segment]:
+    """Return the segments of the prompt that asks for the next answer. The last message is the user's; earlier answers
+    are texts of the model, with its tags.
+
+    Raises MalformedResponse if a message is no text, or the template has no place for the messages.
+    """
+    system, turns, _ = parse_history(messages[:-1], template.tags, MalformedPolicy.of("keep"))
+    if not turns and system is None:
+        return template.prompt(messages[-1].text)
+    _check_place(template, system, bool(turns))
+    history = [(turn.instruction, answer_segments(turn.passages, WHOLE)) for turn in turns]
+    return template.conversation(history, messages[-1].text, system)
+
+
+def _check_place(template: Template, system: str | None, history: bool) -> None:
+    if reason := (system is not None and template.no_system) or (history and template.no_history):
+        raise MalformedResponse(reason)
