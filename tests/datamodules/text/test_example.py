@@ -120,7 +120,7 @@ def test_reasoning_in_a_field_is_a_thought_before_the_text() -> None:
         (chat("a", "<think>b</think>c", system=["Be brief."]), "system prompt is not a text"),
         (chat("a", "<think>b</think>c", system="\udcff"), "not valid UTF-8"),
         (chat("Hi" * 2**21 + "!", "b", "a", "<think>b</think>c"), "a text of more than 4,194,304 characters"),
-        (chat("a", "<think>b</think>c")._replace(messages=chat("a", "b", "c", "<think>d</think>e").messages[1:]), "do not alternate"),
+        (RawExample({}, "1", "all", chat("a", "b", "c", "<think>d</think>e").messages[1:]), "do not alternate"),
     ],
 )  # fmt: skip
 def test_a_conversation_with_a_message_that_cannot_be_used_is_dropped_by_name(raw: RawExample, reason: str) -> None:
