@@ -197,9 +197,10 @@ ask = pipeline("text-generation", model="THIS FOLDER")
 print(ask([{{"role": "user", "content": "Solve x + 5 = 12"}}])[0]["generated_text"][-1]["content"])
 ```
 
-The chat template renders a message as in training. It takes a system message, and content as a list of texts. A
-control token that a user types, such as the end token, is read as that token. Token ids beyond the tokenizer were never
-trained, and `generation_config.json` suppresses them; an engine that does not read this file must mask them itself.
+The chat template renders a conversation as in training. It takes a system message, content as a list of texts, and
+earlier answers with their `<think>` blocks. A control token that a user types, such as the end token, is read as that
+token. Token ids beyond the tokenizer were never trained, and `generation_config.json` suppresses them; an engine that
+does not read this file must mask them itself.
 
 Results on held-out rows after training:
 
