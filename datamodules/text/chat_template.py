@@ -7,13 +7,15 @@ A template of one instruction (`data.template: instruction`) has no way of its o
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from datamodules.text.segments import Template
+    from datamodules.text.segments import Segment, Template
 
 HistoryReasoning = Literal["template", "keep", "drop"]
-# Stand for the tags while a template that would drop them renders kept reasoning: private-use characters
+SYSTEM_MARK = "\ue002\ue003"  # stands for a system prompt: private-use characters, in no template and in no vocabulary
+# Stand for the tags while a template that would drop them renders kept reasoning
 HIDDEN_OPEN, HIDDEN_CLOSE = "\ue004\ue005", "\ue005\ue004"
 
 # Content may be a text or a list of parts, as many clients send it. Only parts of text can be read.
@@ -75,27 +77,46 @@ def _of_model(template: "Template", chat: str) -> str:
 
 
 def _with_turns(template: "Template") -> str:
-    """The turns of a template of one instruction: each answer is followed by the end token and a line end."""
-    content = "(ns.system + text)" + (" | trim" if template.strips else "")
-    last = len(template.parts) - template.parts[::-1].index(None)  # the texts after the instruction open the response
-    begin = _joined([part.text for part in template.parts[: template.begin] if part])
-    before = " + ".join(
-        content if part is None else _literal(part.text) for part in template.parts[template.begin : last]
-    )
-    after = _joined([part.text for part in template.parts[last:] if part])
+    """The turns of a template of one instruction: each answer is followed by the end token and a line end.
+
+    A system message takes the template's own place for it, if it has one. Else it stands before the first instruction.
+    """
+    trim = " | trim" if template.strips else ""
+    if template.system_parts:
+        text = f"(text{trim})"
+        with_system, without = (_around(template, some, text) for some in (template.system_parts, template.parts))
+        before, after = (f"({one} if ns.system else {two})" for one, two in zip(with_system, without, strict=True))
+        joined, used = "ns.system + ('\n\n' if ns.system else '') + one.text", ""
+    else:
+        before, after = _around(template, template.parts, f"((ns.system + text){trim})")
+        joined, used = "ns.system + one.text + '\n\n'", "{%- set ns.system = '' -%}"
+    begin = " + ".join(_literal(part.text) for part in template.parts[: template.begin] if part) or "''"
     return (
         ONE_TEXT
         + _reasoning(template, in_its_field=False, hides=False)
-        + "{%- if message['role'] in ['system', 'developer'] -%}{%- set ns.system = ns.system + one.text + '\n\n' -%}"
+        + f"{{%- if message['role'] in ['system', 'developer'] -%}}{{%- set ns.system = {joined} -%}}"
         + "{%- else -%}{%- set ns.turns = ns.turns + [[message['role'], one.text]] -%}{%- endif -%}{%- endfor -%}"
         + f"{{{{- {begin} -}}}}"
         + "{%- for role, text in ns.turns -%}"
-        + f"{{%- if role == 'user' -%}}{{{{- {before} -}}}}{{%- set ns.system = '' -%}}"
+        + f"{{%- if role == 'user' -%}}{{{{- {before} -}}}}{used}"
         + f"{{%- if add_generation_prompt or not loop.last -%}}{{{{- {after} -}}}}{{%- endif -%}}"
         + "{%- elif role != 'assistant' -%}{{ raise_exception('There is no place for a message of ' + role + '.') }}"
         + "{%- else -%}{% generation %}{{- text + eos_token -}}{% endgeneration %}"
         + "{%- if not loop.last -%}{{- '\n' -}}{%- endif -%}{%- endif -%}{%- endfor -%}"
     )
+
+
+def _around(template: "Template", parts: Sequence["Segment | None"], content: str) -> tuple[str, str]:
+    """The expressions of the texts up to the instruction, and after it: these open the response."""
+    last = len(parts) - parts[::-1].index(None)
+
+    def text(part: "Segment | None") -> str:
+        if part is None:
+            return content
+        return " + ns.system + ".join(map(_literal, part.text.split(SYSTEM_MARK)))
+
+    before, after = (" + ".join(map(text, some)) or "''" for some in (parts[template.begin : last], parts[last:]))
+    return before, after
 
 
 def _reasoning(template: "Template", in_its_field: bool, hides: bool) -> str:
@@ -128,10 +149,6 @@ def _in_its_field(template: "Template") -> str:
         f"{{%- if {ANSWER} and {closing} in one.text -%}}{{%- set one.reasoning = {before} -%}}"
         f"{{%- set one.text = one.text.split({closing})[-1].lstrip('\\n') -%}}{{%- endif -%}}"
     )
-
-
-def _joined(texts: list[str]) -> str:
-    return " + ".join(map(_literal, texts)) or "''"
 
 
 def _literal(text: str) -> str:

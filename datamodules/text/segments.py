@@ -60,6 +60,8 @@ class Template:
         opening: The opening tag at the end of the model's own template, which `parts` omits: the model learns to
             write it.
         begin: Number of first parts that stand once, before the whole conversation.
+        system_parts: The parts of a prompt with a system prompt, SYSTEM_MARK in its place; empty if there is no place,
+            and for a chat template.
         tags: The tags around a thought.
         history_reasoning: What happens to the reasoning of earlier answers.
         names: The texts that the model reads as one token, control tokens and tags.
@@ -75,6 +77,7 @@ class Template:
     system: str | None = None
     opening: str = ""
     begin: int = 0
+    system_parts: tuple[Segment | None, ...] = ()
     tags: Tags = Tags()  # noqa: RUF009 (frozen)
     history_reasoning: HistoryReasoning = "template"
     names: tuple[str, ...] = field(default=(), compare=False)

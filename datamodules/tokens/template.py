@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import hub
 from datamodules.text.chat_rendering import cut_at_names
-from datamodules.text.chat_template import HistoryReasoning, jinja_code
+from datamodules.text.chat_template import SYSTEM_MARK, HistoryReasoning, jinja_code
 from datamodules.text.malformed import MalformedResponse
 from datamodules.text.segments import TAG_CLOSE, TAG_OPEN, Role, Segment, Template
 from errors import UserError, suggest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 INSTRUCTION = "### Instruction: {{ instruction }}\n### Response: "
 NAMES = {"instruction": INSTRUCTION}  # "chat" is the other name
 INSTRUCTION_MARK = "\ue000\ue001"  # private-use characters: in no template and in no vocabulary
-SYSTEM_MARK = "\ue002\ue003"
 DATE = re.compile(r"""\bstrftime_now\(\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*\)""")  # transformers' function
 PROBES = ("Solve x.", "  two lines\n\nand spaces  ", "Say 'a' \"b\" {{ c }} <|d|> & é")
 
@@ -111,8 +110,14 @@ def load_template(
     prefix: list[Segment | None] = [
         Segment(Role.PROMPT, tokenizer.decode([i]), control=True) for i in tokenizer.prefix_ids
     ]
+    with_system = rendered(INSTRUCTION_MARK, SYSTEM_MARK) if chat is None else ""
+    has_place = SYSTEM_MARK in with_system and all(
+        rendered(INSTRUCTION_MARK, probe) == with_system.replace(SYSTEM_MARK, probe) for probe in PROBES
+    )
+    system_parts = _parts(with_system, tokenizer) if has_place else []
     if chat is None and parts[: len(prefix)] != prefix:
-        parts = prefix + parts  # the tokenizer puts it before every text; a chat template writes it itself
+        # The tokenizer puts it before every text; a chat template writes it itself
+        parts, system_parts = prefix + parts, prefix + system_parts if has_place else []
     template = Template(
         tuple(parts),
         strips,
@@ -120,6 +125,7 @@ def load_template(
         system,
         opening[0] if opening else "",
         begin=len(prefix) if chat is None else 0,
+        system_parts=tuple(system_parts),
         tags=tokenizer.tags,
         history_reasoning=history_reasoning,
         names=tuple(tokenizer.control_ids),

@@ -163,6 +163,22 @@ def test_the_system_prompt_of_a_row_wins_over_the_setting() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_the_system_prompt_of_a_row_takes_the_place_that_a_template_has(system: str | None) -> None:
+    text = "{% if system %}Rule: {{ system }}\n{% endif %}Ask: {{ instruction | trim }}\nSay:"
+    template = load_template(text, system, chat_tokenizer("llama3"))
+    begin = Segment(Role.PROMPT, "<|begin_of_text|>", control=True)
+    rule = f"Rule: {system}\n" if system else ""
+    assert template.conversation([], " a ") == template.prompt(" a ")
+    assert template.prompt("a") == [begin, Segment(Role.PROMPT, f"{rule}Ask: a\nSay:")]
+    typed = template.conversation([(" a\n", [Segment(Role.ANSWER, "b")])], "c", "<|eot_id|>")
+    assert [one.text for one in typed] == [
+        "<|begin_of_text|>", "Rule: <|eot_id|>\nAsk: a\nSay:b", "<|eot_id|>",
+        "\nRule: <|eot_id|>\nAsk: c\nSay:",
+    ]  # fmt: skip
+    assert [one.control for one in typed] == [True, False, True, False]
+
+
 def test_the_beginning_of_text_comes_once_before_all_turns() -> None:
     template = load_template("instruction", None, chat_tokenizer("llama3"))
     prompt = asked(template, None, [("a", (Passage("b", thought=False),))], "c")
