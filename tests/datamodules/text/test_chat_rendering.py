@@ -139,6 +139,18 @@ def test_earlier_reasoning_is_kept_or_dropped_as_the_setting_says(
         assert "<think>Is it 3?</think>\n\n<think>Or 4?</think>\n\nIt is 4." in text
 
 
+@pytest.mark.parametrize("name", CHATS)
+@pytest.mark.parametrize("setting", ["chat", "instruction"])
+def test_dropped_reasoning_leaves_the_answer_without_the_line_ends_before_it(name: str, setting: str) -> None:
+    template = load_template(setting, None, chat_tokenizer(name), None, "drop")
+    said = (Passage("Let me see. ", thought=False), *SAID, Passage("\n\n It is 4.\n", thought=False))
+    text, plain = (
+        "".join(one.text for one in asked(template, None, [("What?", answer)], "Sure?"))
+        for answer in (said, (Passage(" It is 4.\n", thought=False),))
+    )
+    assert text == plain and "It is 4." in text
+
+
 def test_reasoning_that_a_client_sends_in_a_field_is_read_as_a_block() -> None:
     field = [
         {"role": "user", "content": "What?"},
