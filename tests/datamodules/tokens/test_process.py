@@ -1,5 +1,6 @@
 """Rows from the file to the model: dropped with a reason, truncated by the setting, never with unbalanced tags."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from datamodules.layouts.columns import Columns
 from datamodules.layouts.conversation import Message, RawExample
 from datamodules.prepare.stats import DataStats
+from datamodules.text.example import Turns, each_answer
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
@@ -26,7 +28,7 @@ from datamodules.tokens.process import (
 )
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
-from tests.conftest import TEMPLATE, TINY
+from tests.conftest import ROOT, TEMPLATE, TINY
 from tests.stand_ins.chat_templates import CHATS, chat_tokenizer
 
 Row = dict[str, Any]
@@ -438,3 +440,21 @@ def test_a_message_that_makes_the_template_fail_drops_its_row_by_name() -> None:
     assert [one.reason for one in process(rows, given, tokenizer.encoder, texts=True)] == [
         "data.template fails for its messages (no bad words)", None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"), [("last", ["a", "b", "c"]), ("each", ["a/1", "b/2", "c/1", "c/2"]), ("all", ["a", "c"])]
+)
+def test_the_three_rows_of_the_docs_give_the_rows_that_the_docs_say(turns: Turns, kept: list[str]) -> None:
+    text = (ROOT / "docs/data.md").read_text().partition("## Several turns")[2]
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith('{"id"')]
+    given = [
+        RawExample(row, row["id"], "all", tuple(Message(one["role"], one["content"]) for one in row["messages"]))
+        for row in rows
+    ]
+    tokenizer = chat_tokenizer("qwen2.5")
+    config = ProcessingConfig(load_template("chat", None, tokenizer), turns=turns)
+    examples = [one for raw in given for one in (each_answer(raw) if turns == "each" else [raw])]
+    done = process(examples, config, tokenizer.encoder)
+    assert [one.row_id for one in done if one.reason is None] == kept
+    assert len(done) == (5 if turns == "each" else 3)
