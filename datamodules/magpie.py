@@ -20,6 +20,8 @@ from datamodules.prepare.pass_over_sources import PassOverSources, Quotas, requi
 from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.sources import Source, open_source
+from datamodules.text.chat_template import HistoryReasoning
+from datamodules.text.example import Turns
 from datamodules.text.malformed import Dial
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -55,6 +57,9 @@ class MagpieDataModule(LightningDataModule):
             Jinja file, or a Jinja text with {{ instruction }}, or with messages like a chat template. The end-of-
             sequence token follows the response.
         system: System prompt, for templates that have a place for it. null takes the template's own.
+        turns: Answers of a conversation to train on: `last`, `each` (a row for each), `all` (in one row).
+        history_reasoning: Reasoning of earlier answers in a prompt: `keep`, `drop`, or `template`, which does as the
+            model's chat template does, and keeps it in other templates.
         tags: Tags around a thought in training. The model's own tokens are used if it has these tags, otherwise the
             tags are added to its vocabulary.
         source_tags: Tags around a thought in the data. null: the same as `tags`.
@@ -99,6 +104,8 @@ class MagpieDataModule(LightningDataModule):
         malformed_overrides: dict[str, str] | None = None,
         template: str = "instruction",
         system: str | None = None,
+        turns: Turns = "last",
+        history_reasoning: HistoryReasoning = "template",
         tags: Tags = Tags(),  # noqa: B008
         source_tags: Tags | None = None,
         new_tokens: list[str] = [],  # noqa: B006
@@ -129,8 +136,8 @@ class MagpieDataModule(LightningDataModule):
         ]
         self.columns, self.candidates, self.filters = columns, candidates, filters
         self.malformed, self.malformed_overrides = malformed, malformed_overrides
-        self.run_template, self.tags, self.source_tags = RunTemplate(template, system), tags, source_tags
-        self.new_tokens = tuple(new_tokens)
+        self.run_template = RunTemplate(template, system, history_reasoning, turns)
+        self.tags, self.source_tags, self.new_tokens = tags, source_tags, tuple(new_tokens)
         self.steps, self.max_length, self.overlong = steps, max_length, overlong
         self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
         self.rows_wanted: Quotas = {"train": train_rows, "val": val_rows, "test": test_rows}
@@ -154,8 +161,6 @@ class MagpieDataModule(LightningDataModule):
         check_tokens_per_step(self.packing, self.tokens_per_step)
         check_mix(self._sources, self.rows_wanted)
 
-    # Preparation
-
     @property
     def think_tokenizer(self) -> ThinkTokenizer:
         """The tokenizer with the tags and the new tokens."""
@@ -172,7 +177,7 @@ class MagpieDataModule(LightningDataModule):
 
     def parts(self) -> list[Part]:
         """Return the sources with their processing and weights."""
-        common = self.template, self.steps, self.max_length, self.overlong
+        common = self.template, self.steps, self.max_length, self.overlong, self.run_template.turns
         opened = zip(self._sources, self.open_sources(), strict=True)
         return [Part(source, one.config(*common), one.weight) for one, source in opened]
 
@@ -228,8 +233,6 @@ class MagpieDataModule(LightningDataModule):
         """Return a line if the run of `saved`, a checkpoint's identity, may have seen test rows; None otherwise."""
         return same_rows.seen_warning(saved, same_rows.settings_of(self)) if saved else None
 
-    # Training
-
     def _plan_epochs(self, folder: Path) -> None:
         """Plan the epochs, if they are not yet planned for these rows and sizes. A fit calls this repeatedly."""
         trainer, rows = self.trainer, self.splits["train"]
@@ -271,8 +274,6 @@ class MagpieDataModule(LightningDataModule):
 
         assert self.batches_done is not None
         return PlanLoader(*self.batches_per_epoch(), batches, self.batches_done)
-
-    # Evaluation
 
     def val_dataloader(self) -> PlannedBatches:
         return self._evaluation("val")

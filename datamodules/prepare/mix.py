@@ -7,6 +7,7 @@ from typing import Any
 from datamodules.layouts.columns import Candidates, Columns
 from datamodules.rows.filters import Filters
 from datamodules.rows.sources import BUILT_IN, Source
+from datamodules.text.example import Turns
 from datamodules.text.malformed import Dial, MalformedPolicy
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -61,13 +62,14 @@ class MixedSource:
             filters=filters if self.filters is None else self.filters,
         )
 
-    def config(self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong) -> ProcessingConfig:
+    def config(
+        self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong, turns: Turns = "last"
+    ) -> ProcessingConfig:
         """Return the processing of its rows. Raises UserError for wrong overrides of malformed shapes."""
         policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
         read = self.columns or Columns(), self.candidates or Candidates()
-        return ProcessingConfig(
-            template, steps, max_length, overlong, *read, self.tags or Tags(), policy, self.filters or {}
-        )
+        tags, filters = self.tags or Tags(), self.filters or {}
+        return ProcessingConfig(template, steps, max_length, overlong, *read, tags, policy, filters, turns)
 
 
 @dataclass(frozen=True)

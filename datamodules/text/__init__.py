@@ -9,5 +9,7 @@
 - sentences: the ends of sentences in any script
 - markers: the words that turn a thought
 - steps: a thought split into steps
+- chat_template: a Template as the Jinja text of a chat template, for conversations
+- chat_rendering: messages rendered by a chat template, and cut at the names of tokens
 - segments: an Example rendered into Segments, with the template around it
 """

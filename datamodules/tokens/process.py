@@ -13,7 +13,7 @@ from datamodules.layouts.columns import Candidates, Columns
 from datamodules.layouts.conversation import RawExample
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import Signature
-from datamodules.text.example import parse_example
+from datamodules.text.example import Turns, parse_example
 from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepSettings
@@ -49,6 +49,7 @@ class ProcessingConfig:
     tags: Tags = field(default_factory=Tags)  # the tags in the source
     malformed: MalformedPolicy = field(default_factory=MalformedPolicy)
     filters: dict[str, Any] = field(default_factory=dict)
+    turns: Turns = "last"
 
 
 def _empty(dtype: type) -> np.ndarray:
@@ -102,15 +103,15 @@ def process(
         if texts:
             result.raw, result.instruction = raw, str(raw.instruction or "")
         try:
-            example = parse_example(raw, config.tags, config.malformed)
+            example = parse_example(raw, config.tags, config.malformed, config.turns)
+            result.notes, result.reason = example.notes, filters.of_row(raw.row)
+            if result.reason is None or texts:
+                segments = render(example, config.template, config.steps, config.turns)
         except MalformedResponse as malformed:
-            result.reason = str(malformed)
+            result.reason = result.reason or str(malformed)
             continue
-        result.notes, result.reason = example.notes, filters.of_row(raw.row)
-        if result.reason is None or texts:
-            segments = render(example, config.template, config.steps)
-            if texts:
-                result.take_texts(segments)
+        if texts:
+            result.take_texts(segments)
         if result.reason is None:
             rendered.append((result, segments))
     encoded = encoder.encode_rows([segments for _, segments in rendered])

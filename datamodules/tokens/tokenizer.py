@@ -136,6 +136,11 @@ class ThinkTokenizer:
             int(text_tokenizer.token_to_id(name) or 0): i for name, i in zip(new_tokens, own_ids, strict=True)
         }
         self.encoder = Encoder(text_tokenizer, fixed, self.control_ids, renumbered)
+        # What a chat template may name, like eos_token
+        self.special_names: dict[str, str | list[str]] = {
+            name: str(token) if not isinstance(token, list) else [str(one) for one in token]
+            for name, token in full.special_tokens_map.items()
+        }
         # The tokenizer puts these before every text: none for Qwen, <|begin_of_text|> for Llama
         self.prefix_ids: list[int] = full("").input_ids
         if self.new_ids != sorted(self.new_ids) or not self._encodes_parts():

@@ -1,5 +1,6 @@
 """Rows from the file to the model: dropped with a reason, truncated by the setting, never with unbalanced tags."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.layouts.columns import Columns
-from datamodules.layouts.conversation import RawExample
+from datamodules.layouts.conversation import Message, RawExample
 from datamodules.prepare.stats import DataStats
+from datamodules.text.example import Turns, each_answer
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
@@ -24,8 +26,10 @@ from datamodules.tokens.process import (
     ProcessingConfig,
     process,
 )
+from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
-from tests.conftest import TEMPLATE, TINY, raw_example
+from tests.conftest import ROOT, TEMPLATE, TINY, raw_example
+from tests.stand_ins.chat_templates import CHATS, chat_tokenizer
 
 Row = dict[str, Any]
 ROW: Row = {"instruction": "2 + 2?", "response": "<think>\nTwo and two. It is 4.\n</think>\n\n4", "difficulty": "easy"}
@@ -353,3 +357,104 @@ def test_r1s_kept_rows_are_balanced(tiny_tokenizer: ThinkTokenizer, r1_rows: lis
         assert len(kept) > len(rows) // 2
         assert any(THOUGHTS_TRUNCATED in result.notes for result in kept)
         assert all(tags_balanced(result, tiny_tokenizer) and len(result.ids) <= 1_200 for result in kept)
+
+
+SAID = ("Hi", "<think>We greet. We smile.</think>Hello", "2 + 2?", "<think>We add. We check.</think>4")
+PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END = Role
+
+
+def chat(*texts: str, system: str | None = None) -> RawExample:
+    first = (Message("system", system),) if system else ()
+    speakers = [Message("assistant" if k % 2 else "user", text) for k, text in enumerate(texts)]
+    return RawExample({}, "c", "all", (*first, *speakers))
+
+
+def runs(example: ProcessedExample, tokenizer: ThinkTokenizer) -> list[tuple[Role, str]]:
+    """The roles of an example, each with the text of its neighbouring tokens."""
+    cuts = [0, *(1 + i for i in range(len(example.ids) - 1) if example.roles[i] != example.roles[i + 1])]
+    ends = [*cuts[1:], len(example.ids)]
+    return [
+        (Role(example.roles[a]), tokenizer.decode(example.ids[a:b].tolist())) for a, b in zip(cuts, ends, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "llama3"])
+def test_the_last_answer_or_all_answers_of_a_conversation_are_supervised(name: str) -> None:
+    tokenizer = chat_tokenizer(name)
+    template = load_template("chat", None, tokenizer)
+    (last,), (every,) = (
+        process([chat(*SAID)], ProcessingConfig(template, StepSettings(), turns=turns), tokenizer.encoder, texts=True)
+        for turns in ("last", "all")
+    )
+    opening, closing, end = (OPEN, "<think>"), (CLOSE, "</think>"), (END, CHATS[name].eos)
+    steps = [(THOUGHT, "We greet."), (THOUGHT, "We smile."), (THOUGHT, "We add."), (THOUGHT, "We check.")]
+    earlier = [opening, steps[0], closing, opening, steps[1], closing, (ANSWER, "Hello")]
+    answer = [opening, steps[2], closing, opening, steps[3], closing, (ANSWER, "4")]
+    assert last.ids.tolist() == every.ids.tolist()
+    assert runs(last, tokenizer)[1:] == [*answer, end] and (last.steps, every.steps) == (2, 4)
+    shown = runs(every, tokenizer)
+    assert shown[1:9] == [*earlier, end] and shown[10:] == [*answer, end]
+    assert [role for role, _ in shown if role == PROMPT] == [PROMPT] * 2 and "2 + 2?" in shown[9][1]
+    assert (every.thoughts, every.answer, every.instruction) == ([text for _, text in steps], "4", "2 + 2?")
+    assert runs(last, tokenizer)[0][1].count("<think>") == 2  # one for each step, as the model writes them
+
+
+def test_overlong_conversations_keep_the_first_and_last_step_of_each_answer() -> None:
+    tokenizer = chat_tokenizer("qwen1.5")
+    template = load_template("chat", None, tokenizer)
+    thought = " ".join(f"Now x is {i}." for i in range(12))
+    raw = chat("Hi", f"<think>{thought}</think>Hello", "So?", f"<think>{thought}</think>4")
+    whole = ProcessingConfig(template, StepSettings(), 10_000, turns="all")
+    (full,) = process([raw], whole, tokenizer.encoder)
+    for length in range(full.length - 100, full.length, 20):
+        for overlong, note in (("truncate_thoughts", THOUGHTS_TRUNCATED), ("truncate", END_TRUNCATED)):
+            given = ProcessingConfig(template, StepSettings(), length, overlong, turns="all")  # type: ignore[arg-type]
+            (short,) = process([raw], given, tokenizer.encoder, texts=True)
+            assert short.reason is None and short.notes == (note,) and len(short.ids) <= length
+            assert tags_balanced(short, tokenizer) or overlong == "truncate"
+            if overlong == "truncate_thoughts":
+                assert [short.thoughts.count(f"Now x is {i}.") for i in (0, 11)] == [2, 2]
+                assert [text for role, text in runs(short, tokenizer) if role in (PROMPT, ANSWER, END)] == [
+                    text for role, text in runs(full, tokenizer) if role in (PROMPT, ANSWER, END)
+                ]
+    history = ProcessingConfig(template, StepSettings(), 40, "truncate")
+    assert process([raw], history, tokenizer.encoder)[0].reason == UNSUPERVISED
+
+
+def test_a_template_without_a_place_drops_only_the_rows_that_need_it() -> None:
+    tokenizer = chat_tokenizer("qwen1.5")
+    given = ProcessingConfig(load_template("{{ messages[-1].content }}:", None, tokenizer))
+    rows = [chat(*SAID[2:]), chat(*SAID), chat(*SAID[2:], system="Be brief.")]
+    assert [one.reason for one in process(rows, given, tokenizer.encoder)] == [
+        None, "data.template omits earlier messages", "data.template omits the system prompt of the row",
+    ]  # fmt: skip
+
+
+def test_a_message_that_makes_the_template_fail_drops_its_row_by_name() -> None:
+    fails = (
+        "{% for m in messages %}{{ raise_exception('no bad words') if 'bad' in m.content else m.content }}{% endfor %}:"
+    )
+    tokenizer = chat_tokenizer("qwen1.5")
+    given = ProcessingConfig(load_template(fails, None, tokenizer))
+    rows = [chat("a bad word", *SAID[1:]), chat(*SAID)]
+    assert [one.reason for one in process(rows, given, tokenizer.encoder, texts=True)] == [
+        "data.template fails for its messages (no bad words)", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"), [("last", ["a", "b", "c"]), ("each", ["a/1", "b/2", "c/1", "c/2"]), ("all", ["a", "c"])]
+)
+def test_the_three_rows_of_the_docs_give_the_rows_that_the_docs_say(turns: Turns, kept: list[str]) -> None:
+    text = (ROOT / "docs/data.md").read_text().partition("## Several turns")[2]
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith('{"id"')]
+    given = [
+        RawExample(row, row["id"], "all", tuple(Message(one["role"], one["content"]) for one in row["messages"]))
+        for row in rows
+    ]
+    tokenizer = chat_tokenizer("qwen2.5")
+    config = ProcessingConfig(load_template("chat", None, tokenizer), turns=turns)
+    examples = [one for raw in given for one in (each_answer(raw) if turns == "each" else [raw])]
+    done = process(examples, config, tokenizer.encoder)
+    assert [one.row_id for one in done if one.reason is None] == kept
+    assert len(done) == (5 if turns == "each" else 3)
