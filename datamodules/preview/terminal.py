@@ -91,7 +91,10 @@ def dropped_and_notes(stats: DataStats) -> Group:
         for cells in lines:
             table.add_row(*map(Text, cells))
     return Group(
-        dropped if dropped.row_count else content.NOTHING_DROPPED, "", *([notes, ""] if notes.row_count else ())
+        dropped if dropped.row_count else content.NOTHING_DROPPED,
+        *([stats.overlap] if stats.overlap else ()),
+        "",
+        *([notes, ""] if notes.row_count else ()),
     )
 
 
