@@ -7,7 +7,7 @@
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from datamodules.text.blank import EDGE, is_blank, without_zero_width
@@ -147,9 +147,17 @@ def _check_answer(passages: list[Passage], end: int, shapes: ShapesFound) -> lis
         if shapes.handle("wrapped_answer") == "repair":
             text = text[:start] + inside.strip() + text[stop + len(wrapper[1]) :]
             passages = [*before, *([Passage(text, thought=False)] if text else [])]
-    if inside is None or is_blank(inside):
+    if inside is None or _is_empty(inside):
         shapes.handle("no_answer", end)
     return passages
+
+
+def _is_empty(answer: str) -> bool:
+    """Whether an answer holds nothing but tags around an answer, like the `</answer>` that follows a late `</think>`."""
+    if answer.lstrip(EDGE).startswith("<"):
+        for tag in chain(*WRAPPERS):
+            answer = answer.replace(tag, "")
+    return is_blank(answer)
 
 
 def _wrapper(answer: str) -> tuple[str, str] | None:

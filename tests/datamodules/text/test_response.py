@@ -170,6 +170,8 @@ def test_every_action_of_every_shape_is_tried_above() -> None:
         ("<think>a</think>", {}, "no_answer"),
         ("<think>a</think>\u200b\ufeff", {}, "no_answer"),
         ("<think>a</think>\n<answer>\n</answer>", {}, "no_answer"),
+        ("<think>a</think>\n</answer>", {}, "no_answer"),
+        ("<think>a</think><answer>4</think></answer>", {"lone_close": "last_close"}, "no_answer"),
         ("<think>a", {"unclosed": "repair"}, "no_answer"),
         ("<think> ", {"unclosed": "repair"}, "empty_thought no_answer"),
         ("<think>\n\u200b\u200d</think>4", {}, "empty_thought"),
