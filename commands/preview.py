@@ -53,7 +53,7 @@ def build_parser() -> Parser:
         "--jsonl",
         type=str | None,
         help="Also write all rows to this file, one JSON object per line: row (its position), row_id, source, split, "
-        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and reason (of a dropped row, or "
+        f"instruction, thoughts, answer, input_ids, roles ({ROLES}), notes, and reason (all of a dropped row, or "
         "null). Rows of a split that is already full are skipped.",
     )
     parser.add_argument(

@@ -148,19 +148,24 @@ class ShapesFound:
 
     def __init__(self, policy: MalformedPolicy) -> None:
         self._actions = policy.actions
-        self._notes: dict[str, None] = {}
+        self._handled: dict[str, Action] = {}
+        self._notes: list[str] = []
         self._faults: dict[str, int | None] = {}
 
     def handle(self, shape: str, at: int | None = None) -> Action:
-        """Note the shape, seen at the offset `at` of the response, and return its action.
+        """Note the shape, first seen at the offset `at` of the response, and return its action.
 
         For a shape that is dropped this is the action of the dial `keep`, so that further shapes are found.
         """
+        if shape in self._handled:  # a response can have a shape many thousand times
+            return self._handled[shape]
         action = self._actions[shape]
         if action == "drop":
-            self._faults.setdefault(f"{SHAPES[shape].description} (data.malformed_overrides.{shape})", at)
-            return SHAPES[shape].keep
-        self._notes[f"{SHAPES[shape].description} ({NOTED[action]})"] = None
+            self._faults[f"{SHAPES[shape].description} (data.malformed_overrides.{shape})"] = at
+            action = SHAPES[shape].keep
+        else:
+            self._notes.append(f"{SHAPES[shape].description} ({NOTED[action]})")
+        self._handled[shape] = action
         return action
 
     def raise_faults(self, placed: bool = True) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import chain, groupby
 from typing import NamedTuple
 
-from datamodules.text.blank import EDGE, is_blank, without_zero_width
+from datamodules.text.blank import EDGE, ZERO_WIDTH, is_blank, without_zero_width
 from datamodules.text.code import split_at_tags
 from datamodules.text.malformed import WRAPPERS, Fault, MalformedPolicy, MalformedResponse, ShapesFound
 from datamodules.text.repetition import find_repetition
@@ -52,7 +52,9 @@ def parse(
     if in_code is not None:
         shapes.handle("tags_in_code", in_code)
     passages = _passages(split, tags, shapes)
-    passages = _check_edges(_check_answer(passages, len(response), shapes), shapes)
+    passages = _check_answer(passages, len(response), shapes)
+    if any(character in response for character in ZERO_WIDTH):
+        passages = _check_edges(passages, shapes)
     shapes.raise_faults(placed=len(given) == len(response))
     if all(not thought and is_blank(text) for text, thought in passages):
         raise MalformedResponse(Fault("no text left after repairs"))
@@ -153,7 +155,7 @@ def _check_answer(passages: list[Passage], end: int, shapes: ShapesFound) -> lis
 
 
 def _is_empty(answer: str) -> bool:
-    """Whether an answer holds nothing but tags around an answer, like the `</answer>` that follows a late `</think>`."""
+    """Whether an answer holds at most tags around an answer, like the `</answer>` that follows a late `</think>`."""
     if answer.lstrip(EDGE).startswith("<"):
         for tag in chain(*WRAPPERS):
             answer = answer.replace(tag, "")

@@ -48,6 +48,7 @@ OPEN, CLOSE = "<think>", "</think>"
         # a line that begins with three backticks and has more of them is no fence
         ("<think>a\n```x``` is it\n</think>\nb\n```py\nc\n```\n", [OPEN, CLOSE]),
         ("a\n```x``` is it\n</think>\nb\n```py\nc\n```\n", [CLOSE]),
+        ("<think>a\n```x``` is it\n</think>b\n```\nc</think>d", [OPEN, CLOSE, CLOSE]),
         # stray backticks have white space beside them
         ("a ` b</think>c ` d", [CLOSE]),
         ("<think>a ` b</think>c ` d", [OPEN, CLOSE]),

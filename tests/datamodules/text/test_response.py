@@ -1,7 +1,9 @@
 """Responses in every shape that models write are parsed under every policy and joined again."""
 
+import contextlib
 import random
 import re
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -213,6 +215,12 @@ def test_the_place_of_each_fault_is_told(response: str, places: dict[str, int | 
     assert dict(refused.value.faults) == reasons
 
 
+def test_a_block_that_opens_after_the_last_closing_tag_has_its_place() -> None:
+    with pytest.raises(MalformedResponse) as refused:
+        parse("a</think>b</think>c<think>d", Tags(), MalformedPolicy.of("last_close"))
+    assert [fault.at for fault in refused.value.faults] == [19, 27]
+
+
 def test_no_place_is_told_if_repaired_line_ends_have_moved_it() -> None:
     with pytest.raises(MalformedResponse) as refused:
         parse("<think>a\r\n</think>b</think>c", Tags(), policy(windows_lines="repair"))
@@ -366,6 +374,21 @@ def test_answers_of_300_000_characters_lose_nothing(body: str) -> None:
             came_back = came_back.removesuffix("</think>")
         assert came_back == response
         assert max(len(passage.text) for passage in passages) > 0
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a<think></think>", "<think>", "</think>", "\u200b", "\ufeff ", " ", "<answer>", "<answer>a</answer>",
+     "`</think>` ", "```\n</think>\n", "\r\n", "\u2028", "Wait. ", "</think><answer> "],
+)  # fmt: skip
+def test_a_million_hostile_characters_take_less_than_a_second(piece: str) -> None:
+    body = piece * (1_000_000 // len(piece))
+    for response in (body, f"<think>{body}</think>4", f"<think>a</think><answer>{body}</answer>"):
+        for chosen in (MalformedPolicy(), MalformedPolicy.of("last_close"), REPAIRING):
+            start = time.process_time()
+            with contextlib.suppress(MalformedResponse):
+                parse(response, Tags(), chosen)
+            assert time.process_time() - start < 1
 
 
 MANY = settings(max_examples=500, deadline=None)
