@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from datamodules.layouts.conversation import RawExample
 from datamodules.text.blank import is_blank
-from datamodules.text.malformed import Fault, MalformedPolicy, MalformedResponse
+from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.response import SURROGATES, Passage, parse
 from datamodules.text.tags import Tags
 
@@ -37,11 +37,11 @@ def parse_example(
     """Parse a row. Raises MalformedResponse if a text is missing, not a string, empty or malformed under `policy`."""
     instruction, response = raw.instruction, raw.response
     if not isinstance(instruction, str) or not isinstance(response, str):
-        raise MalformedResponse(Fault("instruction or response is not a text"))
+        raise MalformedResponse("instruction or response is not a text")
     if len(instruction) > LONGEST_TEXT or len(response) > LONGEST_TEXT:
-        raise MalformedResponse(Fault(f"a text of more than {LONGEST_TEXT:,} characters"))
+        raise MalformedResponse(f"a text of more than {LONGEST_TEXT:,} characters")
     if is_blank(instruction):
-        raise MalformedResponse(Fault("empty instruction"))
+        raise MalformedResponse("empty instruction")
     if SURROGATES.search(instruction):
-        raise MalformedResponse(Fault("not valid UTF-8"))
+        raise MalformedResponse("not valid UTF-8")
     return Example(instruction, *parse(response, tags, policy))

@@ -44,11 +44,14 @@ class Fault(NamedTuple):
 
 
 class MalformedResponse(ValueError):
-    """Raised for a row that training cannot use. `faults` has every reason; the row is counted under each of them."""
+    """Raised for a row that training cannot use. `faults` has every reason; the row is counted under each of them.
 
-    def __init__(self, *faults: Fault) -> None:
-        self.faults = faults
-        super().__init__("; ".join(fault.reason for fault in faults))
+    A reason alone is a fault without a place.
+    """
+
+    def __init__(self, *faults: Fault | str) -> None:
+        self.faults = tuple(Fault(one) if isinstance(one, str) else one for one in faults)
+        super().__init__("; ".join(fault.reason for fault in self.faults))
 
 
 class MalformedShape(NamedTuple):

@@ -41,7 +41,7 @@ def parse(
     the dial `keep` finds.
     """
     if is_blank(response):
-        raise MalformedResponse(Fault("empty response"))
+        raise MalformedResponse("empty response")
     if surrogate := SURROGATES.search(response):
         raise MalformedResponse(Fault("not valid UTF-8", surrogate.start()))
     shapes = ShapesFound(policy)
@@ -57,7 +57,7 @@ def parse(
         passages = _check_edges(passages, shapes)
     shapes.raise_faults(placed=len(given) == len(response))
     if all(not thought and is_blank(text) for text, thought in passages):
-        raise MalformedResponse(Fault("no text left after repairs"))
+        raise MalformedResponse("no text left after repairs")
     return tuple(passages), shapes.notes
 
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from datamodules.text import malformed
-from datamodules.text.malformed import SHAPES, Dial, MalformedPolicy, MalformedResponse, ShapesFound
+from datamodules.text.malformed import SHAPES, Dial, Fault, MalformedPolicy, MalformedResponse, ShapesFound
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -80,6 +80,11 @@ def test_a_dropped_shape_names_the_setting_and_a_handled_one_is_noted_once() -> 
         shapes.raise_faults()
     assert [fault.at for fault in refused.value.faults] == [3]
     assert len(shapes.notes) == 2
+
+
+def test_a_reason_alone_is_a_fault_without_a_place() -> None:
+    raised = MalformedResponse("no text", Fault("cut", 3))
+    assert raised.faults == (Fault("no text", None), Fault("cut", 3)) and str(raised) == "no text; cut"
 
 
 def test_every_dropped_shape_is_named_and_goes_on_as_keep_has_it() -> None:
