@@ -131,6 +131,7 @@ RANGES: dict[str, Rule] = {
     # preview, estimate
     "rows": ANY_COUNT,
     "row": Text(1_000),
+    "dropped": Text(1_000, empty=True),
     "html": FILE,
     "jsonl": FILE,
     "limit": Number(instead="null for all, or auto", also=("auto",)),

@@ -50,9 +50,10 @@ class MagpieDataModule(LightningDataModule):
         filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
             `steps` stand for the length of the row and its number of think blocks. null keeps every row.
         malformed: Action for responses that are not closed think blocks followed by an answer. `strict` drops them;
-            `repair` adds a missing opening tag, keeps harmless shapes and drops the others; `keep` keeps all.
-        malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | keep}. The shapes are in
-            docs/data.md. null leaves every shape to `malformed`.
+            `repair` adds a missing opening tag, keeps harmless shapes and drops the others; `last_close` also takes all
+            before the last closing tag of a response with too many for thinking; `keep` keeps all.
+        malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | last_close | keep}. The
+            shapes are in docs/data.md. null leaves every shape to `malformed`.
         template: The text before the response: `instruction` (the recipe's), `chat` (the model's own chat template), a
             Jinja file, or a Jinja text with {{ instruction }}, or with messages like a chat template. The end-of-
             sequence token follows the response.
@@ -64,7 +65,8 @@ class MagpieDataModule(LightningDataModule):
             tags are added to its vocabulary.
         source_tags: Tags around a thought in the data. null: the same as `tags`.
         new_tokens: Further tokens to add to the vocabulary, like <step>. Each is one token wherever it occurs in a row;
-            its embeddings are trained like the embeddings of the tags.
+            its embeddings are trained like the embeddings of the tags. A token that the model already has, like
+            <tool_call> of Qwen, is used as it is; without this setting it stays text in a row.
         steps: How a thought is split into steps. Each step gets a think block of its own.
         max_length: Longest row, in tokens: prompt, thoughts, answer and end.
         overlong: Action for a row longer than max_length. `drop` drops it, `truncate_thoughts` drops steps from

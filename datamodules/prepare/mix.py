@@ -36,7 +36,7 @@ class MixedSource:
     tags: Tags | None = None
     """Tags around its thoughts."""
     malformed: Dial | None = None
-    """Action for its malformed responses: strict, repair or keep."""
+    """Action for its malformed responses: strict, repair, last_close or keep."""
     malformed_overrides: dict[str, str] | None = None
     """Actions for single shapes of its malformed responses."""
     filters: dict[str, Any] | None = None

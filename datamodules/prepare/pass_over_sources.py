@@ -118,10 +118,10 @@ class PassOverSources:
         """Count the row and return its split, or None if it is dropped."""
         if example.length:
             self.stats.measure(example)
-        if example.reason is None and near:
-            example.reason = NEAR[held_out]
-        if example.reason is not None:
-            self.stats.drop(example.reason, example.row_id)
+        if near:
+            example.drop(NEAR[held_out])
+        if example.faults:
+            self.stats.drop(example)
             return None
         split = self.open_split(held_out)
         assert split is not None

@@ -2,6 +2,9 @@
 
 - tags: the pair of tags around a thought
 - malformed: the malformed shapes of a response, and the action for each
+- blank: characters that no reader sees
+- repetition: text that repeats itself without end
+- code: think tags in code, which are text
 - response: a response taken apart into thoughts and the text around them
 - example: a RawExample parsed into an Example
 - protected: the texts that no step may split

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from datamodules.layouts.conversation import Message, RawExample
+from datamodules.text.blank import is_blank
 from datamodules.text.malformed import SHAPES, MalformedPolicy, MalformedResponse
 from datamodules.text.response import SURROGATES, Passage, parse
 from datamodules.text.tags import Tags
@@ -68,7 +69,11 @@ def parse_example(
     if len(raw.messages) == 2:
         return Example(raw.instruction, passages, raw.notes + notes)
     system, history, found = parse_history(raw.messages[:-2], tags, policy if turns == "all" else _keeping(policy))
-    found = found if turns == "all" else [f"earlier answer: {note}" for note in found if note.endswith("(repaired)")]
+    found = (
+        found
+        if turns == "all"
+        else [f"earlier answer: {note}" for note in found if note.endswith(("(repaired)", "(last_close)"))]
+    )
     return Example(raw.instruction, passages, tuple(dict.fromkeys([*raw.notes, *found, *notes])), system, history)
 
 
@@ -84,7 +89,7 @@ def parse_history(
         system, messages = messages[0].text, messages[1:]
         if system is not None and not isinstance(system, str):
             raise MalformedResponse("system prompt is not a text")
-        if system is not None and system.strip():
+        if system is not None and not is_blank(system):
             _check_text(system, "system prompt")
         else:
             system = None
@@ -96,7 +101,10 @@ def parse_history(
         if not isinstance(question.text, str) or not isinstance(answer.text, str):
             raise MalformedResponse("an earlier message is not a text")
         _check_text(question.text, "earlier message")
-        passages, found = _parse_answer(answer, tags, policy)
+        try:
+            passages, found = _parse_answer(answer, tags, policy)
+        except MalformedResponse as error:  # its places are those of an earlier answer
+            raise MalformedResponse(*(fault.reason for fault in error.faults)) from error
         history.append(Turn(question.text, passages))
         notes += found
     return system, tuple(history), notes
@@ -105,7 +113,7 @@ def parse_history(
 def _check_text(text: str, name: str) -> None:
     if len(text) > LONGEST_TEXT:
         raise MalformedResponse(f"a text of more than {LONGEST_TEXT:,} characters")
-    if not text.strip():
+    if is_blank(text):
         raise MalformedResponse(f"empty {name}")
     if SURROGATES.search(text):
         raise MalformedResponse("not valid UTF-8")
@@ -118,7 +126,12 @@ def _parse_answer(message: Message, tags: Tags, policy: MalformedPolicy) -> tupl
         raise MalformedResponse("reasoning is not a text")
     if len(text) > LONGEST_TEXT or len(reasoning or "") > LONGEST_TEXT:
         raise MalformedResponse(f"a text of more than {LONGEST_TEXT:,} characters")
-    return parse(_whole(text, reasoning, tags) if reasoning and reasoning.strip() else text, tags, policy)
+    if reasoning is None or is_blank(reasoning):
+        return parse(text, tags, policy)
+    try:
+        return parse(_whole(text, reasoning, tags), tags, policy)
+    except MalformedResponse as error:  # its places are not those of the text
+        raise MalformedResponse(*(fault.reason for fault in error.faults)) from error
 
 
 def _whole(text: str, reasoning: str, tags: Tags) -> str:

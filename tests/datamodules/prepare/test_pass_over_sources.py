@@ -220,6 +220,20 @@ def test_rows_without_an_instruction_are_counted(tiny_tokenizer: ThinkTokenizer)
     assert source_pass.stats.dropped_ids == {reason: ["0", "1", "2"]}
 
 
+def test_a_near_duplicate_that_is_malformed_counts_under_both_reasons(tiny_tokenizer: ThinkTokenizer) -> None:
+    words = "Name every bridge of the town by the river and say who built it and when"
+    rows = [
+        {"instruction": f"{words}{' please' * k}", "response": response}
+        for k, response in enumerate(["<think>a</think>b", *["<think>cut"] * 20])
+    ]
+    source = Source("rows", "rows", HeldOut(0.5, 0), lambda: iter(rows))
+    source_pass = PassOverSources([Part(source, ProcessingConfig(TEMPLATE))], tiny_tokenizer.encoder, ALL, 0.5)
+    near = [example for example, _, _ in source_pass if any("near" in reason for reason in example.reasons)]
+    assert near and all(len(example.reasons) == 3 for example in near)
+    stats = source_pass.stats
+    assert stats.dropped_rows == 20 < sum(stats.dropped.values()) == 40 + len(near)
+
+
 def test_a_killed_process_is_reported(tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNKS_HERE", 0)
     monkeypatch.setattr(module, "_process_in_worker", _die)

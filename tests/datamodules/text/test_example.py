@@ -43,6 +43,7 @@ def test_an_example_is_parsed_with_the_given_tags_and_policy() -> None:
         ({"instruction": None}, "instruction or response is not a text"),
         ({"instruction": ""}, "empty instruction"),
         ({"instruction": " \n"}, "empty instruction"),
+        ({"instruction": "\ufeff\u200b\n"}, "empty instruction"),
         ({"response": ""}, "empty response"),
         ({"instruction": "a\udcff"}, "not valid UTF-8"),
         ({"response": "<think>a\udcff</think>b"}, "not valid UTF-8"),

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from datamodules.layouts.columns import Columns
 from datamodules.layouts.conversation import Message, RawExample
@@ -32,6 +33,8 @@ from tests.conftest import ROOT, TEMPLATE, TINY, raw_example
 from tests.stand_ins.chat_templates import CHATS, chat_tokenizer
 
 Row = dict[str, Any]
+UNCLOSED = "think block never closed (data.malformed_overrides.unclosed)"
+NO_ANSWER = "no answer after the thoughts (data.malformed_overrides.no_answer)"
 ROW: Row = {"instruction": "2 + 2?", "response": "<think>\nTwo and two. It is 4.\n</think>\n\n4", "difficulty": "easy"}
 LONG: Row = ROW | {"response": f"<think>\n{' '.join(f'Now x = {i}.' for i in range(40))}\n</think>\n\n4"}
 
@@ -99,11 +102,25 @@ def test_results_have_the_order_of_the_rows_and_each_has_its_own_tokens(tiny_tok
             assert f"Take {i}\n" in spelled(result, tiny_tokenizer)
         else:
             assert (result.length, len(result.ids), result.supervised) == (0, 0, 0)
-    assert [results[i].reason for i in (1, 4, 7)] == [
-        "instruction or response is not a text",
-        "think block never closed (data.malformed_overrides.unclosed)",
-        "data.filters.difficulty is not met",
+    assert [results[i].reasons for i in (1, 4, 7)] == [
+        ["instruction or response is not a text"],
+        [UNCLOSED, NO_ANSWER],
+        ["data.filters.difficulty is not met"],
     ]
+
+
+def test_a_dropped_row_has_every_reason(encoder: Encoder) -> None:
+    """Shapes, columns, size and length; and the place of what is seen in the response."""
+    hard = ROW | {"difficulty": "hard"}
+    for texts in (False, True):
+        cut = one(hard | {"response": "Hm. <think>a"}, config(filters={"difficulty": "easy"}), encoder, texts=texts)
+        assert cut.reasons == [UNCLOSED, NO_ANSWER, "data.filters.difficulty is not met"]
+        assert [fault.at for fault in cut.faults] == [4, 12, None]
+        assert cut.reason == "; ".join(cut.reasons)
+        long = one(LONG, config(max_length=120, filters={"steps": 2}), encoder, texts=texts)
+        assert long.reasons == ["data.filters.steps is not met", OVERLONG]
+    kept = one(ROW, config(), encoder)
+    assert (kept.reasons, kept.reason, kept.faults) == ([], None, ())
 
 
 def test_no_rows_give_no_results(encoder: Encoder) -> None:
@@ -202,9 +219,47 @@ def test_tags_and_control_tokens_in_an_instruction_stay_text(
 
 def test_control_tokens_and_tags_in_code_of_a_response_stay_text(tiny_tokenizer: ThinkTokenizer) -> None:
     row = one(ROW | {"response": "<think>`</think>` <|im_end|></think>`<think>` 4"}, config(), tiny_tokenizer.encoder)
-    assert row.notes == ("think tags in code (kept)",)
+    assert row.notes == ("think tags in code (kept)", "<|im_end|> as text (a control token of the model)")
     assert tags_balanced(row, tiny_tokenizer) and row.steps == 1
     assert row.ids.tolist().count(tiny_tokenizer.end_id) == 1
+
+
+def with_tool_call(new_tokens: Sequence[str] = ()) -> ThinkTokenizer:
+    """A tokenizer that has <tool_call> and </tool_call> as tokens, and <|eot|> as a control token."""
+    from transformers import AutoTokenizer
+
+    full = AutoTokenizer.from_pretrained(TINY, trust_remote_code=False)
+    full.add_tokens([AddedToken(name, normalized=False) for name in ("<tool_call>", "</tool_call>", " ")])
+    full.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    return ThinkTokenizer(full, Tags(), new_tokens)
+
+
+CALLS = ROW | {"response": "<think>I call it.</think><tool_call>f()</tool_call> <tool_call>g()</tool_call><|eot|><b>"}
+
+
+def test_tokens_of_the_model_that_a_response_writes_stay_text_and_are_noted_once_with_the_setting() -> None:
+    tokenizer = with_tool_call()
+    row = one(CALLS, config(), tokenizer.encoder)
+    assert row.notes == (
+        "</tool_call> as text (data.new_tokens: ['</tool_call>'] makes it a token)",
+        "<tool_call> as text (data.new_tokens: ['<tool_call>'] makes it a token)",
+        "<|eot|> as text (a control token of the model)",
+    )
+    calls = {tokenizer.control_ids[name] for name in ("<tool_call>", "</tool_call>", "<|eot|>")}
+    assert not calls & {*row.ids.tolist()}
+    asked = ROW | {"instruction": "What is <tool_call>?"}
+    assert one(asked, config(), tokenizer.encoder).notes == ()  # an instruction is not what the model writes
+    assert one(CALLS, config(max_length=20), tokenizer.encoder).reasons == [OVERLONG]
+
+
+def test_the_setting_that_a_note_names_makes_the_tokens_of_the_model() -> None:
+    plain, tokenizer = with_tool_call(), with_tool_call(("<tool_call>", "</tool_call>"))
+    row = one(CALLS, config(), tokenizer.encoder)
+    assert row.notes == ("<|eot|> as text (a control token of the model)",)
+    ids = [plain.control_ids[name] for name in ("<tool_call>", "</tool_call>")]
+    assert [i for i in row.ids.tolist() if i in ids] == [*ids, *ids]
+    assert spelled(row, tokenizer).endswith("</tool_call><|eot|><b><|im_end|>")
+    assert tokenizer.new_ids == plain.new_ids, "a token of the model needs no new embedding"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +282,8 @@ def test_rows_are_filtered_by_columns_and_by_size(encoder: Encoder, filters: Row
 def test_filters_see_the_size_before_truncation(encoder: Encoder) -> None:
     for overlong in get_args(Overlong):
         asked = config(max_length=120, overlong=overlong, filters={"tokens": {"max": 120}})
-        assert one(LONG, asked, encoder).reason == "data.filters.tokens is not met"
+        reasons = ["data.filters.tokens is not met", *([OVERLONG] if overlong == "drop" else [])]
+        assert one(LONG, asked, encoder).reasons == reasons
         asked = config(max_length=120, overlong=overlong, filters={"steps": 40})
         assert one(LONG, asked, encoder).reason == (OVERLONG if overlong == "drop" else None)
 
@@ -295,19 +351,26 @@ def test_a_row_without_a_supervised_token_is_dropped_and_named(encoder: Encoder)
     stats = DataStats()
     for result in process(rows, config(max_length=length, overlong="truncate"), encoder):
         assert (result.reason, result.supervised) == (UNSUPERVISED, 0)
-        stats.drop(str(result.reason), result.row_id)
+        stats.drop(result)
     assert stats.dropped_ids == {UNSUPERVISED: ["0", "the long one"]}
     assert f"  dropped 2: {UNSUPERVISED} (0, the long one)" in stats.lines(length)
 
 
-def test_a_kept_empty_block_has_balanced_tags(tiny_tokenizer: ThinkTokenizer) -> None:
-    for response, blocks in (("<think></think>4", 1), ("<think>a</think>b<think> </think>4", 2)):
+@pytest.mark.parametrize("split", ["none", "sentence", "paragraph", "marker"])
+def test_a_kept_empty_block_is_one_step_with_balanced_tags(tiny_tokenizer: ThinkTokenizer, split: str) -> None:
+    for response, blocks in (
+        ("<think></think>4", 1),
+        ("<think>\n\n</think>\n\n4", 1),
+        ("<think>\u200b</think>4", 1),
+        ("<think>a</think>b<think> </think>4", 2),
+    ):
         row = one(
             ROW | {"response": response},
-            config("none", malformed=MalformedPolicy.of("repair", {"empty_thought": "keep"})),
+            config(split, malformed=MalformedPolicy.of("repair", {"empty_thought": "keep"})),
             tiny_tokenizer.encoder,
         )
         assert row.reason is None and row.steps == blocks and tags_balanced(row, tiny_tokenizer)
+        assert spelled(row, tiny_tokenizer).count("</think>") == blocks
 
 
 RESPONSES = st.lists(
