@@ -167,12 +167,15 @@ def test_an_exported_folder_is_the_same_everywhere(
 ) -> None:
     """No path of this machine but the base's, which is absolute; files that the umask allows others to read."""
     tuner = trained("qwen2-tied")
-    before = os.umask(0o022)
+    before, own = os.umask(0o022), tuner.tokenizer.full.chat_template
     try:
         export_merged(tuner, TEMPLATE, tmp_path / "merged", CARD, torch.float32)
-        export_adapter(trained("qwen2"), TEMPLATE, tmp_path / "adapter", CARD)
+        adapter = trained("qwen2")
+        adapter.revision = "0123abc"
+        export_adapter(adapter, TEMPLATE, tmp_path / "adapter", CARD)
     finally:
         os.umask(before)
+    assert tuner.tokenizer.full.chat_template == own  # the tokenizer in memory stays the base's
     for folder in (tmp_path / "merged", tmp_path / "adapter"):
         for path in folder.iterdir():
             assert path.stat().st_mode & 0o777 == 0o644, path.name
@@ -181,6 +184,7 @@ def test_an_exported_folder_is_the_same_everywhere(
         added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
         assert all(not token["normalized"] for token in added if token["content"] in ("<think>", "</think>"))
         assert (folder / "generation_config.json").is_file()
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["revision"] == "0123abc"
     configs = [
         json.loads((tmp_path / "merged" / f"{name}.json").read_text()) for name in ("config", "generation_config")
     ]
