@@ -3,12 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from commands.load import Loaded, add_run_arguments, load_run
 from commands.parsing import Parser
+from commands.prompts import Conversation, plain, read_prompts, segments
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
 from lightning_modules.generation.generate import DecodingSettings, SamplingSettings, generate, generation_config
@@ -20,12 +20,19 @@ def build_parser() -> Parser:
     parser = Parser("generate")
     parser.add_argument("--prompt", type=str, nargs="+", default=[], help="One or several prompts.")
     parser.add_argument(
-        "--prompts", type=str | None, default=None, help="File with one prompt per line; - reads standard input."
+        "--prompts",
+        type=str | None,
+        default=None,
+        help="File with one prompt per line; - reads standard input. In a .jsonl file each line is a conversation: "
+        '{"messages": [{"role": "user", "content": "…"}, …]}. It may begin with a system message; its last message is '
+        "the user's; an earlier answer is given with its think blocks.",
     )
     add_run_arguments(parser)
     parser.add_class_arguments(SamplingSettings, None)
     parser.add_argument(
-        "--jsonl", action="store_true", help="Print one JSON object per prompt: prompt, thoughts, answer, finished."
+        "--jsonl",
+        action="store_true",
+        help="Print one JSON object per prompt: prompt (its last message), thoughts, answer, finished.",
     )
     parser.add_argument("--batch_size", type=int, default=16, help="Prompts per batch; fewer need less memory.")
     parser.add_argument("--seed", type=int, default=1, help="Random seed, used if temperature is above 0.")
@@ -38,7 +45,7 @@ def build_parser() -> Parser:
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
-    prompts = [*given.prompt, *read_prompts(given.prompts)]
+    prompts = [*map(plain, given.prompt), *read_prompts(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
     settings = SamplingSettings(given.max_new_tokens, given.temperature, given.top_p)
@@ -47,36 +54,24 @@ def run(args: Sequence[str]) -> int:
     loaded.tuner.to(device(given.device))
     for prompt, written in zip(prompts, answers(loaded, prompts, settings, given.batch_size), strict=True):
         if given.jsonl:
-            print(json.dumps(written.as_json(prompt), ensure_ascii=False), flush=True)
+            print(json.dumps(written.as_json(prompt[-1].text), ensure_ascii=False), flush=True)
         else:
-            print_response(prompt if len(prompts) > 1 else None, written, settings)
+            print_response(prompt[-1].text if len(prompts) > 1 else None, written, settings)
     return 0
 
 
 def answers(
-    loaded: Loaded, prompts: Sequence[str], settings: DecodingSettings, batch_size: int
+    loaded: Loaded, prompts: Sequence[Conversation], settings: DecodingSettings, batch_size: int
 ) -> Iterator[ThinkResponse]:
     """Yield a ThinkResponse for each prompt, in order."""
     tuner = loaded.tuner
     assert tuner.net is not None
     config = generation_config(tuner.tokenizer, tuner.net.vocabulary, tuner.generation_config, settings)
-    ids = tuner.tokenizer.encode_prompts([loaded.template.prompt(prompt) for prompt in prompts])
+    ids = tuner.tokenizer.encode_prompts(
+        [segments(number, prompt, loaded.template) for number, prompt in enumerate(prompts, 1)]
+    )
     for start in range(0, len(ids), batch_size):
         yield from generate(tuner.net, tuner.tokenizer, ids[start : start + batch_size], config)
-
-
-def read_prompts(name: str | None) -> list[str]:
-    """Return the non-empty lines of a file; - is standard input."""
-    if name is None:
-        return []
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            "--prompts", name, f"cannot be read ({error})", "give a text file with one prompt per line"
-        ) from error
-    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def device(name: str) -> torch.device:

@@ -16,6 +16,7 @@ from commands.parsing import Parser
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
 from datamodules.preview.content import ROLE_LABELS, PreviewRow, with_marks
+from datamodules.preview.dropped import has_reason, print_dropped
 from datamodules.preview.html import page
 from datamodules.text.segments import Role
 from disk import disk_errors, writing
@@ -34,6 +35,14 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--rows", type=int, default=3, help="Number of rows to show.")
     parser.add_argument(
+        "--dropped",
+        type=str | None,
+        nargs="?",
+        const="",
+        help="Show dropped rows in place of kept ones: those with this reason (a part of its text, or the name of a "
+        "malformed shape), or all without a value. A mark stands at the place of the fault, if it has one.",
+    )
+    parser.add_argument(
         "--row",
         type=str | None,
         help="Explain only this row: its texts, tokens, steps and malformed shapes. Give its id, source:id if several "
@@ -45,7 +54,7 @@ def build_parser() -> Parser:
         type=str | None,
         help="Also write all rows to this file, one JSON object per line: row (its position), row_id, source, split, "
         "messages (the texts of the source), instruction, thoughts, answer, passages (all texts of the response in "
-        f"order, each thought or answer), input_ids, roles ({ROLES}), notes, and reason (of a dropped row, or "
+        f"order, each thought or answer), input_ids, roles ({ROLES}), notes, and reason (all of a dropped row, or "
         "null). Rows of a split that is already full are skipped.",
     )
     parser.add_argument(
@@ -60,8 +69,9 @@ def build_parser() -> Parser:
 
 def run(args: Sequence[str]) -> int:
     given, data = parse(args)
-    if given.row is not None and (given.html or given.jsonl):
-        raise UserError("--row", given.row, "explains one row, in the terminal", "remove --html and --jsonl")
+    if given.row is not None and (given.html or given.jsonl or given.dropped is not None):
+        fix = "remove --html, --jsonl and --dropped"
+        raise UserError("--row", given.row, "explains one row, in the terminal", fix)
     if given.html and given.jsonl and Path(given.html).resolve() == Path(given.jsonl).resolve():
         raise UserError("--jsonl", given.jsonl, "is also the file of --html", "give another name")
     everything = given.row is not None or given.jsonl is not None
@@ -76,16 +86,23 @@ def run(args: Sequence[str]) -> int:
     with ExitStack() as files:
         html, jsonl = (files.enter_context(new_file(f"--{name}", given[name])) for name in ("html", "jsonl"))
         examples: list[PreviewRow] = []
+        dropped: list[PreviewRow] = []
         for row in read(data, limit):
             if row.split is not None and len(examples) < given.rows:
                 examples.append(row)
+            if given.dropped is not None and len(dropped) < given.rows and has_reason(row, given.dropped):
+                dropped.append(row)
             if jsonl is not None:
                 jsonl.write(json.dumps(as_json(row), ensure_ascii=False, default=str) + "\n")
         decode = data.think_tokenizer.decode
         if html is not None:
             facts = {"source": ", ".join(one.name for one in data.mix), "tokenizer": data.tokenizer_name}
             html.write(page(examples, data.stats, decode, data.max_length, facts))
-    preview.print_preview(console, examples, data.stats, decode, data.max_length)
+        if given.dropped and not dropped and given.rows and (reasons := data.stats.dropped):
+            problem = "is in no reason for which a row was dropped"
+            raise UserError("--dropped", given.dropped, problem, f"choose a part of: {'; '.join(reasons)}")
+    print_dropped(console, dropped)
+    preview.print_preview(console, examples if given.dropped is None else [], data.stats, decode, data.max_length)
     for name in filter(None, (given.html, given.jsonl)):
         print(f"written to {name}", file=sys.stderr)
     return 0

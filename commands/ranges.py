@@ -15,6 +15,7 @@ ANY_COUNT, COUNT, SHARE = Number(0), Number(), Number(0, 1)
 RATE = Number(0, 1, above=True, below=True)
 SOME_ROWS = Number(instead="null for all")
 TOKENS = Number(1, 2**20)
+TEMPERATURE = Number(0.01, 100, also=(0, 0.0), instead="0 for the most likely token")  # a logit / 1e-6 overflows
 WORD, FILE = Text(), FilePath()
 LONG_TEXT = Text(1_000_000, lines=True, empty=True)  # texts for the model
 
@@ -42,7 +43,7 @@ RANGES: dict[str, Rule] = {
     "model.optim.min_lr_ratio": SHARE,
     "model.evaluation.rows": ANY_COUNT,
     "model.evaluation.decoding.max_new_tokens": TOKENS,
-    "model.evaluation.decoding.temperature": Number(0, 100),
+    "model.evaluation.decoding.temperature": TEMPERATURE,
     "data.source": FILE,
     "data.revision": WORD,
     "data.split": WORD,
@@ -121,7 +122,7 @@ RANGES: dict[str, Rule] = {
     "run": FILE,
     "root": FILE,
     "max_new_tokens": TOKENS,
-    "temperature": Number(0, 100),
+    "temperature": TEMPERATURE,
     "top_p": Number(0, 1, above=True),
     "batch_size": Number(1, 2**20),
     "seed": Number(0, SEED),
@@ -132,6 +133,7 @@ RANGES: dict[str, Rule] = {
     # preview, estimate
     "rows": ANY_COUNT,
     "row": Text(1_000),
+    "dropped": Text(1_000, empty=True),
     "html": FILE,
     "jsonl": FILE,
     "limit": Number(instead="null for all, or auto", also=("auto",)),

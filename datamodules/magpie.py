@@ -21,6 +21,8 @@ from datamodules.prepare.stats import DataStats
 from datamodules.prepare.token_dataset import TokenDataset
 from datamodules.rows.sampling import Order
 from datamodules.rows.sources import Source
+from datamodules.text.chat_template import HistoryReasoning
+from datamodules.text.example import Turns
 from datamodules.text.malformed import Dial
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -51,18 +53,22 @@ class MagpieDataModule(LightningDataModule):
         filters: Conditions that a row has to meet, as {column: values to keep} or {column: {min, max}}. `tokens` and
             `steps` stand for the length of the row and its number of think blocks. null keeps every row.
         malformed: Action for responses that are not closed think blocks followed by an answer. `strict` drops them;
-            `repair` adds a missing opening tag, keeps harmless shapes and drops the others; `keep` keeps all.
-        malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | keep}. The shapes are in
-            docs/data.md. null leaves every shape to `malformed`.
+            `repair` adds a missing opening tag, keeps harmless shapes and drops the others; `last_close` also takes all
+            before the last closing tag of a response with too many for thinking; `keep` keeps all.
+        malformed_overrides: Actions for single malformed shapes, as {shape: drop | repair | last_close | keep}. The
+            shapes are in docs/data.md. null leaves every shape to `malformed`.
         template: The text before the response: `instruction` (the recipe's), `chat` (the model's own chat template), a
             Jinja file, or a Jinja text with {{ instruction }}, or with messages like a chat template. The end-of-
             sequence token follows the response.
         system: System prompt, for templates that have a place for it. null takes the template's own.
+        turns: Answers of a conversation to train on: `last`, `each` (a row for each), `all` (in one row).
+        history_reasoning: Reasoning of earlier answers in a prompt: `keep`, `drop`, or `template`, which does as the
+            model's chat template does, and keeps it in other templates.
         tags: Tags around a thought in training. The model's own tokens are used if it has these tags, otherwise the
             tags are added to its vocabulary.
         source_tags: Tags around a thought in the data. null: the same as `tags`.
         new_tokens: Further tokens to add to the vocabulary, like <step>. Each is one token wherever it occurs in a row;
-            its embeddings are trained like the embeddings of the tags.
+            its embeddings are trained. A token that the model has, like <tool_call> of Qwen, stays text without this.
         steps: How a thought is split into steps. Each step gets a think block of its own.
         max_length: Longest row, in tokens: prompt, thoughts, answer and end.
         overlong: Action for a row longer than max_length. `drop` drops it, `truncate_thoughts` drops steps from
@@ -74,11 +80,9 @@ class MagpieDataModule(LightningDataModule):
         train_rows: Number of training rows to keep. Preparation ends when every split is full. null keeps all rows.
         val_rows: Number of held-out rows for validation. null keeps all.
         test_rows: Number of further held-out rows, for test and predict only. null keeps all.
-        batch_size: Rows in a training micro-batch of one device. A packed micro-batch has at most batch_size x
-            max_length tokens.
+        batch_size: Rows in a training micro-batch of one device. A packed one has batch_size x max_length tokens.
         packing: How rows form a micro-batch. `none` takes batch_size rows, `packed` as many whole rows as fit into
-            batch_size x max_length tokens. There is no padding, and no row attends to another. `auto` is packed on GPUs
-            and none elsewhere.
+            batch_size x max_length tokens. No row is padded or attends to another. `auto` packs on GPUs only.
         tokens_per_step: Supervised tokens of an optimizer step with packed rows. null: the mean of an unpacked step.
         val_batch_size: Rows in a batch of one device in validation, test and predict.
         num_workers: Threads per device that make the next batches. 0 makes each batch when it is needed.
@@ -103,6 +107,8 @@ class MagpieDataModule(LightningDataModule):
         malformed_overrides: dict[str, str] | None = None,
         template: str = "instruction",
         system: str | None = None,
+        turns: Turns = "last",
+        history_reasoning: HistoryReasoning = "template",
         tags: Tags = Tags(),  # noqa: B008
         source_tags: Tags | None = None,
         new_tokens: list[str] = [],  # noqa: B006
@@ -133,8 +139,8 @@ class MagpieDataModule(LightningDataModule):
         ]
         self.columns, self.candidates, self.filters = columns, candidates, filters
         self.malformed, self.malformed_overrides = malformed, malformed_overrides
-        self.run_template, self.tags, self.source_tags = RunTemplate(template, system), tags, source_tags
-        self.new_tokens = tuple(new_tokens)
+        self.run_template = RunTemplate(template, system, history_reasoning, turns)
+        self.tags, self.source_tags, self.new_tokens = tags, source_tags, tuple(new_tokens)
         self.steps, self.max_length, self.overlong = steps, max_length, overlong
         self.near_duplicate_threshold, self.heldout_ratio, self.seed = near_duplicate_threshold, heldout_ratio, seed
         self.order: Order = order
@@ -159,8 +165,6 @@ class MagpieDataModule(LightningDataModule):
         check_tokens_per_step(self.packing, self.tokens_per_step)
         check_mix(self._sources, self.rows_wanted)
 
-    # Preparation
-
     @property
     def think_tokenizer(self) -> ThinkTokenizer:
         """The tokenizer with the tags and the new tokens."""
@@ -177,7 +181,7 @@ class MagpieDataModule(LightningDataModule):
 
     def parts(self) -> list[Part]:
         """Return the sources with their processing and weights."""
-        common = self.template, self.steps, self.max_length, self.overlong
+        common = self.template, self.steps, self.max_length, self.overlong, self.run_template.turns
         opened = zip(self._sources, self.open_sources(), strict=True)
         return [Part(source, one.processing(*common), one.weight) for one, source in opened]
 
@@ -233,8 +237,6 @@ class MagpieDataModule(LightningDataModule):
         """Return a line if the run of `saved`, a checkpoint's identity, may have seen test rows; None otherwise."""
         return same_rows.seen_warning(saved, same_rows.settings_of(self)) if saved else None
 
-    # Training
-
     def _plan_epochs(self, folder: Path) -> None:
         """Plan the epochs, if they are not yet planned for these rows and sizes. A fit calls this repeatedly."""
         trainer, rows = self.trainer, self.splits["train"]
@@ -276,8 +278,6 @@ class MagpieDataModule(LightningDataModule):
 
         assert self.batches_done is not None
         return PlanLoader(*self.batches_per_epoch(), batches, self.batches_done)
-
-    # Evaluation
 
     def val_dataloader(self) -> PlannedBatches:
         return self._evaluation("val")

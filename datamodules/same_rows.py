@@ -11,7 +11,8 @@ ROWS = "rows"  # digests of the prepared rows, by split
 TEMPLATE_SETTING = "template_setting"  # data.template as it was given; beside it stands the text that the run keeps
 # The settings that decide which rows are held out, and where the test rows begin
 BORDER = (
-    "data.source", "data.order", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold", "data.val_rows",
+    "data.source", "data.order", "data.turns", "data.seed", "data.heldout_ratio", "data.near_duplicate_threshold",
+    "data.val_rows",
 )  # fmt: skip
 
 
@@ -34,6 +35,8 @@ def settings_of(data: Any) -> dict[str, Any]:
         "data.template": data.run_template.to_keep(data.think_tokenizer),
         TEMPLATE_SETTING: data.run_template.setting,
         "data.system": data.run_template.system,
+        "data.turns": data.run_template.turns,
+        "data.history_reasoning": data.run_template.history_reasoning,
         "data.tags": asdict(data.tags),
         "data.source_tags": asdict(data.source_tags) if data.source_tags else None,
         "data.new_tokens": list(data.new_tokens),
@@ -65,7 +68,7 @@ def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if saved[ROWS] == now[ROWS] and saved["data.seed"] == now["data.seed"]:
         return
     for key, value in now.items():
-        before = saved.get(key)
+        before = saved.get(key, value)  # an older checkpoint lacks newer settings
         if key in (ROWS, TEMPLATE_SETTING) or before == value:
             continue
         if key == "data.template":
@@ -88,7 +91,7 @@ def seen_warning(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
     `now` has the settings of the test. More validation rows than in the run only move the first test row.
     """
     for key in BORDER:
-        before, value = saved.get(key), now[key]
+        before, value = saved.get(key, now[key]), now[key]
         more = key == "data.val_rows" and (value is None or (before is not None and value >= before))
         if value != before and not more:
             told = f"{key} is {json.dumps(value)}, and was {json.dumps(before)} in the run"

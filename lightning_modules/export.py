@@ -39,65 +39,6 @@ class Card:
     quantize: str | None = None  # quantization of the base in training
 
 
-# Content may be a text or a list of parts, as many clients send it. Only parts of text can be read.
-ONE_TEXT = (
-    "{%- set ns = namespace(turns=[], system='') -%}{%- for message in messages -%}"
-    "{%- set one = namespace(text='') -%}"
-    "{%- if message['content'] is string -%}{%- set one.text = message['content'] -%}"
-    "{%- else -%}{%- for part in message['content'] or [] -%}"
-    "{%- if part['type'] != 'text' -%}"
-    "{{ raise_exception('Only text can be read, not ' + part['type'] + '.') }}{%- endif -%}"
-    "{%- set one.text = one.text + part['text'] -%}{%- endfor -%}{%- endif -%}"
-)
-KEEP_TURN = (
-    "{%- if message['content'] is string -%}{%- set ns.turns = ns.turns + [message] -%}"
-    "{%- else -%}{%- set ns.turns = ns.turns + [{'role': message['role'], 'content': one.text}] -%}{%- endif -%}"
-    "{%- endfor -%}{%- set messages = ns.turns -%}"
-)
-
-
-def chat_template(template: Template) -> str:
-    """Return a Jinja chat template that renders a user's message as in training.
-
-    For `data.template: chat` it is the model's own template with two changes: a conversation without a system prompt
-    gets that of the training, and the opening tag is removed, because the model has learned to write it. Other
-    templates know no system turn: a system message is put before the first instruction.
-    """
-    if template.chat is not None:
-        text = ONE_TEXT + KEEP_TURN
-        if template.system is not None:
-            turn = f"[{{'role': 'system', 'content': {_literal(template.system)}}}]"
-            text += (
-                f"{{%- if messages[0]['role'] != 'system' -%}}{{%- set messages = {turn} + messages -%}}{{%- endif -%}}"
-            )
-        text += template.chat
-        if template.opening:
-            end = _literal(template.opening)
-            # With trim_blocks, which transformers sets, a set block drops the line break after its tag
-            text = f"{{% set rendered %}}{text}{{% endset %}}{{{{- rendered.removesuffix({end}) -}}}}"
-        return text
-    content = "(ns.system + text)" + (" | trim" if template.strips else "")
-    last = len(template.parts) - template.parts[::-1].index(None)  # the texts after the instruction open the response
-    before = " + ".join(content if part is None else _literal(part.text) for part in template.parts[:last])
-    after = " + ".join(_literal(part.text) for part in template.parts[last:] if part) or "''"
-    return (
-        ONE_TEXT
-        + "{%- if message['role'] in ['system', 'developer'] -%}{%- set ns.system = ns.system + one.text + '\n\n' -%}"
-        + "{%- else -%}{%- set ns.turns = ns.turns + [[message['role'], one.text]] -%}{%- endif -%}{%- endfor -%}"
-        + "{%- for role, text in ns.turns -%}"
-        + f"{{%- if role == 'user' -%}}{{{{- {before} -}}}}{{%- set ns.system = '' -%}}"
-        + f"{{%- if add_generation_prompt or not loop.last -%}}{{{{- {after} -}}}}{{%- endif -%}}"
-        + "{%- elif role != 'assistant' -%}{{ raise_exception('There is no place for a message of ' + role + '.') }}"
-        + "{%- else -%}{% generation %}{{- text + eos_token -}}{% endgeneration %}"
-        + "{%- if not loop.last -%}{{- '\n' -}}{%- endif -%}{%- endif -%}{%- endfor -%}"
-    )
-
-
-def _literal(text: str) -> str:
-    """Return the text as a string literal of Jinja."""
-    return json.dumps(text, ensure_ascii=False)
-
-
 def merge(net: ThinkNet) -> Any:
     """Return the transformers model with adapters and new-token embeddings in its own matrices. It changes the net."""
     model: Any = net.causal_lm
@@ -199,7 +140,7 @@ def _write_tokenizer(tuner: ThinkTuner, template: Template, folder: Path) -> Non
     """Write the tokenizer with the chat template. It pads on the left, as generation needs it."""
     full = tuner.tokenizer.full
     own = full.chat_template
-    full.chat_template = chat_template(template)
+    full.chat_template = template.chat_template
     full.save_pretrained(folder)
     full.chat_template = own
     path = folder / "tokenizer_config.json"
@@ -256,9 +197,10 @@ ask = pipeline("text-generation", model="THIS FOLDER")
 print(ask([{{"role": "user", "content": "Solve x + 5 = 12"}}])[0]["generated_text"][-1]["content"])
 ```
 
-The chat template renders a message as in training. It takes a system message, and content as a list of texts. A
-control token that a user types, such as the end token, is read as that token. Token ids beyond the tokenizer were never
-trained, and `generation_config.json` suppresses them; an engine that does not read this file must mask them itself.
+The chat template renders a conversation as in training. It takes a system message, content as a list of texts, and
+earlier answers with their `<think>` blocks. A control token that a user types, such as the end token, is read as that
+token. Token ids beyond the tokenizer were never trained, and `generation_config.json` suppresses them; an engine that
+does not read this file must mask them itself.
 
 Results on held-out rows after training:
 

@@ -8,6 +8,7 @@ from datamodules.layouts.columns import Candidates, Columns
 from datamodules.rows.filters import Filters
 from datamodules.rows.sampling import Order
 from datamodules.rows.sources import BUILT_IN, Source, open_source
+from datamodules.text.example import Turns
 from datamodules.text.malformed import Dial, MalformedPolicy
 from datamodules.text.segments import Template
 from datamodules.text.steps import StepSettings
@@ -38,7 +39,7 @@ class MixedSource:
     tags: Tags | None = None
     """Tags around its thoughts."""
     malformed: Dial | None = None
-    """Action for its malformed responses: strict, repair or keep."""
+    """Action for its malformed responses: strict, repair, last_close or keep."""
     malformed_overrides: dict[str, str] | None = None
     """Actions for single shapes of its malformed responses."""
     filters: dict[str, Any] | None = None
@@ -69,14 +70,13 @@ class MixedSource:
         return open_source(self.name, self.revision, self.split, heldout_ratio, seed, self.config, order)
 
     def processing(
-        self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong
+        self, template: Template, steps: StepSettings, max_length: int, overlong: Overlong, turns: Turns = "last"
     ) -> ProcessingConfig:
         """Return the processing of its rows. Raises UserError for wrong overrides of malformed shapes."""
         policy = MalformedPolicy.of(self.malformed or "repair", self.malformed_overrides)
         read = self.columns or Columns(), self.candidates or Candidates()
-        return ProcessingConfig(
-            template, steps, max_length, overlong, *read, self.tags or Tags(), policy, self.filters or {}
-        )
+        tags, filters = self.tags or Tags(), self.filters or {}
+        return ProcessingConfig(template, steps, max_length, overlong, *read, tags, policy, filters, turns)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from datamodules.prepare.mix import Part
 from datamodules.prepare.stats import DataStats
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import DedupIndex, signature
-from datamodules.text.example import LONGEST_TEXT
+from datamodules.text.example import LONGEST_TEXT, each_answer
 from datamodules.tokens.process import OVERLONG, ProcessedExample, ProcessingConfig, process
 from datamodules.tokens.tokenizer import Encoder
 from errors import UserError
@@ -43,6 +43,7 @@ FITTED = ("train", "val")  # their rows are the same for every number of test ro
 
 class _ReadRow(NamedTuple):
     raw: RawExample
+    question: str | None  # of the whole conversation, although the example may be one of its answers
     held_out: bool | None  # None for a row without an instruction
     needed: bool  # whether its side had room when it was read; a row that is not needed is not processed
 
@@ -118,10 +119,10 @@ class PassOverSources:
         """Count the row and return its split, or None if it is dropped."""
         if example.length:
             self.stats.measure(example)
-        if example.reason is None and near:
-            example.reason = NEAR[held_out]
-        if example.reason is not None:
-            self.stats.drop(example.reason, example.row_id)
+        if near:
+            example.drop(NEAR[held_out])
+        if example.faults:
+            self.stats.drop(example)
             return None
         split = self.open_split(held_out)
         assert split is not None
@@ -149,7 +150,7 @@ class PassOverSources:
         done = 0
         while (chunk := list(islice(rows, CHUNK))) or waiting:
             if chunk:
-                rows_here = [(read.raw, read.needed) for read in chunk]
+                rows_here = [(read.raw, read.question, read.needed) for read in chunk]
                 if self.num_proc == 1 or done < CHUNKS_HERE:
                     examples = _process(rows_here, part.config, self.encoder, self.texts, signatures)
                     yield from zip(chunk, examples, strict=True)
@@ -167,7 +168,8 @@ class PassOverSources:
                 yield from zip(chunk, examples, strict=True)
 
     def read(self, part: Part) -> Iterator[_ReadRow]:
-        """Yield the examples of the rows of a part, each with its side. Raises UserError for missing columns."""
+        """Yield the examples of the rows of a part, each with its side, which is that of the whole conversation if an
+        answer of it is an example. Raises UserError for missing columns."""
         reader = RowReader(part.config.columns, part.config.candidates)
         rows = part.source.rows()
         first = list(islice(rows, FIRST_ROWS))
@@ -181,7 +183,9 @@ class PassOverSources:
                 raw = raw._replace(notes=(*raw.notes, note)) if note else raw
                 question = raw.question
                 held_out = part.source.held_out(row, question) if question is not None else None
-                yield _ReadRow(raw, held_out, held_out is None or self.open_split(held_out) is not None)
+                needed = held_out is None or self.open_split(held_out) is not None
+                for one in each_answer(raw) if part.config.turns == "each" else (raw,):
+                    yield _ReadRow(one, question, held_out, needed)
 
     def workers(self) -> Executor:
         """The worker processes, started at the first call."""
@@ -229,16 +233,19 @@ def require_rows(stats: DataStats, parts: Sequence[Part], splits: Sequence[str])
     raise UserError("data.source", names, problem, fix)
 
 
+_Row = tuple[RawExample, str | None, bool]  # with the question of its conversation, and whether it is needed
+
+
 def _process(
-    rows: Sequence[tuple[RawExample, bool]], config: ProcessingConfig, encoder: Encoder, texts: bool, signatures: bool
+    rows: Sequence[_Row], config: ProcessingConfig, encoder: Encoder, texts: bool, signatures: bool
 ) -> list[ProcessedExample]:
-    """Return an example for each (row, whether it is needed); of a row that is not needed only the signature."""
-    done = iter(process([raw for raw, needed in rows if needed], config, encoder, texts))
-    examples = [next(done) if needed else ProcessedExample(raw.row_id) for raw, needed in rows]
+    """Return an example for each row; of a row that is not needed only the signature."""
+    done = iter(process([raw for raw, _, needed in rows if needed], config, encoder, texts))
+    examples = [next(done) if needed else ProcessedExample(raw.row_id) for raw, _, needed in rows]
     if signatures:
-        for (raw, _), example in zip(rows, examples, strict=True):
-            if raw.question is not None and len(raw.question) <= LONGEST_TEXT:
-                example.signature = signature(raw.question)
+        for (_, question, _), example in zip(rows, examples, strict=True):
+            if question is not None and len(question) <= LONGEST_TEXT:
+                example.signature = signature(question)
     return examples
 
 
@@ -264,6 +271,6 @@ def _end_with_parent() -> None:
 
 
 def _process_in_worker(
-    rows: list[tuple[RawExample, bool]], config: ProcessingConfig, texts: bool, signatures: bool
+    rows: list[_Row], config: ProcessingConfig, texts: bool, signatures: bool
 ) -> list[ProcessedExample]:
     return _process(rows, config, _encoder, texts, signatures)

@@ -34,7 +34,8 @@ class DataStats:
     reading: dict[str, str] = field(default_factory=dict)  # by source: its files, and the order of its rows, in words
     layouts: dict[str, int] = field(default_factory=dict)  # rows by source and the layout that was found
     notes: dict[str, int] = field(default_factory=dict)  # kept rows with a malformed shape or truncation
-    dropped: dict[str, int] = field(default_factory=dict)  # by reason
+    dropped_rows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)  # by reason; a row with several counts for each of them
     dropped_ids: dict[str, list[str]] = field(default_factory=dict)  # the first few ids, by reason
     tokenized: int = 0  # rows with a known length; the table and the histograms count these
     thinking: int = 0  # tokenized rows with a think block
@@ -61,11 +62,19 @@ class DataStats:
         """Count a row under its source and layout."""
         _count(self.layouts, words if words in self.layouts or len(self.layouts) < LAYOUTS else "further layouts")
 
-    def drop(self, reason: str, row_id: str) -> None:
-        """Count a dropped row."""
-        _count(self.dropped, reason)
-        if len(named := self.dropped_ids.setdefault(reason, [])) < IDS_PER_REASON:
-            named.append(row_id)
+    def drop(self, example: ProcessedExample) -> None:
+        """Count a dropped row, under each of its reasons."""
+        self.dropped_rows += 1
+        for reason in example.reasons:
+            _count(self.dropped, reason)
+            if len(named := self.dropped_ids.setdefault(reason, [])) < IDS_PER_REASON:
+                named.append(example.row_id)
+
+    @property
+    def overlap(self) -> str:
+        """A sentence for the lines of the reasons, if a row has several of them; empty otherwise."""
+        several = sum(self.dropped.values()) > self.dropped_rows
+        return "a row with several reasons is counted under each of them" if several else ""
 
     def keep(self, example: ProcessedExample, split: str, source: str) -> None:
         """Count a kept row."""
@@ -93,7 +102,7 @@ class DataStats:
     def lines(self, max_length: int) -> list[str]:
         """Return the lines for the user: counts, reasons with ids, notes, the table of lengths."""
         kept = ", ".join(f"{rows:,} {split}" for split, rows in self.kept.items())
-        lines = [f"data: {self.read:,} rows read, kept {kept}; dropped {sum(self.dropped.values()):,}"]
+        lines = [f"data: {self.read:,} rows read, kept {kept}; dropped {self.dropped_rows:,}"]
         if len(self.by_source) > 1:
             lines.append(f"  from {', '.join(f'{name} {rows:,}' for name, rows in self.by_source.items())}")
         lines += [f"  {name}: {words}" for name, words in self.reading.items()]
@@ -101,6 +110,7 @@ class DataStats:
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
             named = ", ".join(self.dropped_ids.get(reason, []))
             lines.append(f"  dropped {count:,}: {reason} ({named}{', …' if count > IDS_PER_REASON else ''})")
+        lines += [f"  {self.overlap}"] if self.overlap else []
         lines += [f"  kept {count:,} with {note}" for note, count in sorted(self.notes.items())]
         lines.append(f"  {'tokens':<30}" + "".join(f"{length:>8,}" for length, _, _ in self.length_table()))
         for title, column in (("rows that fit", 1), ("rows whose thoughts fit", 2)):

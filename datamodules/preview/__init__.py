@@ -5,5 +5,6 @@ Out: text on a rich Console, or a string of HTML.
 
     content     PreviewRow, the labels, and all text and numbers that both outputs show
     terminal    colours for a terminal, marks without colour
+    dropped     dropped rows in a terminal, with a mark at the place of each fault
     html        a page of one file, without script or network
 """

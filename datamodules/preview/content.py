@@ -95,10 +95,9 @@ def bars(edges: Sequence[int], counts: Sequence[int]) -> list[Bar]:
 def row_counts(stats: DataStats) -> dict[str, int]:
     """Label -> number of rows, for every result of reading a row."""
     kept = {f"kept for {split}": count for split, count in stats.kept.items()}
-    dropped = sum(stats.dropped.values())
-    not_used = stats.read - sum(stats.kept.values()) - dropped
+    not_used = stats.read - sum(stats.kept.values()) - stats.dropped_rows
     full = {"not used, because their split was full": not_used} if not_used else {}
-    return {"rows read": stats.read, **kept, "dropped": dropped, **full}
+    return {"rows read": stats.read, **kept, "dropped": stats.dropped_rows, **full}
 
 
 def layout_table(stats: DataStats) -> list[tuple[str, str]]:

@@ -166,7 +166,10 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], chosen: Seque
 
 def _dropped(stats: DataStats) -> str:
     lines = [list(map(escape, cells)) for cells in dropped_table(stats)]
-    return _table(content.DROPPED_COLUMNS, lines) if lines else f"<p>{content.NOTHING_DROPPED.capitalize()}.</p>"
+    if not lines:
+        return f"<p>{content.NOTHING_DROPPED.capitalize()}.</p>"
+    overlap = f'<p class="soft">{stats.overlap.capitalize()}.</p>' if stats.overlap else ""
+    return _table(content.DROPPED_COLUMNS, lines) + overlap
 
 
 def _layouts(stats: DataStats) -> str:

@@ -100,6 +100,7 @@ def dropped_and_notes(stats: DataStats) -> Group:
         layouts,
         "",
         dropped if dropped.row_count else content.NOTHING_DROPPED,
+        *([stats.overlap] if stats.overlap else ()),
         "",
         *([notes, ""] if notes.row_count else ()),
     )

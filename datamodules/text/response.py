@@ -6,20 +6,17 @@
 """
 
 import re
-import zlib
-from functools import cache
+from collections.abc import Sequence
+from itertools import chain, groupby
 from typing import NamedTuple
 
-from datamodules.text.malformed import MalformedPolicy, MalformedResponse, ShapesFound
+from datamodules.text.blank import EDGE, ZERO_WIDTH, is_blank, without_zero_width
+from datamodules.text.code import split_at_tags
+from datamodules.text.malformed import WRAPPERS, Fault, MalformedPolicy, MalformedResponse, ShapesFound
+from datamodules.text.repetition import find_repetition
 from datamodules.text.tags import Tags
 
-WINDOW = 8_192  # bytes of UTF-8 that are compressed at once
-# Compressed size of a window, as a part of WINDOW. A text of up to 800 characters that repeats stays below 0.08;
-# 1,501 real R1 answers are all at 0.17 or above.
-REPETITION_RATIO = 0.08
-# Marks that open or close code: a fence at the beginning of a line (bare if nothing follows), or backticks in a line
-CODE_MARK = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<bare>[ \t\r]*$)?|`+", re.MULTILINE)
-ODD_LINE_ENDS = "\u2028\u2029\x85"  # editors, JSONL readers and models disagree about these
+ODD_LINE_ENDS = re.compile("[\u2028\u2029\x85]")  # editors, JSONL readers and models disagree about these
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -37,27 +34,31 @@ def parse(
 ) -> tuple[tuple[Passage, ...], tuple[str, ...]]:
     """Return the passages of a response, and a note for each malformed shape.
 
-    `unparse` of the passages is the response, byte for byte if no shape was repaired. Tags in code are text if the
-    remaining tags are well-formed. Otherwise, as with a code fence that a thought left open, all tags count.
+    `unparse` of the passages is the response, byte for byte if no shape was repaired. Which tags in code are text is
+    decided by `split_at_tags`.
 
-    Raises MalformedResponse for an empty response and for a shape that `policy` drops.
+    Raises MalformedResponse for an empty response, and for shapes that `policy` drops: it names all that a reading by
+    the dial `keep` finds.
     """
-    if not response.strip():
+    if is_blank(response):
         raise MalformedResponse("empty response")
-    if SURROGATES.search(response):
-        raise MalformedResponse("not valid UTF-8")
+    if surrogate := SURROGATES.search(response):
+        raise MalformedResponse(Fault("not valid UTF-8", surrogate.start()))
     shapes = ShapesFound(policy)
-    response = _check_characters(response, shapes)
-    if _repeats(response):
-        shapes.handle("repetition")
-    split = _tag_pattern(tags).split(response)
-    if "`" in response or "~~~" in response:
-        outside_code = _split_outside_code(response, tags)
-        if len(outside_code) < len(split) and _well_formed(outside_code, tags):
-            shapes.handle("tags_in_code")
-            split = outside_code
+    given, response = response, _check_characters(response, shapes)
+    if (at := find_repetition(response)) is not None:
+        shapes.handle("repetition", at)
+    split, in_code = split_at_tags(response, tags)
+    if in_code is not None:
+        shapes.handle("tags_in_code", in_code)
     passages = _passages(split, tags, shapes)
-    return passages, shapes.notes
+    passages = _check_answer(passages, len(response), shapes)
+    if any(character in response for character in ZERO_WIDTH):
+        passages = _check_edges(passages, shapes)
+    shapes.raise_faults(placed=len(given) == len(response))
+    if all(not thought and is_blank(text) for text, thought in passages):
+        raise MalformedResponse("no text left after repairs")
+    return tuple(passages), shapes.notes
 
 
 def unparse(passages: tuple[Passage, ...], tags: Tags = Tags()) -> str:  # noqa: B008
@@ -67,116 +68,112 @@ def unparse(passages: tuple[Passage, ...], tags: Tags = Tags()) -> str:  # noqa:
 
 def _check_characters(response: str, shapes: ShapesFound) -> str:
     """The response, with repaired line ends if the policy repairs them."""
-    if "\r\n" in response and shapes.handle("windows_lines") == "repair":
+    if (at := response.find("\r\n")) >= 0 and shapes.handle("windows_lines", at) == "repair":
         response = response.replace("\r\n", "\n")
     if not response.isascii():
-        if any(end in response for end in ODD_LINE_ENDS) and shapes.handle("odd_lines") == "repair":
-            response = response.translate(dict.fromkeys(map(ord, ODD_LINE_ENDS), "\n"))
-        if "\ufffd" in response:
-            shapes.handle("damaged")
+        odd = ODD_LINE_ENDS.search(response)
+        if odd and shapes.handle("odd_lines", odd.start()) == "repair":
+            response = ODD_LINE_ENDS.sub("\n", response)
+        if (at := response.find("\ufffd")) >= 0:
+            shapes.handle("damaged", at)
     return response
 
 
-def _repeats(text: str) -> bool:
-    """Whether a window of the text repeats itself. Such a window compresses to almost nothing."""
-    if len(text) < WINDOW:
-        return False
-    data = text.encode()
-    return any(
-        len(zlib.compress(data[start : start + WINDOW], 1)) < REPETITION_RATIO * WINDOW
-        for start in range(0, len(data) - WINDOW + 1, WINDOW // 2)
-    )
-
-
-@cache
-def _tag_pattern(tags: Tags) -> re.Pattern[str]:
-    return re.compile(f"({re.escape(tags.open)}|{re.escape(tags.close)})")
-
-
-def _split_outside_code(response: str, tags: Tags) -> list[str]:
-    """The response split at the tags outside code: text, tag, text, tag, …, text."""
-    code = _code(response)
-    split, at, k = [], 0, 0
-    for match in _tag_pattern(tags).finditer(response):
-        while k < len(code) and code[k][1] <= match.start():
-            k += 1
-        if k < len(code) and code[k][0] <= match.start():
-            continue
-        split += [response[at : match.start()], match[0]]
-        at = match.end()
-    return [*split, response[at:]]
-
-
-def _code(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each closed code fence and of each text between backticks in a line, in order. Linear time."""
-    marks: list[tuple[re.Match[str], str, int]] = []  # the match, its characters, its line number
-    line = at = 0
-    for match in CODE_MARK.finditer(text):
-        line += text.count("\n", at, match.start())
-        at = match.start()
-        marks.append((match, match["fence"] or match[0], line))
-    closing = [0] * len(marks)  # index of the mark that closes each mark; 0 for a mark that opens nothing
-    later: dict[tuple[str, int | None], int] = {}  # the nearest following mark, by line; None for bare fences
-    for i, (match, run, line) in reversed(list(enumerate(marks))):
-        closing[i] = (later.get((run, None), 0) if match["fence"] else 0) or later.get((run, line), 0)
-        later[run, line] = i
-        if match["bare"] is not None:
-            later[run, None] = i
-    code, i = [], 0
-    while i < len(marks):
-        if closing[i]:
-            code.append((marks[i][0].start(), marks[closing[i]][0].end()))
-        i = max(i, closing[i]) + 1
-    return code
-
-
-def _well_formed(split: list[str], tags: Tags) -> bool:
-    """Whether opening and closing tags alternate and text comes last. The first opening tag may be missing."""
-    opens = [tag == tags.open for tag in split[1::2]]
-    opens = opens[1:] if opens[:1] == [False] else opens
-    return opens == [True, False] * (len(opens) // 2) and bool(split[-1].strip())
-
-
-def _passages(split: list[str], tags: Tags, shapes: ShapesFound) -> tuple[Passage, ...]:
+def _passages(split: list[str], tags: Tags, shapes: ShapesFound) -> list[Passage]:
     """The passages of text, tag, text, tag, …, text."""
     if len(split) == 1:
         shapes.handle("no_thought")
-        return (Passage(split[0], thought=False),)
+        return [Passage(split[0], thought=False)]
+    first_tag = len(split[0])
     if split[1] == tags.close:
-        shapes.handle("missing_open")
-        split = ["", tags.open, *split]
-    if split[0].strip() and shapes.handle("text_before") == "repair":
+        shapes.handle("missing_open", first_tag)
+        split, first_tag = ["", tags.open, *split], -len(tags.open)
+    if not is_blank(split[0]) and shapes.handle("text_before", 0) == "repair":
         split = ["", split[1], split[0] + split[2], *split[3:]]
-    passages: list[Passage] = []
-    text, depth = split[0], 0
+    texts, places = _in_turn(split, first_tag, tags, shapes)
+    if len(texts) % 2 == 0:
+        shapes.handle("unclosed", places[-1])
+    passages = []
+    for k, text in enumerate(texts):
+        thought = k % 2 == 1
+        if thought and is_blank(text) and shapes.handle("empty_thought", places[k - 1]) == "repair":
+            continue
+        if thought or text:
+            passages.append(Passage(text, thought))
+    return _joined(passages)
+
+
+def _in_turn(split: list[str], at: int, tags: Tags, shapes: ShapesFound) -> tuple[list[str], list[int]]:
+    """The texts around the tags that open and close blocks in turn, the first one opening; and the offsets of these
+    tags. Other tags are kept as text or deleted. `at` is the offset of the first tag."""
+    parts, places = [[split[0]]], []
+    last_close, depth = False, 0
     for tag, following in zip(split[1::2], split[2::2], strict=True):
         opens = tag == tags.open
-        if (opens and depth == 0) or (not opens and depth == 1):
-            passages.append(Passage(text, thought=not opens))
-            text = following
-        else:  # a nested tag or a lone closing tag
-            text += (tag if shapes.handle("nested" if depth else "lone_close") == "keep" else "") + following
+        if depth == (0 if opens else 1):
+            places.append(at)
+            parts.append([following])
+        else:
+            action = shapes.handle("nested" if depth else "lone_close", at)
+            last_close |= action == "last_close"
+            parts[-1] += (tag, following) if action == "keep" else (following,)
         depth = max(depth + (1 if opens else -1), 0)
-    passages.append(Passage(text, thought=depth > 0))
-    if depth:
-        shapes.handle("unclosed")
-    passages = _without_empty(passages, shapes)
-    if not passages or passages[-1].thought or not passages[-1].text.strip():
-        shapes.handle("no_answer")
-    if not any(thought or text.strip() for text, thought in passages):
-        raise MalformedResponse("no text left after repairs")
-    return tuple(passages)
+        at += len(tag) + len(following)
+    if last_close and tags.close in (names := split[1::2]):
+        texts = split[::2]
+        after = len(names) - names[::-1].index(tags.close)  # the index of the text after the last closing tag
+        parts = [texts[:1], texts[1:after], texts[after : after + 1]]
+        places = places[:1]
+        if after < len(names):  # a block that is never closed
+            parts.append(texts[after + 1 :])
+            places += [0, at - sum(map(len, split[2 * after + 1 :]))]
+    return ["".join(part) for part in parts], places
 
 
-def _without_empty(passages: list[Passage], shapes: ShapesFound) -> list[Passage]:
-    """The passages without empty texts and, if the policy repairs them, without empty thoughts."""
-    kept: list[Passage] = []
-    for passage in passages:
-        if passage.thought and not passage.text.strip() and shapes.handle("empty_thought") == "repair":
-            continue
-        if not passage.text and not passage.thought:
-            continue
-        if kept and not passage.thought and not kept[-1].thought:  # the texts around a deleted block become one
-            passage = Passage(kept.pop().text + passage.text, thought=False)
-        kept.append(passage)
-    return kept
+def _joined(passages: Sequence[Passage]) -> list[Passage]:
+    """The passages, with the texts around a deleted block as one."""
+    joined: list[Passage] = []
+    for thought, group in groupby(passages, lambda passage: passage.thought):
+        alike = list(group)
+        joined += alike if thought else [Passage("".join(text for text, _ in alike), thought=False)]
+    return joined
+
+
+def _check_answer(passages: list[Passage], end: int, shapes: ShapesFound) -> list[Passage]:
+    """The passages, without tags around the answer if the policy repairs them. `end` is the length of the response."""
+    *before, (text, thought) = passages or [Passage("", thought=False)]
+    inside = None if thought else text
+    if inside is not None and (wrapper := _wrapper(inside)):
+        start, stop = text.index(wrapper[0]), text.rindex(wrapper[1])
+        inside = text[start + len(wrapper[0]) : stop]
+        if shapes.handle("wrapped_answer") == "repair":
+            text = text[:start] + inside.strip() + text[stop + len(wrapper[1]) :]
+            passages = [*before, *([Passage(text, thought=False)] if text else [])]
+    if inside is None or _is_empty(inside):
+        shapes.handle("no_answer", end)
+    return passages
+
+
+def _is_empty(answer: str) -> bool:
+    """Whether an answer holds at most tags around an answer, like the `</answer>` that follows a late `</think>`."""
+    if answer.lstrip(EDGE).startswith("<"):
+        for tag in chain(*WRAPPERS):
+            answer = answer.replace(tag, "")
+    return is_blank(answer)
+
+
+def _wrapper(answer: str) -> tuple[str, str] | None:
+    """The pair of tags that all of the answer stands between, or None."""
+    answer = answer.strip(EDGE)
+    for pair in WRAPPERS:
+        if answer.startswith(pair[0]) and answer.endswith(pair[1]) and all(answer.count(tag) == 1 for tag in pair):
+            return pair
+    return None
+
+
+def _check_edges(passages: list[Passage], shapes: ShapesFound) -> list[Passage]:
+    """The passages, without zero-width characters at their edges if the policy repairs them."""
+    trimmed = [Passage(without_zero_width(text), thought) for text, thought in passages]
+    if trimmed == passages or shapes.handle("zero_width") != "repair":
+        return passages
+    return [passage for passage in trimmed if passage.thought or passage.text]

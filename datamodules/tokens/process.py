@@ -3,7 +3,7 @@
 A dropped example has a reason. The reasons are counted and shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +13,8 @@ from datamodules.layouts.columns import Candidates, Columns
 from datamodules.layouts.conversation import RawExample
 from datamodules.rows.filters import Filters
 from datamodules.rows.near_duplicates import Signature
-from datamodules.text.example import parse_example
-from datamodules.text.malformed import MalformedPolicy, MalformedResponse
+from datamodules.text.example import Example, Turns, parse_example
+from datamodules.text.malformed import Fault, MalformedPolicy, MalformedResponse
 from datamodules.text.segments import Role, Segment, Template, render
 from datamodules.text.steps import StepSettings
 from datamodules.text.tags import Tags
@@ -49,6 +49,7 @@ class ProcessingConfig:
     tags: Tags = field(default_factory=Tags)  # the tags in the source
     malformed: MalformedPolicy = field(default_factory=MalformedPolicy)
     filters: dict[str, Any] = field(default_factory=dict)
+    turns: Turns = "last"
 
 
 def _empty(dtype: type) -> np.ndarray:
@@ -74,7 +75,21 @@ class ProcessedExample:
     steps: int = 0  # think blocks, before truncation
     supervised: int = 0  # tokens of `ids` with another role than PROMPT
     signature: Signature | None = None  # of the instruction, for near_duplicates.DedupIndex
-    reason: str | None = None  # to drop the row; None if it is not dropped
+    faults: tuple[Fault, ...] = ()  # every reason to drop the row, and its place in the response; empty if it is kept
+
+    @property
+    def reasons(self) -> list[str]:
+        """Every reason to drop the row, each once."""
+        return list(dict.fromkeys(fault.reason for fault in self.faults))
+
+    @property
+    def reason(self) -> str | None:
+        """The reasons to drop the row in one text; None if it is kept."""
+        return "; ".join(self.reasons) or None
+
+    def drop(self, reason: str | None) -> None:
+        """Add a reason to drop the row, if it is not None."""
+        self.faults += (Fault(reason),) if reason else ()
 
     def tokenized(self, ids: np.ndarray, roles: np.ndarray) -> None:
         """Store the ids (T,) and roles (T,) of the whole row, and its sizes."""
@@ -105,27 +120,43 @@ def process(
         if texts:
             result.raw, result.instruction = raw, str(raw.instruction or "")
         try:
-            example = parse_example(raw, config.tags, config.malformed)
+            example = parse_example(raw, config.tags, config.malformed, config.turns)
+            result.notes = (*example.notes, *_notes_on_tokens(example, encoder))
+            result.drop(filters.of_row(raw.row))
+            if not result.faults or texts:
+                segments = render(example, config.template, config.steps, config.turns)
         except MalformedResponse as malformed:
-            result.reason = str(malformed)
+            result.faults = malformed.faults
+            result.drop(filters.of_row(raw.row))
             continue
-        result.notes, result.reason = example.notes, filters.of_row(raw.row)
-        if result.reason is None or texts:
-            segments = render(example, config.template, config.steps)
-            if texts:
-                result.take_texts(segments)
-        if result.reason is None:
+        if texts:
+            result.take_texts(segments)
+        if not result.faults:
             rendered.append((result, segments))
     encoded = encoder.encode_rows([segments for _, segments in rendered])
     for (result, segments), (ids, roles) in zip(rendered, encoded, strict=True):
         result.tokenized(ids, roles)
-        result.reason = filters.of_size(result.length, result.steps)
-        if result.reason is None and result.length > config.max_length:
+        result.drop(filters.of_size(result.length, result.steps))
+        if result.length > config.max_length and (not result.faults or config.overlong == "drop"):
             _apply_overlong(result, segments, config, encoder, texts)
         result.supervised = int(np.count_nonzero(result.roles != Role.PROMPT))
-        if result.reason is None and not result.supervised:
-            result.reason = UNSUPERVISED
+        if not result.faults and not result.supervised:
+            result.drop(UNSUPERVISED)
     return results
+
+
+def _notes_on_tokens(example: Example, encoder: Encoder) -> Iterator[str]:
+    """Yield a note for each token of the model that is written in a response: it stays text."""
+    find = encoder.typed_pattern.findall
+    passages = [passage for turn in example.history for passage in turn.passages] + [*example.passages]
+    found = {name for passage in passages for name in find(passage.text)}
+    for name in sorted(found):
+        way = (
+            "a control token of the model"
+            if encoder.typed_tokens[name]
+            else f"data.new_tokens: ['{name}'] makes it a token"
+        )
+        yield f"{name} as text ({way})"
 
 
 def _apply_overlong(
@@ -140,7 +171,7 @@ def _apply_overlong(
     if config.overlong == "truncate_thoughts":
         truncated = truncate_thoughts(segments, config.max_length, encoder, whole_thoughts=config.steps.split != "none")
     if truncated is None:
-        result.reason = OVERLONG
+        result.drop(OVERLONG)
         return
     segments, result.ids, result.roles = truncated
     result.notes += (THOUGHTS_TRUNCATED,)

@@ -8,8 +8,11 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from datamodules.text.chat_template import HistoryReasoning
+from datamodules.text.example import Turns
 from datamodules.text.segments import Template
 from datamodules.tokens.template import NAMES, check_template, load_template, template_text
+from errors import UserError
 
 if TYPE_CHECKING:
     from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -18,17 +21,30 @@ log = logging.getLogger("thinkwright")
 
 
 class RunTemplate:
-    """`data.template` with `data.system`, or the text that a run has kept. Raises UserError as `check_template`."""
+    """`data.template` with its settings, or the text that a run has kept. Raises UserError as `check_template`."""
 
-    def __init__(self, setting: str, system: str | None) -> None:
+    def __init__(
+        self,
+        setting: str,
+        system: str | None,
+        history_reasoning: HistoryReasoning = "template",
+        turns: Turns = "last",
+    ) -> None:
         check_template(setting, system)
-        self.setting, self.system = setting, system
+        self.setting, self.system, self.history_reasoning, self.turns = setting, system, history_reasoning, turns
+        if turns == "all" and history_reasoning == "drop":
+            raise _contradiction("data.history_reasoning drop")
         self._kept: str | None = None
         self._started = datetime.now()
 
     def load(self, tokenizer: "ThinkTokenizer") -> Template:
-        """Return the template for this model. Raises UserError as `load_template`."""
-        return load_template(self._kept or self.setting, self.system, tokenizer, self._started)
+        """Return the template for this model. Raises UserError as `load_template`, and if `data.turns: all` would train
+        answers after reasoning that no prompt has."""
+        setting = self._kept or self.setting
+        template = load_template(setting, self.system, tokenizer, self._started, self.history_reasoning)
+        if self.turns == "all" and template.drops_reasoning:
+            raise _contradiction("the chat template of the model")
+        return template
 
     def to_keep(self, tokenizer: "ThinkTokenizer") -> str:
         """Return a value of `data.template` that always gives this template: a text in place of a file or `chat`."""
@@ -45,3 +61,9 @@ class RunTemplate:
         self._kept = kept
         if given not in ("chat", kept, *NAMES) and template_text(given) != kept:
             log.info(f"data.template: {given} has changed since the run began; the text that the run kept is used")
+
+
+def _contradiction(drops: str) -> UserError:
+    problem = f"trains answers after earlier reasoning, which {drops} drops from every prompt"
+    fix = "set data.turns each, or data.history_reasoning keep"
+    return UserError("data.turns", "all", problem, fix)

@@ -8,12 +8,16 @@ row only joins texts.
 import json
 import re
 import traceback
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hub
-from datamodules.text.segments import Role, Segment, Template
+from datamodules.text.chat_rendering import cut_at_names
+from datamodules.text.chat_template import SYSTEM_MARK, HistoryReasoning, jinja_code
+from datamodules.text.malformed import MalformedResponse
+from datamodules.text.segments import TAG_CLOSE, TAG_OPEN, Role, Segment, Template
 from errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
 INSTRUCTION = "### Instruction: {{ instruction }}\n### Response: "
 NAMES = {"instruction": INSTRUCTION}  # "chat" is the other name
 INSTRUCTION_MARK = "\ue000\ue001"  # private-use characters: in no template and in no vocabulary
-SYSTEM_MARK = "\ue002\ue003"
 DATE = re.compile(r"""\bstrftime_now\(\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*\)""")  # transformers' function
 PROBES = ("Solve x.", "  two lines\n\nand spaces  ", "Say 'a' \"b\" {{ c }} <|d|> & é")
 
@@ -39,13 +42,14 @@ def template_text(setting: str) -> str | None:
         return NAMES[setting]
     if "{{" in setting:
         return setting
-    path = Path(setting).expanduser()
-    path = path if path.exists() else hub.CHECKOUT / setting
-    if path.is_file():
-        try:
+    try:
+        path = Path(setting).expanduser()
+        path = path if path.exists() else hub.CHECKOUT / setting
+        if path.is_file():
             return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError("data.template", setting, f"cannot be read ({error})", "give a UTF-8 text file") from error
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: the home of an unknown user
+        reason = getattr(error, "strerror", None) or error
+        raise UserError("data.template", setting, f"cannot be read ({reason})", "give a UTF-8 text file") from error
     if "{instruction}" in setting:
         fix = "write {{ instruction }}"
         raise UserError("data.template", setting, "is not Jinja", fix)
@@ -55,13 +59,7 @@ def template_text(setting: str) -> str | None:
 
 def _uses_messages(text: str) -> bool:
     """Whether a Jinja text is a chat template."""
-    return bool(re.search(r"\bmessages\b", _code(text)))
-
-
-def _code(text: str) -> str:
-    """The expressions and statements of a Jinja text, without the text between them."""
-    after_openings = re.split(r"\{[{%]", text)[1:]
-    return "\n".join(re.split(r"[}%]\}", part, maxsplit=1)[0] for part in after_openings)
+    return bool(re.search(r"\bmessages\b", jinja_code(text)))
 
 
 def check_template(setting: str, system: str | None) -> None:
@@ -80,7 +78,11 @@ def _require_use(setting: str, text: str, system: str | None) -> None:
 
 
 def load_template(
-    setting: str, system: str | None, tokenizer: "ThinkTokenizer", started: datetime | None = None
+    setting: str,
+    system: str | None,
+    tokenizer: "ThinkTokenizer",
+    started: datetime | None = None,
+    history_reasoning: HistoryReasoning = "template",
 ) -> Template:
     """Return the Template of these settings for this model. `started` is the date that it prints, today by default.
 
@@ -109,11 +111,52 @@ def load_template(
     prefix: list[Segment | None] = [
         Segment(Role.PROMPT, tokenizer.decode([i]), control=True) for i in tokenizer.prefix_ids
     ]
+    with_system = rendered(INSTRUCTION_MARK, SYSTEM_MARK) if chat is None else ""
+    has_place = SYSTEM_MARK in with_system and all(
+        rendered(INSTRUCTION_MARK, probe) == with_system.replace(SYSTEM_MARK, probe) for probe in PROBES
+    )
+    system_parts = _parts(with_system, tokenizer) if has_place else []
     if chat is None and parts[: len(prefix)] != prefix:
-        parts = prefix + parts  # the tokenizer puts it before every text; a chat template writes it itself
-    template = Template(tuple(parts), strips, chat, system, opening[0] if opening else "")
+        # The tokenizer puts it before every text; a chat template writes it itself
+        parts, system_parts = prefix + parts, prefix + system_parts if has_place else []
+    template = Template(
+        tuple(parts),
+        strips,
+        chat,
+        system,
+        opening[0] if opening else "",
+        begin=len(prefix) if chat is None else 0,
+        system_parts=tuple(system_parts),
+        tags=tokenizer.tags,
+        history_reasoning=history_reasoning,
+        names=tuple(tokenizer.control_ids),
+        variables=tokenizer.special_names,
+    )
     _require_equal_ids(setting, template, tokenizer)
-    return template
+    return _tried_with_turns(template, tokenizer)
+
+
+def _tried_with_turns(template: Template, tokenizer: "ThinkTokenizer") -> Template:
+    """The template with what it cannot do in a conversation. Only rows that need it are dropped for it."""
+    question, thought, answer = "First question.", "First thought.", "First answer."
+    (last, system), no_system, no_history, drops = ("Last question.", "Be brief."), "", "", False
+    try:
+        if system not in "".join(one.text for one in template.conversation([], last, system)):
+            no_system = "data.template omits the system prompt of the row"
+    except MalformedResponse as error:
+        no_system = str(error).replace("its messages", "a system prompt")
+    written = [TAG_OPEN, Segment(Role.THOUGHT, thought), TAG_CLOSE, Segment(Role.ANSWER, answer)]
+    try:
+        prompt = template.conversation([(question, written)], last)
+        text = "".join(one.text for one in prompt)
+        drops = thought not in text
+        if not re.search(f"{question}.*{answer}.*{last}", text, re.DOTALL):
+            no_history = "data.template omits earlier messages"
+        elif tokenizer.encode_prompts([prompt])[0] != tokenizer.full(text, add_special_tokens=False).input_ids:
+            no_history = "data.template gives other ids for earlier messages as one text than in parts"
+    except MalformedResponse as error:
+        no_history = str(error).replace("its messages", "earlier messages")
+    return replace(template, no_system=no_system, no_history=no_history, drops_reasoning=drops)
 
 
 def _require_equal_ids(setting: str, template: Template, tokenizer: "ThinkTokenizer") -> None:
@@ -128,14 +171,10 @@ def _require_equal_ids(setting: str, template: Template, tokenizer: "ThinkTokeni
 
 def _parts(text: str, tokenizer: "ThinkTokenizer") -> list[Segment | None]:
     """The PROMPT segments of a rendered text, with None in place of the mark."""
-    names = sorted(tokenizer.control_ids, key=len, reverse=True)
-    parts: list[Segment | None] = []
-    for text_part in re.split(f"({'|'.join(map(re.escape, [INSTRUCTION_MARK, *names]))})", text):
-        if text_part == INSTRUCTION_MARK:
-            parts.append(None)
-        elif text_part:
-            parts.append(Segment(Role.PROMPT, text_part, control=text_part in tokenizer.control_ids))
-    return parts
+    return [
+        None if part == INSTRUCTION_MARK else Segment(Role.PROMPT, part, control=named)
+        for part, named in cut_at_names(text, (INSTRUCTION_MARK, *tokenizer.control_ids))
+    ]
 
 
 def _own(tokenizer: "ThinkTokenizer") -> str:
@@ -152,7 +191,7 @@ def _own(tokenizer: "ThinkTokenizer") -> str:
 def _with_date(text: str, day: datetime) -> str:
     """The chat template with this date in place of the current one, or UserError if it computes the date otherwise."""
     text = DATE.sub(lambda found: json.dumps(day.strftime(found[1] or found[2] or "")), text)
-    if re.search(r"\bstrftime_now\s*\(", _code(text)):
+    if re.search(r"\bstrftime_now\s*\(", jinja_code(text)):
         problem = "prints the current date in a form that cannot be kept, so no run with it could be resumed"
         raise UserError("data.template", "chat", problem, "give a Jinja text with a constant date")
     return text

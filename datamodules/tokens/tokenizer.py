@@ -7,8 +7,9 @@ The encoder's tokenizer knows neither, so no text of a row can become a tag or `
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,14 @@ class Encoder:
     fixed: dict[Role, int]  # the ids of the roles that are one token
     control_ids: dict[str, int]  # the ids of the tokens that a template may name
     renumbered: dict[int, int]  # ids of data.new_tokens in `text_tokenizer` -> ids of the model
+    # The names of the model's other tokens, which stay text in a row -> whether it is a control token
+    typed_tokens: dict[str, bool] = field(default_factory=dict)
+
+    @cached_property
+    def typed_pattern(self) -> re.Pattern[str]:
+        """The pattern of a name in `typed_tokens`."""
+        names = sorted(self.typed_tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)) or "(?!)")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text. Tags and control tokens in a text are read as text."""
@@ -135,7 +144,14 @@ class ThinkTokenizer:
         renumbered = {
             int(text_tokenizer.token_to_id(name) or 0): i for name, i in zip(new_tokens, own_ids, strict=True)
         }
-        self.encoder = Encoder(text_tokenizer, fixed, self.control_ids, renumbered)
+        special = {*full.all_special_tokens, *(t.content for t in full.added_tokens_decoder.values() if t.special)}
+        typed = {name: name in special for name in self.control_ids if name not in names}
+        self.encoder = Encoder(text_tokenizer, fixed, self.control_ids, renumbered, typed)
+        # What a chat template may name, like eos_token
+        self.special_names: dict[str, str | list[str]] = {
+            name: str(token) if not isinstance(token, list) else [str(one) for one in token]
+            for name, token in full.special_tokens_map.items()
+        }
         # The tokenizer puts these before every text: none for Qwen, <|begin_of_text|> for Llama
         self.prefix_ids: list[int] = full("").input_ids
         if self.new_ids != sorted(self.new_ids) or not self._encodes_parts():

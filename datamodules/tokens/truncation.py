@@ -1,7 +1,8 @@
 """Truncate an overlong row by dropping whole steps from the middle of its reasoning.
 
-The first and the last step, the text around the thoughts and the end stay, and every tag keeps its partner. Dropping
-steps is known to hurt training (arXiv 2502.07374): raise data.max_length where memory allows.
+The first and the last step of each answer, the text around the thoughts and the end stay, and every tag keeps its
+partner. Reasoning of earlier answers stays, unless it is supervised, too. Dropping steps is known to hurt training
+(arXiv 2502.07374): raise data.max_length where memory allows.
 """
 
 from collections.abc import Sequence
@@ -22,15 +23,15 @@ def truncate_thoughts(
 ) -> tuple[list[Segment], np.ndarray, np.ndarray] | None:
     """Return segments of at most `max_length` tokens with their ids (T,) int32 and roles (T,) int8.
 
-    Return None if the row is overlong even with only its first and last step. `whole_thoughts`: a step is a thought;
-    otherwise it is a sentence of a thought.
+    Return None if the row is overlong even with only the first and last step of its answers. `whole_thoughts`: a step
+    is a thought; otherwise it is a sentence of a thought.
     """
-    units = _units(segments, whole_thoughts)
+    units, between = _units(segments, whole_thoughts)
     # In tokens. Inside a row a step may have fewer, where it merges with its neighbours: hence the outer loop.
     sizes = [len(ids) for ids in encoder.encode([segments[i].text[start:end] for i, start, end in units])]
     dropped: set[int] = set()
     kept, (ids, roles) = list(segments), encoder.encode_rows([segments])[0]
-    middle_last = sorted(range(1, len(units) - 1), key=lambda i: -abs(2 * i - len(units) + 1))
+    middle_last = sorted(between, key=lambda i: -abs(2 * i - len(units) + 1))
     while (excess := len(ids) - max_length) > 0:
         if not middle_last:
             return None
@@ -43,16 +44,21 @@ def truncate_thoughts(
     return kept, ids, roles
 
 
-def _units(segments: Sequence[Segment], whole_thoughts: bool) -> list[Unit]:
-    """The steps that may be dropped, in order. A sentence extends to the beginning of the next one."""
+def _units(segments: Sequence[Segment], whole_thoughts: bool) -> tuple[list[Unit], list[int]]:
+    """All steps in order, and the indices of those that may be dropped: not the first and the last one of an answer. A
+    sentence extends to the beginning of the next one."""
     units: list[Unit] = []
+    edges = {0}
     for i, segment in enumerate(segments):
+        if segment.role == Role.PROMPT:
+            edges |= {len(units) - 1, len(units)}
         if segment.role != Role.THOUGHT:
             continue
         starts = [] if whole_thoughts else [start for start, _ in step_spans(segment.text, SENTENCES)]
         cuts = [0, *starts[1:], len(segment.text)]
         units += [(i, a, b) for a, b in pairwise(cuts)]
-    return units
+    edges.add(len(units) - 1)
+    return units, [k for k in range(len(units)) if k not in edges]
 
 
 def _without(segments: Sequence[Segment], units: Sequence[Unit], dropped: set[int]) -> list[Segment]:

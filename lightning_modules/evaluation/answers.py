@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from datamodules.batches.collate import Batch
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation.think_scores import AnsweredRow
@@ -45,6 +47,7 @@ def answer_rows(
         return []
     ids = batch.token_ids()
     prompts = [ids[k][: batch.prompt_lengths[k]] for k in places] or [[tokenizer.end_id]]
+    references = [ids[k][batch.prompt_lengths[k] : _first_answer_end(batch, k)] for k in places]
     more: dict[str, Any] = {"synced_gpus": True} if sharded else {}
     responses = generate(net, tokenizer, prompts, config, cancelled, **more)
     return [
@@ -53,7 +56,15 @@ def answer_rows(
             batch.groups[k],
             tokenizer.decode(prompt),
             response,
-            parse_response(ids[k][len(prompt) :], tokenizer, [tokenizer.end_id]),
+            parse_response(reference, tokenizer, [tokenizer.end_id]),
         )
-        for k, prompt, response in zip(places, prompts, responses, strict=False)
+        for k, prompt, reference, response in zip(places, prompts, references, responses, strict=False)
     ]
+
+
+def _first_answer_end(batch: Batch, place: int) -> int:
+    """Tokens of a row up to the end of its first answer: a row of a conversation may have several (data.turns all)."""
+    start, end = batch.starts[place : place + 2].tolist()
+    supervised = batch.predict_from[(batch.predict_from >= start) & (batch.predict_from < end)] + 1 - start
+    first = batch.prompt_lengths[place]
+    return first + int((supervised == torch.arange(first, first + len(supervised), device=supervised.device)).sum())

@@ -84,7 +84,8 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], dict[str, Any] | str]] =
 
 
 def test_every_config_of_a_public_data_set_is_tried_here() -> None:
-    assert {path.stem for path in (ROOT / "configs" / "data").glob("*.yaml")} == {*CASES, "mix"}
+    named = {path.stem for path in (ROOT / "configs" / "data").glob("*.yaml")}
+    assert named - {"mix", "turns", "last_close"} == {*CASES}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -108,7 +108,8 @@ def test_every_row_is_written_with_its_split_or_the_reason_why_it_is_dropped(
     assert len(good["roles"]) == len(good["input_ids"]) and set(good["roles"]) == set(map(int, Role))
     assert late["notes"] == ["no opening tag (repaired)"]
     assert (cut["reason"], cut["split"], cut["input_ids"]) == (
-        "think block never closed (data.malformed_overrides.unclosed)",
+        "think block never closed (data.malformed_overrides.unclosed); "
+        "no answer after the thoughts (data.malformed_overrides.no_answer)",
         None,
         [],
     )
@@ -166,6 +167,29 @@ def test_the_response_can_be_rebuilt_from_its_line(rows: Path, preview: Callable
     assert "".join(parts) == response
 
 
+def test_dropped_rows_are_shown_with_their_texts_and_the_place_of_the_fault(
+    rows: Path, preview: Callable[..., str]
+) -> None:
+    text = preview("--config", "rows.yaml", "--dropped")
+    assert "row 1 · cut · rows.jsonl · dropped" in text and "▶1<think>never closed▶2" in text
+    assert "▶1 dropped: think block never closed (data.malformed_overrides.unclosed)" in text
+    assert "row 3 · long" in text and "\ndropped: longer than data.max_length" in text and "Long?" in text
+    assert "Half ⟨U+D83E⟩" in text and "Hm." in text
+    assert "5 rows read" in text and "3 dropped" in text, "the counts follow"
+    assert "a row with several reasons is counted under each of them" in text
+    assert "Say [bold]hi" not in text and "So it is." not in text, "a kept row is shown"
+
+
+def test_dropped_rows_are_chosen_by_a_shape_or_by_words_of_a_reason(rows: Path, preview: Callable[..., str]) -> None:
+    for wanted, found in (("unclosed", "cut"), ("no_answer", "cut"), ("LONGER than", "long"), ("UTF-8", "half")):
+        text = preview("--config", "rows.yaml", "--dropped", wanted)
+        titles = re.findall(r"row \d · (\w+) · rows.jsonl", text)
+        assert titles == [found]
+    assert len(re.findall(r"row \d · ", preview("--config", "rows.yaml", "--dropped", "--rows", "2"))) == 2
+    (rows / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    assert "no row was dropped" in preview("--config", "rows.yaml", "--dropped", "unclosed")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -177,6 +201,8 @@ def test_the_response_can_be_rebuilt_from_its_line(rows: Path, preview: Callable
         (("--config", "rows.yaml", "--html", "no/such/page.html"), ["--html", "cannot be written"]),
         (("--config", "rows.yaml", "--row", "9"), ["--row", "'9'", "not among the 5 rows read"]),
         (("--config", "rows.yaml", "--row", "1", "--html", "a"), ["--row", "Remove --html"]),
+        (("--config", "rows.yaml", "--row", "1", "--dropped"), ["--row", "--dropped"]),
+        (("--config", "rows.yaml", "--dropped", "nestd"), ["--dropped: 'nestd' is in no reason", "never closed"]),
         (("--config", "rows.yaml", "--rows", "-1"), ["rows", "'-1'"]),
         (("--config", "rows.yaml", "--limit", "0"), ["limit", "'0'", "null for all"]),
         (("--config", "rows.yaml", "--data.max_lenght", "9"), ["data.max_lenght", "Did you mean data.max_length?"]),

@@ -170,6 +170,13 @@ def test_the_export_opens_with_pipeline_and_writes_what_generate_writes(
     ask = pipeline("text-generation", model=str(tmp_path / "model"))
     said = ask([{"role": "user", "content": "Solve x + 5 = 12"}], max_new_tokens=40)[0]["generated_text"][-1]["content"]
     assert said == ours
+    earlier = [{"role": "user", "content": "Solve x + 5 = 12"}, {"role": "assistant", "content": said}]
+    chat = [{"role": "system", "content": "Be brief."}, *earlier, {"role": "user", "content": "What is 3 * 4?"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": chat}))
+    capsys.readouterr()
+    assert main(["generate", "--prompts", str(tmp_path / "chats.jsonl"), "--max_new_tokens", "40"]) == 0
+    ours = capsys.readouterr().out.removesuffix("\n")
+    assert ask(chat, max_new_tokens=40)[0]["generated_text"][-1]["content"] == ours
     assert ask.tokenizer.convert_ids_to_tokens([545, 546]) == ["<think>", "</think>"]  # 0 to 544 were there before
     assert "tiny-qwen, trained to think" in (tmp_path / "model" / "README.md").read_text()
     assert main(["export", "--to", str(tmp_path / "model")]) == 2  # never over what is there

@@ -1,30 +1,12 @@
-"""generate: where prompts come from, and how an answer is printed. tests/cli drives it with a real run."""
-
-import io
-from pathlib import Path
+"""generate: how an answer is printed. tests/cli drives it with a real run."""
 
 import pytest
 
 from cli import main
-from commands.generate import device, print_response, read_prompts, run
+from commands.generate import device, print_response, run
 from errors import UserError
 from lightning_modules.generation.generate import DecodingSettings
 from lightning_modules.generation.think_response import ThinkResponse
-
-
-def test_prompts_are_the_non_empty_lines_of_a_file_or_of_standard_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "prompts.txt").write_text("one\n\n  \ntwo\n")
-    assert read_prompts(str(tmp_path / "prompts.txt")) == ["one", "two"]
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))
-    assert read_prompts("-") == ["three"]
-    assert read_prompts(None) == []
-    odd = "\ufeffa\u2028b\x85c\x0cd\r\ne\n"  # only a line feed ends a prompt, and a byte order mark is no text
-    (tmp_path / "odd.txt").write_bytes(odd.encode())
-    assert read_prompts(str(tmp_path / "odd.txt")) == ["a\u2028b\x85c\x0cd", "e"]
-    with pytest.raises(UserError, match=r"--prompts: .*missing.txt' cannot be read"):
-        read_prompts(str(tmp_path / "missing.txt"))
 
 
 def test_a_prompt_is_required_before_a_model_is_loaded() -> None:

@@ -37,7 +37,7 @@ MAY_BE_0 = {
     "temperature", "seed", "rows", *(f"model.role_weights.{role}" for role in ("thought", "tag", "answer", "end")),
 }  # fmt: skip
 MAY_BE_MINUS_1 = {"trainer.max_epochs", "trainer.max_steps", "trainer.num_sanity_val_steps", "trainer.devices"}
-MAY_BE_EMPTY = {"data.system", "data.template", "data.new_tokens", "data.steps.markers", "prompt"}
+MAY_BE_EMPTY = {"data.system", "data.template", "data.new_tokens", "data.steps.markers", "prompt", "dropped"}
 MAY_BE_LONG = {"data.system", "data.template", "prompt"}
 
 

@@ -53,6 +53,16 @@ def test_other_rows_are_refused_with_the_setting_that_changed(
     assert words in str(refused.value)
 
 
+def test_a_checkpoint_of_a_time_before_a_setting_names_the_setting_that_changed(tmp_path: Path) -> None:
+    source = str(rows_file(tmp_path))
+    saved = prepared(tmp_path, source=source).identity()
+    del saved["data.turns"], saved["data.history_reasoning"]
+    now = prepared(tmp_path, source=source, max_length=60)
+    with pytest.raises(UserError, match=r"data\.max_length: '60' differs"):
+        now.check_same_rows(saved)
+    assert now.seen_warning(saved) is None
+
+
 def test_a_changed_file_is_refused_under_unchanged_settings(tmp_path: Path) -> None:
     source = rows_file(tmp_path)
     saved = prepared(tmp_path, source=str(source)).identity()

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.export import OF_THIS_MACHINE, Card, _card, chat_template, export_adapter, export_merged, merge
+from lightning_modules.export import OF_THIS_MACHINE, Card, _card, export_adapter, export_merged, merge
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import KINDS, TEMPLATE, TINY, random_lm
@@ -116,39 +116,6 @@ def test_an_interrupted_export_leaves_no_folder(
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-@pytest.mark.parametrize("setting", ["instruction", 'Q: "{{ instruction | trim }}" \\n\n\nA:', "{{ instruction }}"])
-def test_the_chat_template_renders_prompts_and_turns(setting: str, tiny_tokenizer: ThinkTokenizer) -> None:
-    template = load_template(setting, None, tiny_tokenizer)
-    full = tiny_tokenizer.full
-    text, end = chat_template(template), str(full.eos_token)
-
-    def rendered(*messages: dict[str, Any], ask: bool = True) -> str:
-        shown: str = full.apply_chat_template(
-            list(messages), chat_template=text, tokenize=False, add_generation_prompt=ask
-        )
-        return shown
-
-    tricky = ' Say "{{ hi }}"\n\\n <think> '
-    prompt = "".join(segment.text for segment in template.prompt(tricky))
-    user, seven = {"role": "user", "content": tricky}, {"role": "assistant", "content": "7"}
-    assert rendered(user) == prompt
-    assert prompt.startswith(rendered(user, ask=False))
-    assert (rendered(user, ask=False) == prompt) == (setting == "{{ instruction }}")
-    assert rendered(user, seven) == rendered(user, seven, ask=False) == f"{prompt}7{end}"
-    assert rendered(user, seven, user) == f"{prompt}7{end}\n{prompt}"
-    parts = {"role": "user", "content": [{"type": "text", "text": tricky[:4]}, {"type": "text", "text": tricky[4:]}]}
-    assert rendered(parts) == prompt
-    brief = "".join(segment.text for segment in template.prompt(f"Be brief.\n\n{tricky}"))
-    assert rendered({"role": "system", "content": "Be brief."}, user) == brief
-    system = {"role": "developer", "content": "Be brief."}
-    assert rendered(system, seven, user) == f"7{end}\n{brief}"
-    assert rendered(user, {"role": "assistant", "content": None}) == f"{prompt}{end}"
-    with pytest.raises(Exception, match="There is no place for a message of tool"):
-        rendered(user, {"role": "tool", "content": "7"})
-    with pytest.raises(Exception, match="Only text can be read, not image"):
-        rendered({"role": "user", "content": [{"type": "image", "url": "x"}]})
-
-
 R1 = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}"
     "{% elif m['role'] == 'user' %}<|im_start|>{{ m['content'] | trim }}"
@@ -171,7 +138,7 @@ def test_the_exported_tokenizer_gives_the_ids_of_training(setting: str, system: 
         setting = "{{ system }}\n" + setting.replace("instruction", "{{ instruction }}", setting == "instruction")
     tokenizer = ThinkTokenizer(full)
     template = load_template(setting, system, tokenizer)
-    full.chat_template = chat_template(template)
+    full.chat_template = template.chat_template
     full.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     for instruction in ("Solve x + 5 = 12", "  two lines\n\nhere, é and 好。 "):
@@ -200,12 +167,15 @@ def test_an_exported_folder_is_the_same_everywhere(
 ) -> None:
     """No path of this machine but the base's, which is absolute; files that the umask allows others to read."""
     tuner = trained("qwen2-tied")
-    before = os.umask(0o022)
+    before, own = os.umask(0o022), tuner.tokenizer.full.chat_template
     try:
         export_merged(tuner, TEMPLATE, tmp_path / "merged", CARD, torch.float32)
-        export_adapter(trained("qwen2"), TEMPLATE, tmp_path / "adapter", CARD)
+        adapter = trained("qwen2")
+        adapter.revision = "0123abc"
+        export_adapter(adapter, TEMPLATE, tmp_path / "adapter", CARD)
     finally:
         os.umask(before)
+    assert tuner.tokenizer.full.chat_template == own  # the tokenizer in memory stays the base's
     for folder in (tmp_path / "merged", tmp_path / "adapter"):
         for path in folder.iterdir():
             assert path.stat().st_mode & 0o777 == 0o644, path.name
@@ -214,6 +184,7 @@ def test_an_exported_folder_is_the_same_everywhere(
         added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
         assert all(not token["normalized"] for token in added if token["content"] in ("<think>", "</think>"))
         assert (folder / "generation_config.json").is_file()
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["revision"] == "0123abc"
     configs = [
         json.loads((tmp_path / "merged" / f"{name}.json").read_text()) for name in ("config", "generation_config")
     ]

@@ -37,6 +37,12 @@ def test_targets_are_the_supervised_tokens_and_each_follows_the_position_that_pr
     )
 
 
+def test_prompt_tokens_between_two_answers_are_no_targets() -> None:
+    batch = collate([example([5, 8, 9, 6, 7, 8, 9], [PROMPT, ANSWER, END, PROMPT, PROMPT, ANSWER, END])], 4, pad_id=0)
+    assert (batch.predict_from.tolist(), batch.targets.tolist()) == ([0, 1, 4, 5], [8, 9, 8, 9])
+    assert batch.prompt_lengths == [1]
+
+
 def test_a_batch_without_examples_has_one_token_and_no_targets() -> None:
     batch = collate([], 9, pad_id=3)
     assert batch.input_ids.tolist() == [[3]]

@@ -101,3 +101,9 @@ def test_packs_of_r1s_rows_are_97_percent_full_or_close_to_the_possible(
     assert filled >= min(0.97, 0.985 * lengths.sum() / (fewest * max_length))
     if max_length >= 2048:
         assert filled >= 0.97
+
+
+def test_the_order_of_steps_depends_on_the_seed() -> None:
+    values = np.arange(1, 65)
+    orders = {tuple(low_drift_order(values, np.random.default_rng(seed))) for seed in range(8)}
+    assert len(orders) == 8

@@ -48,6 +48,15 @@ def test_every_example_is_planned_once_and_every_rank_has_the_same_number_of_bat
     assert all(len(planned.indices) <= size.batch_size for batch in plan.batches for planned in batch)
 
 
+@given(LENGTHS, SIZES)
+def test_the_micro_batches_of_a_smaller_last_step_have_nearly_equal_numbers_of_examples(
+    lengths: np.ndarray, size: StepSize
+) -> None:
+    plan = plan_epoch(lengths, lengths - 1, size, 0, 0)
+    counts = [len(planned.indices) for batch in plan.batches[-size.accumulate :] for planned in batch]
+    assert max(counts) - min(counts) <= 1
+
+
 @given(packed(), st.integers(0, 3), st.integers(0, 3))
 def test_packed_examples_are_planned_once_and_no_batch_has_more_tokens_than_its_packs_hold(
     case: Case, seed: int, epoch: int

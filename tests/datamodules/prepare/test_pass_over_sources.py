@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from datamodules.prepare import pass_over_sources as module
 from datamodules.prepare.mix import Part
 from datamodules.prepare.pass_over_sources import PassOverSources, Quotas
-from datamodules.rows.pieces import Row, numbered
+from datamodules.rows.pieces import Row, SourceRow, numbered
 from datamodules.rows.sources import HeldOut, Source, open_source
+from datamodules.text.example import Turns
+from datamodules.text.segments import Template
 from datamodules.tokens.process import ProcessedExample, ProcessingConfig
+from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from tests.conftest import TEMPLATE
+from tests.stand_ins.chat_templates import chat_tokenizer
 
 ALL: Quotas = {"train": None, "val": None}
 WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
@@ -216,6 +220,20 @@ def test_rows_without_an_instruction_are_counted(tiny_tokenizer: ThinkTokenizer)
     assert source_pass.stats.dropped_ids == {reason: ["0", "1", "2"]}
 
 
+def test_a_near_duplicate_that_is_malformed_counts_under_both_reasons(tiny_tokenizer: ThinkTokenizer) -> None:
+    words = "Name every bridge of the town by the river and say who built it and when"
+    rows = [
+        {"instruction": f"{words}{' please' * k}", "response": response}
+        for k, response in enumerate(["<think>a</think>b", *["<think>cut"] * 20])
+    ]
+    source = Source("rows", "rows", HeldOut(0.5, 0), lambda: numbered(rows))
+    source_pass = PassOverSources([Part(source, ProcessingConfig(TEMPLATE))], tiny_tokenizer.encoder, ALL, 0.5)
+    near = [example for example, _, _ in source_pass if any("near" in reason for reason in example.reasons)]
+    assert near and all(len(example.reasons) == 3 for example in near)
+    stats = source_pass.stats
+    assert stats.dropped_rows == 20 < sum(stats.dropped.values()) == 40 + len(near)
+
+
 def test_a_killed_process_is_reported(tiny_tokenizer: ThinkTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNKS_HERE", 0)
     monkeypatch.setattr(module, "_process_in_worker", _die)
@@ -278,3 +296,56 @@ def test_the_workers_of_a_killed_preparation_end(tmp_path: Path) -> None:
     while any(map(lives, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(lives, workers))
+
+
+def test_what_was_odd_about_a_row_in_its_file_is_counted_if_it_is_kept(tiny_tokenizer: ThinkTokenizer) -> None:
+    given = [
+        SourceRow({"instruction": f"Q {k}", "response": "<think>a</think>b"}, f"p{k}", "odd" * (k % 2))
+        for k in range(8)
+    ]
+    source = Source("x", "x", HeldOut(0.5, 0), lambda: iter(given), reading="in order")
+    source_pass = PassOverSources([Part(source, ProcessingConfig(TEMPLATE))], tiny_tokenizer.encoder, ALL)
+    assert {example.row_id for example, _, _ in source_pass} == {f"p{k}" for k in range(8)}
+    assert source_pass.stats.notes == {"odd": 4}
+    assert "  x: in order" in source_pass.stats.lines(512)
+
+
+def chats(count: int, turns: Turns, template: Template) -> Part:
+    def rows() -> Iterator[Row]:
+        for i in range(count):
+            turns_here = [(f"Is {i}{k} prime?", f"<think>Hm {i}. Let me see.</think>{k}") for k in range(1 + i % 3)]
+            yield {"conversation": [text for turn in turns_here for text in turn]}
+
+    config = ProcessingConfig(template, turns=turns)
+    return Part(Source("chats", "chats", HeldOut(0.3, 0), lambda: numbered(rows())), config)
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_all_answers_of_a_conversation_are_on_one_side(num_proc: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = chat_tokenizer("qwen2.5")
+    template = load_template("chat", None, tokenizer)
+    monkeypatch.setattr(module, "CHUNKS_HERE", 0)
+    monkeypatch.setattr(module, "CHUNK", 20)
+    sides: dict[str, set[str]] = {}
+    split_of: dict[str, str] = {}
+    for turns in ("each", "last"):
+        source_pass = PassOverSources([chats(60, turns, template)], tokenizer.encoder, ALL, 0.8, num_proc)
+        for example, _, split in source_pass:
+            assert split is not None and example.reason is None
+            if turns == "each":
+                split_of[example.row_id] = split
+                sides.setdefault(example.row_id.split("/")[0], set()).add(split)
+            else:  # the last answer is on the side of all the others
+                assert sides[example.row_id] == {split}
+    assert len(sides) == 60 and len(split_of) == 120 and set(split_of.values()) == {"train", "val"}
+    assert all(f"{i}/{k}" in split_of for i in range(60) for k in range(1, 2 + i % 3))
+    assert split_of.keys().isdisjoint({"0/0", "0/2"})
+
+
+def test_a_near_duplicate_of_a_conversation_is_found_by_all_that_its_user_says() -> None:
+    tokenizer = chat_tokenizer("qwen2.5")
+    part = chats(60, "each", load_template("chat", None, tokenizer))
+    source_pass = PassOverSources([part], tokenizer.encoder, ALL, 0.8)
+    found = {read.raw.row_id: example.signature for read, example in source_pass.processed(part)}
+    assert found["2/1"] is not None and [list(found[f"2/{k}"]) for k in (2, 3)] == [list(found["2/1"])] * 2  # type: ignore[arg-type]
+    assert list(found["1/1"]) == list(found["1/2"]) != list(found["2/1"])  # type: ignore[arg-type]

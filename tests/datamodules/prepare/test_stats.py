@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, LENGTHS, STEP_EDGES, TOKEN_EDGES, DataStats
+from datamodules.text.malformed import Fault
 from datamodules.text.segments import Role
 from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, UNSUPERVISED, ProcessedExample
 
@@ -16,6 +17,10 @@ from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCAT
 def sized(length: int = 100, closes_at: int = 60, steps: int = 2, notes: tuple[str, ...] = ()) -> ProcessedExample:
     """An example with only its sizes."""
     return ProcessedExample("a", length=length, closes_at=closes_at, steps=steps, notes=notes)
+
+
+def dropped(row_id: str, *reasons: str) -> ProcessedExample:
+    return ProcessedExample(row_id, faults=tuple(map(Fault, reasons)))
 
 
 def measured(*examples: ProcessedExample) -> DataStats:
@@ -97,8 +102,8 @@ def test_the_counts_are_those_of_the_rows(rows: list[tuple[int, float, int]]) ->
 def test_dropped_rows_are_counted_by_reason_and_the_first_few_are_named() -> None:
     stats = DataStats()
     for i in range(IDS_PER_REASON + 2):
-        stats.drop("bad", f"row-{i}")
-    stats.drop(UNSUPERVISED, "the one")
+        stats.drop(dropped(f"row-{i}", "bad"))
+    stats.drop(dropped("the one", UNSUPERVISED))
     assert stats.dropped == {"bad": IDS_PER_REASON + 2, UNSUPERVISED: 1}
     assert stats.dropped_ids == {"bad": [f"row-{i}" for i in range(IDS_PER_REASON)], UNSUPERVISED: ["the one"]}
     lines = stats.lines(512)
@@ -107,17 +112,40 @@ def test_dropped_rows_are_counted_by_reason_and_the_first_few_are_named() -> Non
     assert lines[0].endswith(f"dropped {IDS_PER_REASON + 3}")
 
 
+def test_a_row_with_several_reasons_counts_under_each_of_them_and_once_in_the_sum() -> None:
+    stats = DataStats(read=3, kept={"train": 0})
+    stats.drop(dropped("a", "cut", "no answer"))
+    assert stats.overlap and stats.dropped_rows == 1
+    stats.drop(dropped("b", "no answer", "cut"))
+    stats.drop(dropped("c", "no answer"))
+    assert (stats.dropped_rows, stats.dropped) == (3, {"cut": 2, "no answer": 3})
+    assert stats.dropped_ids == {"cut": ["a", "b"], "no answer": ["a", "b", "c"]}
+    assert stats.lines(512)[:4] == [
+        "data: 3 rows read, kept 0 train; dropped 3",
+        "  dropped 3: no answer (a, b, c)",
+        "  dropped 2: cut (a, b)",
+        "  a row with several reasons is counted under each of them",
+    ]
+
+
+def test_nothing_is_said_of_several_reasons_if_no_row_has_them() -> None:
+    stats = DataStats()
+    stats.drop(dropped("a", "cut"))
+    stats.drop(dropped("b", "no answer"))
+    assert stats.overlap == "" and not any("several" in line for line in stats.lines(512))
+
+
 def test_no_ellipsis_follows_if_all_rows_are_named() -> None:
     stats = DataStats()
     for i in range(IDS_PER_REASON):
-        stats.drop("bad", str(i))
+        stats.drop(dropped(str(i), "bad"))
     assert f"  dropped {IDS_PER_REASON}: bad (0, 1, 2, 3, 4)" in stats.lines(512)
 
 
 def test_the_most_frequent_reason_comes_first() -> None:
     stats = DataStats()
     for reason in ("rare", "often", "often"):
-        stats.drop(reason, "a")
+        stats.drop(dropped("a", reason))
     assert [line for line in stats.lines(512) if "dropped" in line][1:] == [
         "  dropped 2: often (a, a)",
         "  dropped 1: rare (a)",
@@ -177,7 +205,7 @@ def test_a_longer_max_length_is_suggested_for_overlong_rows(found: str) -> None:
     suggestion = "  data.max_length is 256; 1,024 would suit these rows"
     assert suggestion not in stats.lines(256)
     if found == "dropped":
-        stats.drop(OVERLONG, "a")
+        stats.drop(dropped("a", OVERLONG))
     else:
         noted = tokens(*ROW)
         noted.notes = (found,)
@@ -188,8 +216,8 @@ def test_a_longer_max_length_is_suggested_for_overlong_rows(found: str) -> None:
 
 def test_stats_come_back_from_json() -> None:
     stats = measured(sized(600, 500), sized(100, 0, steps=0))
-    stats.drop(OVERLONG, "a")
-    stats.drop("not valid UTF-8", "\ufffd")
+    stats.drop(dropped("a", OVERLONG))
+    stats.drop(dropped("\ufffd", "not valid UTF-8"))
     noted = tokens(*ROW)
     noted.notes = ("no opening tag (repaired)",)
     stats.keep(noted, "train", "a.jsonl")
@@ -197,12 +225,12 @@ def test_stats_come_back_from_json() -> None:
     assert again == stats
     assert again.lines(64) == stats.lines(64)
     again.measure(sized())
-    again.drop(OVERLONG, "b")
+    again.drop(dropped("b", OVERLONG))
     assert again.lengths != stats.lengths and stats.dropped_ids[OVERLONG] == ["a"]
 
 
 def test_two_stats_share_no_counts() -> None:
     one = DataStats()
     one.measure(sized())
-    one.drop("bad", "a")
+    one.drop(dropped("a", "bad"))
     assert DataStats() == DataStats(read=0) and DataStats() != one

@@ -18,6 +18,7 @@ from datamodules.preview.content import (
     token_texts,
     with_marks,
 )
+from datamodules.text.malformed import Fault
 from datamodules.text.segments import Role
 from datamodules.tokens.process import OVERLONG, ProcessedExample
 from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -52,7 +53,7 @@ def report_of(rows: Sequence[PreviewRow], dropped: Sequence[tuple[str, str]] = (
         report.measure(row.example)
         report.keep(row.example, "train", row.source)
     for reason, row_id in dropped:
-        report.drop(reason, row_id)
+        report.drop(ProcessedExample(row_id, faults=(Fault(reason),)))
     return report
 
 
@@ -125,7 +126,7 @@ def test_a_length_is_suggested(lengths: list[int], dropped: list[tuple[str, str]
 def test_tables_are_sorted_and_have_marks_in_place_of_invisible_characters() -> None:
     report = DataStats(read=10, kept={"train": 4}, notes={"rare\x1b": 1, "often": 3})
     for reason in ["rare", *["often\x1b"] * (IDS_PER_REASON + 1)]:
-        report.drop(reason, "a\tb")
+        report.drop(ProcessedExample("a\tb", faults=(Fault(reason),)))
     often, rare = dropped_table(report)
     assert often == ("often␛", f"{IDS_PER_REASON + 1}", "60.0%", "a␉b, " * IDS_PER_REASON + "…")
     assert rare == ("rare", "1", "10.0%", "a␉b")

@@ -9,6 +9,7 @@ from datamodules.prepare.stats import DataStats
 from datamodules.preview import terminal as preview
 from datamodules.preview.content import Bar, PreviewRow, with_marks
 from datamodules.preview.terminal import coloured, histogram, print_preview, print_row
+from datamodules.text.malformed import Fault
 from datamodules.text.segments import Role
 from datamodules.tokens.process import OVERLONG, ProcessedExample
 from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -98,7 +99,7 @@ def test_a_dropped_row_is_printed_with_its_reason(tiny_tokenizer: ThinkTokenizer
     out = console()
     row = PreviewRow(
         4,
-        ProcessedExample("cut", reason="think block never closed (data.malformed_overrides.unclosed)"),
+        ProcessedExample("cut", faults=(Fault("think block never closed (data.malformed_overrides.unclosed)"),)),
         "rows.jsonl",
         None,
     )

@@ -1,6 +1,9 @@
 """Responses in every shape that models write are parsed under every policy and joined again."""
 
+import contextlib
 import random
+import re
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.text.blank import is_blank
 from datamodules.text.example import Example
-from datamodules.text.malformed import SHAPES, MalformedPolicy, MalformedResponse
+from datamodules.text.malformed import NOTED, SHAPES, Fault, MalformedPolicy, MalformedResponse
 from datamodules.text.response import Passage, parse, unparse
 from datamodules.text.segments import Role, render
 from datamodules.text.steps import StepSettings
@@ -85,6 +89,23 @@ KEPT_OR_REPAIRED = [
     ("nested", "keep", "<think>a<think>b</think>c</think>4", (thought("a<think>b</think>c"), plain("4"))),
     ("nested", "repair", "<think>a<think>b</think>c</think>4", (thought("abc"), plain("4"))),
     ("nested", "repair", "<think>a<think>b<think>c</think></think></think>4", (thought("abc"), plain("4"))),
+    ("lone_close", "last_close", "<think>a</think>b</think>c", (thought("ab"), plain("c"))),
+    ("lone_close", "last_close", "a</think>b</think>\nc</think>\n\nd", (thought("ab\nc"), plain("\n\nd"))),
+    ("lone_close", "last_close", "<think>a</think>b<think>c</think>d</think>e", (thought("abcd"), plain("e"))),
+    ("lone_close", "last_close", "Hi <think>a</think>b</think>c", (plain("Hi "), thought("ab"), plain("c"))),
+    ("nested", "last_close", "<think>a<think>b</think>c", (thought("ab"), plain("c"))),
+    ("nested", "last_close", "<think>a<think>b</think>c</think>d", (thought("abc"), plain("d"))),
+    ("nested", "last_close", "<think>a</think>b<think>c<think>d</think>e", (thought("abcd"), plain("e"))),
+    ("wrapped_answer", "keep", "<think>a</think>\n<answer> 4 </answer>\n",
+     (thought("a"), plain("\n<answer> 4 </answer>\n"))),
+    ("wrapped_answer", "repair", "<think>a</think>\n<answer> 4 </answer>\n", (thought("a"), plain("\n4\n"))),
+    ("wrapped_answer", "repair", "<think>a</think>\n\n<|begin_of_solution|>\n\nx = 4\n<|end_of_solution|>",
+     (thought("a"), plain("\n\nx = 4"))),
+    ("wrapped_answer", "repair", "<think>a</think><|begin_of_answer|>4<|end_of_answer|>", (thought("a"), plain("4"))),
+    ("zero_width", "keep", "\ufeff<think>\u200b\na</think>\n\u2060b",
+     (plain("\ufeff"), thought("\u200b\na"), plain("\n\u2060b"))),
+    ("zero_width", "repair", "\ufeff<think>\u200b\na\u200bb</think>\n\u2060c\ufeff",
+     (thought("\na\u200bb"), plain("\nc"))),
     ("tags_in_code", "keep", f"<think>a</think>\n{FENCE}\nb", (thought("a"), plain(f"\n{FENCE}\nb"))),
     ("tags_in_code", "keep", f"<think>\n{FENCE}\n</think>b", (thought(f"\n{FENCE}\n"), plain("b"))),
     ("tags_in_code", "keep", f"<think>\n{FENCE}\n</think>b".replace("```", "  ~~~~"),
@@ -103,6 +124,7 @@ KEPT_OR_REPAIRED = [
 ]  # fmt: skip
 ALSO: dict[str, dict[str, str]] = {
     "unclosed": {"no_answer": "keep"},
+    "nested": {"lone_close": "keep"},
     "tags_in_code": {"no_thought": "keep"},
 }
 
@@ -115,7 +137,7 @@ def test_a_malformed_shape_is_kept_or_repaired_by_its_action(
 ) -> None:
     found, notes = parse(response, Tags(), policy(**{shape: action}, **ALSO.get(shape, {})))
     assert found == passages
-    assert f"{SHAPES[shape].description} ({'repaired' if action == 'repair' else 'kept'})" in notes
+    assert f"{SHAPES[shape].description} ({NOTED[action]})" in notes
     if action == "keep":
         assert unparse(passages) in (response, f"<think>{response}")
     assert rendered(found) == unparse(found)
@@ -142,28 +164,116 @@ def test_every_action_of_every_shape_is_tried_above() -> None:
         (" \n\u2028", {}, "empty response"),
         ("<think>a\ud800</think>4", {}, "not valid UTF-8"),
         ("<think>a</think>4\udcff", {}, "not valid UTF-8"),
-        ("<think>on and on", {}, "think block never closed (data.malformed_overrides.unclosed)"),
-        ("<think>a</think>b<think>c", {}, "think block never closed (data.malformed_overrides.unclosed)"),
+        ("\ufeff\u200b\n", {}, "empty response"),
+        ("<think>on and on", {}, "unclosed no_answer"),
+        ("<think>a</think>b<think>c", {}, "unclosed no_answer"),
         ("<think>", LENIENT.actions | {"empty_thought": "repair"}, "no text left after repairs"),
         ("</think>\n", LENIENT.actions | {"empty_thought": "repair"}, "no text left after repairs"),
-        ("<think>a</think>", {}, "no answer after the thoughts (data.malformed_overrides.no_answer)"),
-        ("<think>a", {"unclosed": "repair"}, "no answer after the thoughts (data.malformed_overrides.no_answer)"),
-        ("<think> ", {"unclosed": "repair"}, "empty think block (data.malformed_overrides.empty_thought)"),
-        ("</think>4", {}, "empty think block (data.malformed_overrides.empty_thought)"),
-        ("<think>a</think>b</think>\n", {}, "closing tag without an opening one (data.malformed_overrides.lone_close)"),
-        ("<think>a<think>b</think>4", {}, "think block inside a think block (data.malformed_overrides.nested)"),
-        (
-            "<think>a<think>b</think>4",
-            {"nested": "keep"},
-            "think block never closed (data.malformed_overrides.unclosed)",
-        ),
-        ("a\r\nb", {"no_thought": "drop"}, "no think block (data.malformed_overrides.no_thought)"),
+        ("<think>a</think>", {}, "no_answer"),
+        ("<think>a</think>\u200b\ufeff", {}, "no_answer"),
+        ("<think>a</think>\n<answer>\n</answer>", {}, "no_answer"),
+        ("<think>a</think>\n</answer>", {}, "no_answer"),
+        ("<think>a</think><answer>4</think></answer>", {"lone_close": "last_close"}, "no_answer"),
+        ("<think>a", {"unclosed": "repair"}, "no_answer"),
+        ("<think> ", {"unclosed": "repair"}, "empty_thought no_answer"),
+        ("<think>\n\u200b\u200d</think>4", {}, "empty_thought"),
+        ("</think>4", {}, "empty_thought"),
+        ("<think>a</think>b</think>\n", {}, "lone_close"),
+        ("<think>a</think>b</think>\n", {"lone_close": "last_close"}, "no_answer"),
+        ("<think>a</think>b</think>c<think>d", {"lone_close": "last_close"}, "unclosed no_answer"),
+        ("<think>a<think>b</think>4", {}, "nested unclosed no_answer"),
+        ("<think>a<think>b</think>4", {"nested": "keep"}, "unclosed no_answer"),
+        ("<think>a</think><think> </think>\ufffdb</think>", {}, "damaged empty_thought lone_close"),
+        ("a\r\nb", {"no_thought": "drop"}, "no_thought"),
     ],
 )
 def test_responses_are_dropped_with_their_reason(response: str, policies: dict[str, Any], reason: str) -> None:
     with pytest.raises(MalformedResponse) as refused:
         parse(response, Tags(), policy(**policies))
-    assert str(refused.value) == reason
+    reasons = [
+        f"{SHAPES[one].description} (data.malformed_overrides.{one})" if one in SHAPES else reason
+        for one in (reason.split() if reason.split()[0] in SHAPES else [reason])
+    ]
+    assert sorted(fault.reason for fault in refused.value.faults) == sorted(reasons)
+    assert str(refused.value) == "; ".join(fault.reason for fault in refused.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("response", "places"),
+    [
+        ("<think>a</think>b</think>c", {"lone_close": 17}),
+        ("<think>a<think>b</think>c", {"nested": 8, "unclosed": 0, "no_answer": 25}),
+        ("a</think>b</think>c<think>d", {"lone_close": 10, "unclosed": 19, "no_answer": 27}),
+        ("<think>a</think>b<think>\n</think>c\ufffd", {"empty_thought": 17, "damaged": 34}),
+        ("just 4", {"no_thought": None}),
+    ],
+)
+def test_the_place_of_each_fault_is_told(response: str, places: dict[str, int | None]) -> None:
+    with pytest.raises(MalformedResponse) as refused:
+        parse(response)
+    reasons = {f"{SHAPES[name].description} (data.malformed_overrides.{name})": at for name, at in places.items()}
+    assert dict(refused.value.faults) == reasons
+
+
+def test_a_block_that_opens_after_the_last_closing_tag_has_its_place() -> None:
+    with pytest.raises(MalformedResponse) as refused:
+        parse("a</think>b</think>c<think>d", Tags(), MalformedPolicy.of("last_close"))
+    assert [fault.at for fault in refused.value.faults] == [19, 27]
+
+
+def test_no_place_is_told_if_repaired_line_ends_have_moved_it() -> None:
+    with pytest.raises(MalformedResponse) as refused:
+        parse("<think>a\r\n</think>b</think>c", Tags(), policy(windows_lines="repair"))
+    assert refused.value.faults == (
+        Fault("closing tag without an opening one (data.malformed_overrides.lone_close)", None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "passages"),
+    [
+        # the notes of a user's editor, or a joiner of another script, are part of the text
+        ("<think>می\u200cخواهم</think>\u200fمرحبا", (thought("می\u200cخواهم"), plain("\u200fمرحبا"))),
+        ("<think>👩\u200d👧</think>क्\u200dष", (thought("👩\u200d👧"), plain("क्\u200dष"))),
+        ("<think>a\u200bb</think>4", (thought("a\u200bb"), plain("4"))),
+        # characters that no reader sees are no text before the first block
+        ("\u200e<think>a</think>4", (plain("\u200e"), thought("a"), plain("4"))),
+    ],
+)
+def test_joiners_stay_and_are_no_malformed_shape(response: str, passages: tuple[Passage, ...]) -> None:
+    assert parse(response) == (passages, ())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "So: <answer>4</answer>",
+        "<answer>4</answer> or 5",
+        "<answer>4",
+        "4</answer>",
+        "<answer>4<answer>5</answer></answer>",
+    ],
+)
+def test_tags_around_a_part_of_an_answer_are_text(answer: str) -> None:
+    for action in ("keep", "repair"):
+        assert parse(f"<think>a</think>{answer}", Tags(), policy(wrapped_answer=action)) == (
+            (thought("a"), plain(answer)),
+            (),
+        )
+
+
+def test_the_dial_last_close_takes_all_before_the_last_closing_tag_for_thinking() -> None:
+    last_close = MalformedPolicy.of("last_close")
+    for response, expected in (
+        ("<think>a</think>b</think>c", (thought("ab"), plain("c"))),
+        ("Hi. <think>a</think>b</think>c", (thought("Hi. ab"), plain("c"))),
+        ("Hi. <think>a</think>c", (thought("Hi. a"), plain("c"))),
+        ("a</think>b<think>c</think>d</think>e", (thought("abcd"), plain("e"))),
+        ("<think>a</think>b<think>c</think>d", (thought("a"), plain("b"), thought("c"), plain("d"))),  # well-formed
+    ):
+        assert parse(response, Tags(), last_close)[0] == expected
+    with pytest.raises(MalformedResponse, match="never closed"):
+        parse("<think>a</think>b</think>c<think>d", Tags(), last_close)
 
 
 def test_every_malformed_shape_is_noted_once() -> None:
@@ -266,40 +376,34 @@ def test_answers_of_300_000_characters_lose_nothing(body: str) -> None:
         assert max(len(passage.text) for passage in passages) > 0
 
 
-def repeated(response: str) -> bool:
-    _, notes = parse(response, Tags(), LENIENT)
-    return "endless repetition (kept)" in notes
-
-
-@pytest.mark.parametrize("period", [1, 7, 60, 300, 800])
-@pytest.mark.parametrize("place", ["thought", "answer", "between long texts"])
-def test_a_repeated_text_is_found(period: int, place: str) -> None:
-    passage = words(period)[:period]
-    loop = passage * (16_384 // period)
-    before = words(5_000) if place == "between long texts" else "I add."
-    assert repeated(f"<think>{before}{loop}</think>4" if place != "answer" else f"<think>{before}</think>4{loop}")
-    short = passage * (4_000 // period)
-    assert not repeated(f"<think>{before}{short}</think>4")
-
-
-def test_a_long_text_is_no_repetition() -> None:
-    assert not repeated(f"<think>{words(80_000)}</think>4")
-    table = "\n".join(f"| {i} | {i * i} | {i**3} |" for i in range(5_000))
-    assert not repeated(f"<think>\n{table}\n</think>{table}")
-    assert not repeated(f"<think>{'a' * 8_000}</think>4")
+@pytest.mark.parametrize(
+    "piece",
+    ["a<think></think>", "<think>", "</think>", "\u200b", "\ufeff ", " ", "<answer>", "<answer>a</answer>",
+     "`</think>` ", "```\n</think>\n", "\r\n", "\u2028", "Wait. ", "</think><answer> "],
+)  # fmt: skip
+def test_a_million_hostile_characters_take_less_than_a_second(piece: str) -> None:
+    body = piece * (1_000_000 // len(piece))
+    for response in (body, f"<think>{body}</think>4", f"<think>a</think><answer>{body}</answer>"):
+        for chosen in (MalformedPolicy(), MalformedPolicy.of("last_close"), REPAIRING):
+            start = time.process_time()
+            with contextlib.suppress(MalformedResponse):
+                parse(response, Tags(), chosen)
+            assert time.process_time() - start < 1
 
 
 MANY = settings(max_examples=500, deadline=None)
 PIECES = st.lists(
     st.sampled_from(
         ["<think>", "</think>", "<think>", "</think>", "a", "b.", " ", "\n", "<", "think>", "é", "`", "``", "```",
-         "\n```\n", "\n~~~\n", "\r\n", "\u2028", "\x85", "\ufffd"]
+         "\n```\n", "\n~~~\n", "\r\n", "\u2028", "\x85", "\ufffd", "\ufeff", "\u200b", "\u200d", "<answer>",
+         "</answer>"]
     ),
     max_size=14,
 ).map("".join)  # fmt: skip
 POLICIES = st.builds(
     MalformedPolicy, st.fixed_dictionaries({name: st.sampled_from(shape.actions) for name, shape in SHAPES.items()})
 )
+CHANGED = ("(repaired)", "(last_close)")  # ends of the notes of a response that does not come back byte for byte
 REPAIRED_BY = {"<think>": "no opening tag (repaired)", "</think>": "think block never closed (repaired)"}
 
 
@@ -316,7 +420,7 @@ def test_an_unrepaired_response_comes_back_byte_for_byte(response: str, chosen: 
         passages, notes = parse(response, Tags(), chosen)
     except MalformedResponse:
         return
-    repairs = {note for note in notes if note.endswith("(repaired)")} - set(REPAIRED_BY.values())
+    repairs = {note for note in notes if note.endswith(CHANGED)} - set(REPAIRED_BY.values())
     if not repairs:
         assert unparse(passages) == rendered(passages) == closed(response, notes)
     for shape in SHAPES:
@@ -336,11 +440,11 @@ def test_passages_have_only_the_shapes_that_the_policy_keeps(response: str, chos
     assert all(passage.text for passage in passages if not passage.thought)
     assert not any(a.thought is b.thought is False for a, b in pairwise(passages))
     if chosen.actions["empty_thought"] != "keep":
-        assert all(passage.text.strip() for passage in passages if passage.thought)
+        assert not any(is_blank(passage.text) for passage in passages if passage.thought)
     if chosen.actions["no_answer"] != "keep":
-        assert not passages[-1].thought and passages[-1].text.strip()
+        assert not passages[-1].thought and not is_blank(passages[-1].text)
     if chosen.actions["text_before"] != "keep" and any(passage.thought for passage in passages):
-        assert passages[0].thought or not passages[0].text.strip() or chosen.actions["empty_thought"] == "repair"
+        assert passages[0].thought or is_blank(passages[0].text) or chosen.actions["empty_thought"] == "repair"
     if chosen.actions["windows_lines"] == "repair":
         assert "\r\n" not in unparse(passages)
     if chosen.actions["odd_lines"] == "repair":
@@ -353,15 +457,15 @@ REPAIRING = MalformedPolicy.of("keep", {name: "repair" for name, shape in SHAPES
 @MANY
 @given(PIECES)
 def test_a_policy_without_drop_refuses_only_responses_without_text(response: str) -> None:
-    if not response.strip():
+    if is_blank(response):
         with pytest.raises(MalformedResponse, match=r"^empty response$"):
             parse(response, Tags(), LENIENT)
         return
     passages, notes = parse(response, Tags(), LENIENT)
     assert unparse(passages) == closed(response, notes)
-    if response.replace("<think>", "").replace("</think>", "").strip():
+    if not is_blank(re.sub("</?(think|answer)>", "", response)):
         parse(response, Tags(), REPAIRING)
-    else:  # tags around nothing
+    elif "answer>" not in response:  # think tags around nothing; a single <answer> is text
         with pytest.raises(MalformedResponse, match=r"^no text left after repairs$"):
             parse(response, Tags(), REPAIRING)
 
@@ -389,7 +493,10 @@ def test_r1s_answers_come_back_byte_for_byte(r1_rows: list[dict[str, str]]) -> N
             assert all(text.strip() for text, is_thought in passages if is_thought)
     found = {note: count for note, count in counts.items() if "data.malformed" in note or "repaired" in note}
     if REAL_ROWS:  # one answer has no tag and repeats itself
-        repetition = "endless repetition (data.malformed_overrides.repetition)"
-        assert found == {"no opening tag (repaired)": 79, repetition: 1}
+        dropped = [
+            "endless repetition (data.malformed_overrides.repetition)",
+            "no think block (data.malformed_overrides.no_thought)",
+        ]
+        assert found == {"no opening tag (repaired)": 79, "; ".join(dropped): 1}
     else:
         assert found["no opening tag (repaired)"] == sum("no opening tag" in row["source"] for row in r1_rows) > 0

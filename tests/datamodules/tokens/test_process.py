@@ -1,15 +1,18 @@
 """Rows from the file to the model: dropped with a reason, truncated by the setting, never with unbalanced tags."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from datamodules.layouts.columns import Columns
-from datamodules.layouts.conversation import RawExample
+from datamodules.layouts.conversation import Message, RawExample
 from datamodules.prepare.stats import DataStats
+from datamodules.text.example import Turns, each_answer
 from datamodules.text.malformed import MalformedPolicy
 from datamodules.text.segments import Role
 from datamodules.text.steps import StepSettings
@@ -24,10 +27,14 @@ from datamodules.tokens.process import (
     ProcessingConfig,
     process,
 )
+from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import Encoder, ThinkTokenizer
-from tests.conftest import TEMPLATE, TINY, raw_example
+from tests.conftest import ROOT, TEMPLATE, TINY, raw_example
+from tests.stand_ins.chat_templates import CHATS, chat_tokenizer
 
 Row = dict[str, Any]
+UNCLOSED = "think block never closed (data.malformed_overrides.unclosed)"
+NO_ANSWER = "no answer after the thoughts (data.malformed_overrides.no_answer)"
 ROW: Row = {"instruction": "2 + 2?", "response": "<think>\nTwo and two. It is 4.\n</think>\n\n4", "difficulty": "easy"}
 LONG: Row = ROW | {"response": f"<think>\n{' '.join(f'Now x = {i}.' for i in range(40))}\n</think>\n\n4"}
 
@@ -95,11 +102,25 @@ def test_results_have_the_order_of_the_rows_and_each_has_its_own_tokens(tiny_tok
             assert f"Take {i}\n" in spelled(result, tiny_tokenizer)
         else:
             assert (result.length, len(result.ids), result.supervised) == (0, 0, 0)
-    assert [results[i].reason for i in (1, 4, 7)] == [
-        "instruction or response is not a text",
-        "think block never closed (data.malformed_overrides.unclosed)",
-        "data.filters.difficulty is not met",
+    assert [results[i].reasons for i in (1, 4, 7)] == [
+        ["instruction or response is not a text"],
+        [UNCLOSED, NO_ANSWER],
+        ["data.filters.difficulty is not met"],
     ]
+
+
+def test_a_dropped_row_has_every_reason(encoder: Encoder) -> None:
+    """Shapes, columns, size and length; and the place of what is seen in the response."""
+    hard = ROW | {"difficulty": "hard"}
+    for texts in (False, True):
+        cut = one(hard | {"response": "Hm. <think>a"}, config(filters={"difficulty": "easy"}), encoder, texts=texts)
+        assert cut.reasons == [UNCLOSED, NO_ANSWER, "data.filters.difficulty is not met"]
+        assert [fault.at for fault in cut.faults] == [4, 12, None]
+        assert cut.reason == "; ".join(cut.reasons)
+        long = one(LONG, config(max_length=120, filters={"steps": 2}), encoder, texts=texts)
+        assert long.reasons == ["data.filters.steps is not met", OVERLONG]
+    kept = one(ROW, config(), encoder)
+    assert (kept.reasons, kept.reason, kept.faults) == ([], None, ())
 
 
 def test_no_rows_give_no_results(encoder: Encoder) -> None:
@@ -198,9 +219,47 @@ def test_tags_and_control_tokens_in_an_instruction_stay_text(
 
 def test_control_tokens_and_tags_in_code_of_a_response_stay_text(tiny_tokenizer: ThinkTokenizer) -> None:
     row = one(ROW | {"response": "<think>`</think>` <|im_end|></think>`<think>` 4"}, config(), tiny_tokenizer.encoder)
-    assert row.notes == ("think tags in code (kept)",)
+    assert row.notes == ("think tags in code (kept)", "<|im_end|> as text (a control token of the model)")
     assert tags_balanced(row, tiny_tokenizer) and row.steps == 1
     assert row.ids.tolist().count(tiny_tokenizer.end_id) == 1
+
+
+def with_tool_call(new_tokens: Sequence[str] = ()) -> ThinkTokenizer:
+    """A tokenizer that has <tool_call> and </tool_call> as tokens, and <|eot|> as a control token."""
+    from transformers import AutoTokenizer
+
+    full = AutoTokenizer.from_pretrained(TINY, trust_remote_code=False)
+    full.add_tokens([AddedToken(name, normalized=False) for name in ("<tool_call>", "</tool_call>", " ")])
+    full.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    return ThinkTokenizer(full, Tags(), new_tokens)
+
+
+CALLS = ROW | {"response": "<think>I call it.</think><tool_call>f()</tool_call> <tool_call>g()</tool_call><|eot|><b>"}
+
+
+def test_tokens_of_the_model_that_a_response_writes_stay_text_and_are_noted_once_with_the_setting() -> None:
+    tokenizer = with_tool_call()
+    row = one(CALLS, config(), tokenizer.encoder)
+    assert row.notes == (
+        "</tool_call> as text (data.new_tokens: ['</tool_call>'] makes it a token)",
+        "<tool_call> as text (data.new_tokens: ['<tool_call>'] makes it a token)",
+        "<|eot|> as text (a control token of the model)",
+    )
+    calls = {tokenizer.control_ids[name] for name in ("<tool_call>", "</tool_call>", "<|eot|>")}
+    assert not calls & {*row.ids.tolist()}
+    asked = ROW | {"instruction": "What is <tool_call>?"}
+    assert one(asked, config(), tokenizer.encoder).notes == ()  # an instruction is not what the model writes
+    assert one(CALLS, config(max_length=20), tokenizer.encoder).reasons == [OVERLONG]
+
+
+def test_the_setting_that_a_note_names_makes_the_tokens_of_the_model() -> None:
+    plain, tokenizer = with_tool_call(), with_tool_call(("<tool_call>", "</tool_call>"))
+    row = one(CALLS, config(), tokenizer.encoder)
+    assert row.notes == ("<|eot|> as text (a control token of the model)",)
+    ids = [plain.control_ids[name] for name in ("<tool_call>", "</tool_call>")]
+    assert [i for i in row.ids.tolist() if i in ids] == [*ids, *ids]
+    assert spelled(row, tokenizer).endswith("</tool_call><|eot|><b><|im_end|>")
+    assert tokenizer.new_ids == plain.new_ids, "a token of the model needs no new embedding"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +282,8 @@ def test_rows_are_filtered_by_columns_and_by_size(encoder: Encoder, filters: Row
 def test_filters_see_the_size_before_truncation(encoder: Encoder) -> None:
     for overlong in get_args(Overlong):
         asked = config(max_length=120, overlong=overlong, filters={"tokens": {"max": 120}})
-        assert one(LONG, asked, encoder).reason == "data.filters.tokens is not met"
+        reasons = ["data.filters.tokens is not met", *([OVERLONG] if overlong == "drop" else [])]
+        assert one(LONG, asked, encoder).reasons == reasons
         asked = config(max_length=120, overlong=overlong, filters={"steps": 40})
         assert one(LONG, asked, encoder).reason == (OVERLONG if overlong == "drop" else None)
 
@@ -291,19 +351,26 @@ def test_a_row_without_a_supervised_token_is_dropped_and_named(encoder: Encoder)
     stats = DataStats()
     for result in process(rows, config(max_length=length, overlong="truncate"), encoder):
         assert (result.reason, result.supervised) == (UNSUPERVISED, 0)
-        stats.drop(str(result.reason), result.row_id)
+        stats.drop(result)
     assert stats.dropped_ids == {UNSUPERVISED: ["0", "the long one"]}
     assert f"  dropped 2: {UNSUPERVISED} (0, the long one)" in stats.lines(length)
 
 
-def test_a_kept_empty_block_has_balanced_tags(tiny_tokenizer: ThinkTokenizer) -> None:
-    for response, blocks in (("<think></think>4", 1), ("<think>a</think>b<think> </think>4", 2)):
+@pytest.mark.parametrize("split", ["none", "sentence", "paragraph", "marker"])
+def test_a_kept_empty_block_is_one_step_with_balanced_tags(tiny_tokenizer: ThinkTokenizer, split: str) -> None:
+    for response, blocks in (
+        ("<think></think>4", 1),
+        ("<think>\n\n</think>\n\n4", 1),
+        ("<think>\u200b</think>4", 1),
+        ("<think>a</think>b<think> </think>4", 2),
+    ):
         row = one(
             ROW | {"response": response},
-            config("none", malformed=MalformedPolicy.of("repair", {"empty_thought": "keep"})),
+            config(split, malformed=MalformedPolicy.of("repair", {"empty_thought": "keep"})),
             tiny_tokenizer.encoder,
         )
         assert row.reason is None and row.steps == blocks and tags_balanced(row, tiny_tokenizer)
+        assert spelled(row, tiny_tokenizer).count("</think>") == blocks
 
 
 RESPONSES = st.lists(
@@ -353,3 +420,104 @@ def test_r1s_kept_rows_are_balanced(tiny_tokenizer: ThinkTokenizer, r1_rows: lis
         assert len(kept) > len(rows) // 2
         assert any(THOUGHTS_TRUNCATED in result.notes for result in kept)
         assert all(tags_balanced(result, tiny_tokenizer) and len(result.ids) <= 1_200 for result in kept)
+
+
+SAID = ("Hi", "<think>We greet. We smile.</think>Hello", "2 + 2?", "<think>We add. We check.</think>4")
+PROMPT, OPEN, THOUGHT, CLOSE, ANSWER, END = Role
+
+
+def chat(*texts: str, system: str | None = None) -> RawExample:
+    first = (Message("system", system),) if system else ()
+    speakers = [Message("assistant" if k % 2 else "user", text) for k, text in enumerate(texts)]
+    return RawExample({}, "c", "all", (*first, *speakers))
+
+
+def runs(example: ProcessedExample, tokenizer: ThinkTokenizer) -> list[tuple[Role, str]]:
+    """The roles of an example, each with the text of its neighbouring tokens."""
+    cuts = [0, *(1 + i for i in range(len(example.ids) - 1) if example.roles[i] != example.roles[i + 1])]
+    ends = [*cuts[1:], len(example.ids)]
+    return [
+        (Role(example.roles[a]), tokenizer.decode(example.ids[a:b].tolist())) for a, b in zip(cuts, ends, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "llama3"])
+def test_the_last_answer_or_all_answers_of_a_conversation_are_supervised(name: str) -> None:
+    tokenizer = chat_tokenizer(name)
+    template = load_template("chat", None, tokenizer)
+    (last,), (every,) = (
+        process([chat(*SAID)], ProcessingConfig(template, StepSettings(), turns=turns), tokenizer.encoder, texts=True)
+        for turns in ("last", "all")
+    )
+    opening, closing, end = (OPEN, "<think>"), (CLOSE, "</think>"), (END, CHATS[name].eos)
+    steps = [(THOUGHT, "We greet."), (THOUGHT, "We smile."), (THOUGHT, "We add."), (THOUGHT, "We check.")]
+    earlier = [opening, steps[0], closing, opening, steps[1], closing, (ANSWER, "Hello")]
+    answer = [opening, steps[2], closing, opening, steps[3], closing, (ANSWER, "4")]
+    assert last.ids.tolist() == every.ids.tolist()
+    assert runs(last, tokenizer)[1:] == [*answer, end] and (last.steps, every.steps) == (2, 4)
+    shown = runs(every, tokenizer)
+    assert shown[1:9] == [*earlier, end] and shown[10:] == [*answer, end]
+    assert [role for role, _ in shown if role == PROMPT] == [PROMPT] * 2 and "2 + 2?" in shown[9][1]
+    assert (every.thoughts, every.answer, every.instruction) == ([text for _, text in steps], "4", "2 + 2?")
+    assert runs(last, tokenizer)[0][1].count("<think>") == 2  # one for each step, as the model writes them
+
+
+def test_overlong_conversations_keep_the_first_and_last_step_of_each_answer() -> None:
+    tokenizer = chat_tokenizer("qwen1.5")
+    template = load_template("chat", None, tokenizer)
+    thought = " ".join(f"Now x is {i}." for i in range(12))
+    raw = chat("Hi", f"<think>{thought}</think>Hello", "So?", f"<think>{thought}</think>4")
+    whole = ProcessingConfig(template, StepSettings(), 10_000, turns="all")
+    (full,) = process([raw], whole, tokenizer.encoder)
+    for length in range(full.length - 100, full.length, 20):
+        for overlong, note in (("truncate_thoughts", THOUGHTS_TRUNCATED), ("truncate", END_TRUNCATED)):
+            given = ProcessingConfig(template, StepSettings(), length, overlong, turns="all")  # type: ignore[arg-type]
+            (short,) = process([raw], given, tokenizer.encoder, texts=True)
+            assert short.reason is None and short.notes == (note,) and len(short.ids) <= length
+            assert tags_balanced(short, tokenizer) or overlong == "truncate"
+            if overlong == "truncate_thoughts":
+                assert [short.thoughts.count(f"Now x is {i}.") for i in (0, 11)] == [2, 2]
+                assert [text for role, text in runs(short, tokenizer) if role in (PROMPT, ANSWER, END)] == [
+                    text for role, text in runs(full, tokenizer) if role in (PROMPT, ANSWER, END)
+                ]
+    history = ProcessingConfig(template, StepSettings(), 40, "truncate")
+    assert process([raw], history, tokenizer.encoder)[0].reason == UNSUPERVISED
+
+
+def test_a_template_without_a_place_drops_only_the_rows_that_need_it() -> None:
+    tokenizer = chat_tokenizer("qwen1.5")
+    given = ProcessingConfig(load_template("{{ messages[-1].content }}:", None, tokenizer))
+    rows = [chat(*SAID[2:]), chat(*SAID), chat(*SAID[2:], system="Be brief.")]
+    assert [one.reason for one in process(rows, given, tokenizer.encoder)] == [
+        None, "data.template omits earlier messages", "data.template omits the system prompt of the row",
+    ]  # fmt: skip
+
+
+def test_a_message_that_makes_the_template_fail_drops_its_row_by_name() -> None:
+    fails = (
+        "{% for m in messages %}{{ raise_exception('no bad words') if 'bad' in m.content else m.content }}{% endfor %}:"
+    )
+    tokenizer = chat_tokenizer("qwen1.5")
+    given = ProcessingConfig(load_template(fails, None, tokenizer))
+    rows = [chat("a bad word", *SAID[1:]), chat(*SAID)]
+    assert [one.reason for one in process(rows, given, tokenizer.encoder, texts=True)] == [
+        "data.template fails for its messages (no bad words)", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"), [("last", ["a", "b", "c"]), ("each", ["a/1", "b/2", "c/1", "c/2"]), ("all", ["a", "c"])]
+)
+def test_the_three_rows_of_the_docs_give_the_rows_that_the_docs_say(turns: Turns, kept: list[str]) -> None:
+    text = (ROOT / "docs/data.md").read_text().partition("## Several turns")[2]
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith('{"id"')]
+    given = [
+        RawExample(row, row["id"], "all", tuple(Message(one["role"], one["content"]) for one in row["messages"]))
+        for row in rows
+    ]
+    tokenizer = chat_tokenizer("qwen2.5")
+    config = ProcessingConfig(load_template("chat", None, tokenizer), turns=turns)
+    examples = [one for raw in given for one in (each_answer(raw) if turns == "each" else [raw])]
+    done = process(examples, config, tokenizer.encoder)
+    assert [one.row_id for one in done if one.reason is None] == kept
+    assert len(done) == (5 if turns == "each" else 3)

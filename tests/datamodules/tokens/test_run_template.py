@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from datamodules.text.chat_template import HistoryReasoning
 from datamodules.text.segments import Template
 from datamodules.tokens import run_template as module
 from datamodules.tokens.run_template import RunTemplate
@@ -16,6 +17,7 @@ from datamodules.tokens.template import _uses_messages, _with_date
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from tests.conftest import TINY
+from tests.stand_ins.chat_templates import chat_tokenizer
 
 # The beginning of Llama 3.2's template
 LLAMA = (
@@ -167,3 +169,23 @@ def test_a_text_of_a_megabyte_is_looked_through_at_once(part: str) -> None:
     with suppress(UserError):
         _with_date(text, datetime(2026, 1, 1))
     assert time.monotonic() - started < 10
+
+
+def test_all_answers_in_one_row_need_a_prompt_that_keeps_their_reasoning() -> None:
+    with pytest.raises(
+        UserError, match=r"data\.turns: 'all' trains .*data\.history_reasoning drop drops.*Set data\.turns each"
+    ):
+        RunTemplate("instruction", None, "drop", "all")
+    with pytest.raises(UserError, match=r"the chat template of the model drops.*or data\.history_reasoning keep"):
+        RunTemplate("chat", None, "template", "all").load(chat_tokenizer("qwen3"))
+    assert RunTemplate("chat", None, "template", "each").load(chat_tokenizer("qwen3")).drops_reasoning
+    assert not RunTemplate("chat", None, "keep", "all").load(chat_tokenizer("qwen3")).drops_reasoning
+    assert not RunTemplate("chat", None, "template", "all").load(chat_tokenizer("qwen2.5")).drops_reasoning
+
+
+@pytest.mark.parametrize("reasoning", ["template", "keep", "drop"])
+def test_the_kept_text_of_a_template_renders_conversations_as_before(reasoning: HistoryReasoning) -> None:
+    tokenizer = chat_tokenizer("qwen3")
+    first = RunTemplate("chat", None, reasoning)
+    again = RunTemplate(first.to_keep(tokenizer), None, reasoning)
+    assert again.load(tokenizer).chat_template == first.load(tokenizer).chat_template

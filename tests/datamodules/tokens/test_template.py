@@ -100,6 +100,8 @@ def test_a_template_file_is_read_without_its_last_line_end(tmp_path: Path) -> No
         ("### Instruction: {instruction}\n### Response: {response}", None, r"is not Jinja. Write \{\{ instruction"),
         ("instructoin", None, "Did you mean instruction?"),
         ("missing.jinja", None, "does not exist. Give instruction, chat, a Jinja file"),
+        ("x" * 400, None, r"^data\.template: .* cannot be read \(File name too long\)"),
+        ("~nobody-of-this-name/x", None, r"^data\.template: .* cannot be read"),
     ],
 )
 def test_impossible_templates_are_refused_without_a_tokenizer(setting: str, system: str | None, message: str) -> None:

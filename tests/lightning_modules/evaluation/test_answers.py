@@ -1,8 +1,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from datamodules.batches.collate import collate
+from datamodules.prepare.token_dataset import TokenExample
+from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation import answers as module
 from lightning_modules.evaluation.answers import answer_rows
@@ -43,6 +47,24 @@ def test_only_the_given_rows_are_answered_from_their_own_prompts(
         assert row.written == generate(net, tiny_tokenizer, [prompt], config)[0]
         assert row.reference.well_formed
         assert row.prompt + row.reference.text == tiny_tokenizer.decode(ids[:-1])
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_first_answer_of_several_is_asked_and_compared(
+    ends: bool, answer: Callable[..., Any], tiny_tokenizer: ThinkTokenizer
+) -> None:
+    prompt, first, last = tiny_tokenizer.encode(["Ask 1: ", "one", "two"])
+    end = tiny_tokenizer.end_id
+    ids = [*prompt, *first, end, *prompt, *last, end]
+    middle = Role.END if ends else Role.PROMPT
+    roles = [*[Role.PROMPT] * len(prompt), *[Role.ANSWER] * len(first), middle, *[Role.PROMPT] * len(prompt)]
+    roles += [*[Role.ANSWER] * len(last), Role.END]
+    row = TokenExample(0, "a", "all", np.array(ids, np.int32), np.array(roles, np.int8))
+    short = TokenExample(
+        1, "b", "all", np.array(ids[-3 - len(last) :], np.int32), np.array(roles[-3 - len(last) :], np.int8)
+    )
+    answered = answer(collate([short, row, short], 4, end), [1])[0]
+    assert (answered.prompt, answered.reference.text, answered.reference.finished) == ("Ask 1: ", "one", ends)
 
 
 def test_no_rows_need_no_generation_unless_another_sharded_rank_generates(

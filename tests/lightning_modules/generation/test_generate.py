@@ -67,3 +67,22 @@ def test_generating_leaves_training_as_it_was(net: ThinkNet, tiny_tokenizer: Thi
     net.train()
     generate(net, tiny_tokenizer, tiny_tokenizer.encode(["Hi"]), config_for(net, tiny_tokenizer))
     assert net.training and all(module.training for module in net.modules())
+
+
+def test_sampling_may_take_any_token_of_the_vocabulary(tiny_tokenizer: ThinkTokenizer) -> None:
+    """transformers would take the 50 likeliest only."""
+    config = generation_config(tiny_tokenizer, 640, None, SamplingSettings(temperature=1.0))
+    assert (config.do_sample, config.top_k, config.top_p) == (True, 0, 1.0)
+
+
+def test_a_cancelled_generation_stops_after_its_token(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> None:
+    prompts = tiny_tokenizer.encode(["Solve x + 5 = 12", "Hi"])
+    asked: list[bool] = []
+
+    def cancelled() -> bool:
+        asked.append(len(asked) == 2)
+        return asked[-1]
+
+    written = generate(net, tiny_tokenizer, prompts, config_for(net, tiny_tokenizer), cancelled)
+    assert len(asked) == 3
+    assert all(len(tiny_tokenizer.encode([one.text])[0]) <= 12 and not one.finished for one in written)

@@ -24,6 +24,8 @@ def test_thoughts_and_answer_are_read_from_ids(tiny_tokenizer: ThinkTokenizer) -
         ("x = 7", "."),  # no thought
         ("[", "a", "]", "x"),  # no end
         ("[", "a", "."),  # never closed
+        ("[", "a", "]", "x", "[", "b", "."),  # the second never closed
+        ("[", "a", "]", "[", "b", "."),  # the same without text between
         ("[", "a", "[", "b", "]", "x", "."),  # nested
         ("a", "]", "x", "."),  # never opened
         ("[", "a", "]", "]", "x", "."),  # closed twice

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.datamodules.text.test_response import REPAIRED_BY, closed
+from tests.datamodules.text.test_response import CHANGED, REPAIRED_BY, closed
 from tests.torture.forked import ROOT
 from tests.torture.suite import Case
 from tests.torture.world import World
@@ -35,7 +35,8 @@ WORDS = (
 TAGS = (
     "<think>", "</think>", "<think>", "</think>", "<think>\n", "\n</think>\n\n", "<think", "</think", "think>",
     "< think>", "<THINK>", "<thinking>", "</ think>", "<think/>", "<|im_end|>", "<|im_start|>", "<|endoftext|>",
-    "<tool_call>", "<step>", "&lt;think&gt;", "<thi\u200bnk>",
+    "<tool_call>", "<step>", "&lt;think&gt;", "<thi\u200bnk>", "<answer>", "</answer>", "\ufeff<think>",
+    "</think>\u2060",
 )  # fmt: skip
 MARKS = (
     "`", "``", "```", "```py\n", "\n```\n", "~~~\n", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\\begin{align}",
@@ -113,7 +114,7 @@ def _wrong(
     from datamodules.text.response import unparse
     from datamodules.text.segments import Role, render
 
-    repairs = {note for note in example.notes if note.endswith("(repaired)")} - set(REPAIRED_BY.values())
+    repairs = {note for note in example.notes if note.endswith(CHANGED)} - set(REPAIRED_BY.values())
     if not repairs and unparse(example.passages) != closed(response, example.notes):
         return "a response without repairs is not put together again"
     segments = [one for one in render(example, config.template, config.steps) if one.text or one.role in ONE_TOKEN]

@@ -1,0 +1,87 @@
+"""The prompts of generate: texts, and conversations from a file of JSON lines."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datamodules.layouts.conversation import Message
+from datamodules.text.malformed import MalformedResponse
+from datamodules.text.segments import Segment, Template, ask
+from errors import UserError
+
+Conversation = tuple[Message, ...]  # the last message is the user's
+SPEAKERS = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+FIX = 'write {"messages": [{"role": "user", "content": "Solve x + 5 = 12"}]} in each line'
+
+
+def plain(prompt: str) -> Conversation:
+    """Return the conversation of one message."""
+    return (Message("user", prompt),)
+
+
+def read_prompts(name: str | None) -> list[Conversation]:
+    """Return the prompts of a file: its non-empty lines, or the `messages` of each line of a .jsonl file; - is standard
+    input. Raises UserError for a file that cannot be read, and names the line of a conversation that is none."""
+    if name is None:
+        return []
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
+        text = data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "give a text file with one prompt per line"
+        raise UserError("--prompts", name, f"cannot be read ({error})", fix) from error
+    lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not name.endswith(".jsonl"):
+        return [plain(line) for _, line in lines]
+    prompts = []
+    for number, line in lines:
+        try:
+            prompts.append(_conversation(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise UserError("--prompts", name, f"line {number} is no conversation ({error})", FIX) from error
+    return prompts
+
+
+def segments(number: int, prompt: Conversation, template: Template) -> list[Segment]:
+    """Return the segments of prompt `number`. Raises UserError if the template has no place for its messages."""
+    try:
+        return ask(prompt, template)
+    except MalformedResponse as error:
+        raise UserError("--prompts", f"prompt {number}", f"cannot be asked: {error}", "change its messages") from error
+
+
+def _conversation(value: Any) -> Conversation:
+    """Raises ValueError if the value has no messages, or their order or a text of them is wrong."""
+    given = value.get("messages") if isinstance(value, dict) else None
+    if not isinstance(given, list) or not given:
+        raise ValueError("it has no messages")
+    messages = tuple(_message(one) for one in given)
+    speakers = [message.role for message in messages]
+    speakers = speakers[speakers[0] == "system" :]
+    if speakers != (["user", "assistant"] * len(speakers))[: len(speakers)] or speakers[-1:] != ["user"]:
+        raise ValueError("user and assistant do not alternate, or the last message is not the user's")
+    if not messages[-1].text.strip():
+        raise ValueError("the last message is empty")
+    return messages
+
+
+def _message(value: Any) -> Message:
+    role, content = (value.get("role"), value.get("content")) if isinstance(value, dict) else (None, None)
+    if not isinstance(role, str) or role not in SPEAKERS:
+        raise ValueError(f"a message has the role {role!r}")
+    reasoning = value.get("reasoning_content") if role == "assistant" else None
+    if isinstance(content, list) and all(_is_text(part) for part in content):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str) or not isinstance(reasoning, str | None):
+        raise ValueError(f"a message of {role} is not a text")
+    try:
+        f"{content}{reasoning}".encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a message of {role} is not valid UTF-8") from None
+    return Message(SPEAKERS[role], content, reasoning)  # type: ignore[arg-type]  # a key of SPEAKERS
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)

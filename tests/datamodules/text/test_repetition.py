@@ -1,0 +1,113 @@
+"""Loops are found wherever they stand and in every script; long regular lists are none."""
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from datamodules.text.repetition import SLIPS, WINDOW, find_repetition
+from tests.datamodules.text.test_response import words
+
+CHINESE = "等一下让我再检查一遍这个结果是不是对的然后得到所以答案应该如果我们用另外种方法"
+
+
+def chinese(count: int) -> str:
+    return "".join(random.Random(0).choices(CHINESE, k=count))
+
+
+@pytest.mark.parametrize("period", [1, 7, 60, 300, 800, 1_024])
+@pytest.mark.parametrize("before", ["I add.", words(5_000)], ids=["short", "long"])
+@pytest.mark.parametrize("after", ["", "</think>4", words(5_000)], ids=["tail", "short", "long"])
+def test_a_repeated_text_is_found(period: int, before: str, after: str) -> None:
+    passage = words(period)[:period]
+    assert find_repetition(before + passage * (16_384 // period) + after) is not None
+    assert find_repetition(before + passage * (4_000 // period) + after) is None
+
+
+def test_the_window_is_measured_in_bytes_of_every_script() -> None:
+    """Three bytes for each character: 2,731 of them fill a window."""
+    loop = chinese(100) * 30
+    assert len(loop) < WINDOW < len(loop.encode())
+    assert find_repetition(loop) is not None
+    assert find_repetition(chinese(3_000)) is None
+    assert find_repetition(loop[: WINDOW // 3]) is None
+
+
+def test_a_loop_at_the_very_end_is_found() -> None:
+    text = words(9_001) + " "
+    loop = ("Wait, that is 7. " * 1_000)[:WINDOW]
+    assert find_repetition(text + loop) is not None
+    assert find_repetition(text + loop[: WINDOW // 2]) is None
+
+
+def test_the_place_is_an_offset_in_characters() -> None:
+    text = chinese(9_000) + words(3_000)
+    at = find_repetition(text + "Hmm, no. " * 4_000)
+    assert at is not None and len(text) - 10 <= at <= len(text) + WINDOW
+
+
+def test_a_slip_does_not_hide_a_loop() -> None:
+    loop = "So the answer is 12, wait, let me check that again. " * 400
+    for slip in (100, 2_040, 4_100, 8_000, 12_345):
+        assert find_repetition(f"{loop[:slip]}x{loop[slip + 1 :]}") is not None
+
+
+def moves(disks: int, a: str = "A", b: str = "B", c: str = "C") -> Iterator[tuple[int, str, str]]:
+    """The Tower of Hanoi."""
+    if disks:
+        yield from moves(disks - 1, a, c, b)
+        yield disks, a, c
+        yield from moves(disks - 1, b, a, c)
+
+
+REGULAR = {
+    "numbered moves": "".join(f"{i}. Move disk {d} from {a} to {c}\n" for i, (d, a, c) in enumerate(moves(9), 1)),
+    "moves": "".join(f"Move disk {d} from {a} to {c}\n" for d, a, c in moves(9)),
+    "moves of many disks": "".join(f"Move the disk {d} from peg {a} over to peg {c}.\n" for d, a, c in moves(12)),
+    "short moves": "".join(f"{a}->{c}\n" for _, a, c in moves(12)),
+    "shortest moves": "".join(f"{a}{c} " for _, a, c in moves(13)),
+    "moves in Chinese": "".join(f"第{i}步：将圆盘{d}从{a}柱移到{c}柱\n" for i, (d, a, c) in enumerate(moves(9), 1)),
+    "moves as JSON": "".join(f"[{d}, {'ABC'.index(a)}, {'ABC'.index(c)}], " for d, a, c in moves(11)),
+    "table": "\n".join(f"| {i} | {i * i} | {i**3} |" for i in range(5_000)),
+    "binary": "".join(f"{i:010b}\n" for i in range(1_024)),
+    "zeros": "".join(f"{i},0,0,0,0,0,0,0,0,0,0\n" for i in range(2_000)),
+    "cases": "".join(f"{i} is even.\n{i + 1} is odd.\n" for i in range(2, 2_000, 2)),
+    "words": words(80_000),
+    "a": "a" * (WINDOW - 1),
+}
+
+
+@pytest.mark.parametrize("name", REGULAR)
+def test_a_long_regular_text_is_no_repetition(name: str) -> None:
+    assert find_repetition(REGULAR[name]) is None
+
+
+def test_the_moves_are_those_of_the_tower() -> None:
+    assert REGULAR["numbered moves"].endswith("511. Move disk 1 from A to C\n")
+
+
+@pytest.mark.parametrize("distinct", [SLIPS // 2 - 2, SLIPS + 2])
+def test_a_window_may_have_a_few_differing_bytes(distinct: int) -> None:
+    """A changed byte differs from the byte before it and from the byte after it, one period on."""
+    text = list("It is what it is and so on and on. " * 250)[:WINDOW]
+    for k in range(distinct):
+        text[300 + 480 * k % (WINDOW - 700)] = "#"
+    assert (find_repetition("".join(text)) is not None) == (2 * distinct <= SLIPS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{'a' * 40}{i}" for i in range(24_000)),
+        REGULAR["moves"] * 80,
+        REGULAR["short moves"] * 50,
+        "".join(f"{i % 977:03}" for i in range(330_000)),
+        words(1_000_000),
+    ],
+    ids=["probes", "moves", "short", "long period", "words"],
+)
+def test_a_million_characters_take_less_than_a_second(text: str) -> None:
+    start = time.process_time()
+    find_repetition(text)
+    assert time.process_time() - start < 1
