@@ -54,6 +54,13 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        from commands.at_fault import path_error
+
+        if os.environ.get("THINKWRIGHT_TRACEBACK") or (known := path_error(error, args)) is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return 2
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     except KeyboardInterrupt:

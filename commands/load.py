@@ -47,6 +47,15 @@ def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
     return locate(ckpt_path, root, None, "--run", "--root")
 
 
+def run_config(run: Run) -> dict[str, Any]:
+    """Return the settings of a run. Raise UserError if a group is missing: the end of the file may be lost."""
+    config = read_yaml(str(run.config()), "--run")
+    for group in ("model", "data", "trainer"):
+        if not isinstance(config.get(group), dict):
+            raise UserError("--run", run.config(), f"has no settings of {group}", "restore the file from a copy")
+    return config
+
+
 def load_run(
     run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
 ) -> Loaded:
@@ -57,10 +66,7 @@ def load_run(
     """
     found, path = find(run, ckpt_path, root)
     checkpoint = checkpoint or read_checkpoint(path)
-    config = read_yaml(str(found.config()), "--run")
-    for group in ("model", "data"):
-        if not isinstance(config.get(group), dict):
-            raise UserError("--run", found.config(), f"has no settings of {group}", "restore the file from a copy")
+    config = run_config(found)
     parser = Parser("generate")
     for group in ("model", "data"):
         parser.add_class_arguments(GROUPS[group][0], group, skip=LINKED[group])

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -54,7 +55,8 @@ def local_files(name: str, split: str) -> list[Path]:
     elif path.exists():
         found = [path]
     else:
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        found_names = sorted(glob.glob(str(path), recursive=True))
+        matches = [Path(match) for match in found_names if os.path.exists(match)]  # no link to nowhere or to itself
         files = [p for p in matches if p.is_file()] or [f for p in matches for f in _in_folder(p, name, split)]
         # "data/**" also matches other files, like a README: they are skipped. "*.csv" matches nothing else: an error.
         found = [p for p in files if format_of(p)] or files

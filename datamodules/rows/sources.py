@@ -66,7 +66,7 @@ def open_source(name: str, revision: str | None, split: str, heldout_ratio: floa
         return Source(name, f"{files.fingerprint(paths)} {side}", side, lambda: files.rows(paths), files=paths)
     if not hub.is_hub_id(name) or files.format_of(Path(name)):
         fix = f"give a {files.FORMATS_IN_WORDS} file, a folder or glob of them, a hub id, or builtin"
-        raise UserError("data.source", name, "does not exist", fix)
+        raise UserError("data.source", name, hub.what_is_there(name), fix)
     if not COMMIT.fullmatch(revision or ""):
         revision = _require(name, revision).sha
 

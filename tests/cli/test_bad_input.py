@@ -241,6 +241,23 @@ def test_a_value_out_of_range_in_the_config_of_a_run(
     assert "model.lora.alpha: '-16.0' is not above 0" in refused(*command)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("batch_size: 16", "batch_size: x", "data.batch_size: 'x' is not valid. Give int."),
+        ("trainer:", "trainer: 5 #", "has no settings of trainer. Restore the file from a copy."),
+    ],
+)
+def test_a_damaged_config_of_a_run(
+    old: str, new: str, line: str, in_trained: Path, refused: Callable[..., str]
+) -> None:
+    config = in_trained / "config.yaml"
+    text = config.read_text()
+    assert f"\n{old}" in text or f" {old}" in text
+    config.write_text(text.partition("\ntrainer:")[0] + "\n" + new if old == "trainer:" else text.replace(old, new, 1))
+    assert line in refused("validate")
+
+
 def test_nothing_asked(trained: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
     assert "--prompt" in refused("generate")
