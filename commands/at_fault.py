@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from commands.preflight import config_files, options
+from disk import FULL
 from errors import UserError
 
 
@@ -22,6 +23,13 @@ def path_error(error: OSError, args: Sequence[str]) -> UserError | None:
     key, text = max(found, key=lambda one: len(one[1]))
     reason = error.strerror or type(error).__name__
     return UserError(key, text, f"cannot be opened ({reason}: {error.filename})", "give a path that can be opened")
+
+
+def output_error(error: OSError) -> UserError | None:
+    """Return the error of a full disk under the standard output, or None for another error."""
+    if error.errno not in FULL or error.filename is not None:
+        return None
+    return UserError("output", None, "cannot be written: the disk is full", "free some space, or write to another disk")
 
 
 def _holds(text: str, place: str) -> bool:

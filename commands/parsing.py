@@ -90,6 +90,9 @@ class Parser:
             if key not in (*self.settings, "c") and not any(one is not None and one.open for one in parents):
                 fix = suggest(key, self.settings, f"see python cli.py {self.command} --help")
                 raise UserError(key, None, "there is no such setting", fix)
+        for key, value, text in given:  # the parser takes null and a list for a group, and then lacks its settings
+            if (one := self.settings.get(key)) is not None and one.heading and (not text or value == "null"):
+                raise UserError(key, "null" if value is None else value, "is not valid", "give {key: value, ...}")
         if "allow_modules" in self.settings:
             check_class_paths(self.settings, given)
         try:
@@ -127,6 +130,8 @@ class Parser:
             value, text = read_yaml(value), False
         if grouped and isinstance(value, dict | list):
             children = [(f"{key}.{name}", value[name]) for name in value] if isinstance(value, dict) else []
+            if value == []:
+                yield key, value, text
             for name, child in children or [(key, one) for one in value]:
                 yield from self._leaves(name, child, text)
         else:

@@ -48,6 +48,8 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--trainer.callbacks+=tests.cli.crash.Crash",), ["trainer.callbacks", "has no attribute 'Crash'"]),
         (("--model.lora", "5"), ["model.lora", "'5'", "or null"]),
         (("--model", "[1]"), ["model", "is not valid"]),
+        *(((f"--{group}", "null"), [f"error: {group}: 'null'"]) for group in ("run", "model", "data", "trainer")),
+        *(((f"--{group}", "[1]"), [f"error: {group}: '1'"]) for group in ("run", "data", "trainer")),
         (("--model.dtype", "half"), ["model.dtype", "'half'", "float16"]),
         (("--data.steps.split", "word"), ["data.steps.split", "'word'", "sentence"]),
         (("--data.max_length", "-5"), ["data.max_length", "'-5'", "from 8 to"]),

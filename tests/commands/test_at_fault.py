@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import cli
 from commands.at_fault import path_error
 from tests.cli.conftest import DEMO
+from tests.conftest import ROOT
 
 
 def denied(path: Path | str) -> PermissionError:
@@ -68,3 +71,21 @@ def test_a_folder_that_this_user_may_not_open_is_one_line(
     assert cli.main(args) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {key}: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "line"),
+    [
+        ("{python} {cli} --help >&-", 0, ""),
+        ("{python} {cli} prevew >&-", 2, "error: command: 'prevew' does not exist. Did you mean preview?"),
+        ("{python} {cli} --help >/dev/full", 2, "error: output: cannot be written: the disk is full."),
+        ("mkdir x; cd x; rmdir ../x; {python} {cli} preview", 2, "error: current folder: does not exist any more."),
+    ],
+)
+def test_a_closed_or_full_output_and_a_lost_folder_are_one_line(
+    command: str, code: int, line: str, in_tmp: Path
+) -> None:
+    shell = command.format(python=sys.executable, cli=ROOT / "cli.py")
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code
+    assert done.stderr.startswith(line) and len(done.stderr.splitlines()) == bool(line)
