@@ -11,7 +11,7 @@ from commands.parsing import Parser, read_yaml
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
@@ -65,7 +65,9 @@ def load_run(
     UserError for a config or a checkpoint that does not fit this version.
     """
     found, path = find(run, ckpt_path, root)
-    checkpoint = checkpoint or read_checkpoint(path)
+    if checkpoint is None:
+        checkpoint = read_checkpoint(path)
+        require_parts(checkpoint, path, ["state_dict"])
     config = run_config(found)
     parser = Parser("generate")
     for group in ("model", "data"):
