@@ -34,10 +34,14 @@ THINKWRIGHT_TRACEBACK=1 shows the traceback of an error."""
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code, one of EXIT_CODES. Raise an error that no check foresaw."""
     args = list(sys.argv[1:] if args is None else args)
-    if not args or args[0] in ("-h", "--help", "--version"):
-        print(VERSION if "--version" in args else HELP)
-        return 0 if args else 2
     try:
+        if not args or args[0] in ("-h", "--help", "--version"):
+            print(VERSION if "--version" in args else HELP, flush=True)
+            return 0 if args else 2
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise UserError("current folder", None, "does not exist any more", "go to another one") from error
         command, rest = args[0], args[1:]
         if command not in COMMANDS:
             fix = suggest(command, COMMANDS, "see python cli.py --help")
@@ -53,6 +57,14 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        from commands.at_fault import output_error, path_error
+
+        known = path_error(error, args) or output_error(error)
+        if os.environ.get("THINKWRIGHT_TRACEBACK") or known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
         return 2
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
@@ -72,6 +84,8 @@ def unexpected(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    # A standard output that is closed, as by `>&-`, is None in Python
+    sys.stdout, sys.stderr = (one or open(os.devnull, "w") for one in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:
         code = main()
     except BrokenPipeError:  # the reader of the output has ended, as in `| head`

@@ -27,7 +27,7 @@ REMEMBERED = 10_000  # files; 2 MB
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REASONS = {
     errno.EROFS: ("is on a read-only disk", "give a folder that can be written"),
-    errno.ENOENT: ("does not exist any more", "give a folder that stays while the program runs"),
+    errno.ENOENT: ("does not exist any more, or cannot be made", "give a folder that stays while it runs"),
     errno.ENOTDIR: ("goes through a file as if it were a folder", "give another path"),
     errno.EISDIR: ("is a folder, not a file", "give the path of a file"),
     errno.ENAMETOOLONG: ("has a name that is too long for the disk", "give a shorter name"),

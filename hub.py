@@ -5,7 +5,9 @@ It distinguishes a missing repository from a missing network. Without network th
 """
 
 import functools
+import json
 import re
+import stat
 import sys
 import time
 from pathlib import Path
@@ -47,6 +49,27 @@ def local_folder(name: str) -> Path | None:
     return next((p.resolve() for p in (Path(name).expanduser(), CHECKOUT / name) if p.is_dir()), None)
 
 
+def what_is_there(name: str) -> str:
+    """Return why a path is not the file or folder that was asked for: what is there instead, if anything."""
+    try:
+        mode = Path(name).expanduser().stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError, RuntimeError):  # a NUL; the home of an unknown user
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    return "is a folder" if stat.S_ISDIR(mode) else "is a file" if stat.S_ISREG(mode) else "is a pipe or a device"
+
+
+def check_json(key: str, path: Path) -> None:
+    """Raise UserError for a file of a model that holds no JSON object."""
+    try:
+        problem = "" if isinstance(json.loads(path.read_bytes()), dict) else "it holds no object"
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    if problem:
+        raise UserError(key, path, f"is damaged ({problem})", "download the model again")
+
+
 def is_hub_id(name: str) -> bool:
     """Return whether a name can be an id on the hub. `./qwen` and `~/qwen` are paths, also if nothing is there."""
     return bool(HUB_ID.fullmatch(name)) and not name.startswith((".", "~")) and not Path(name).exists()
@@ -63,12 +86,11 @@ def model_folder(name: str, revision: str | None = None, weights: bool = False, 
     if folder := local_folder(name):
         if not (folder / "config.json").is_file():
             raise UserError(key, name, "has no config.json", "give the folder of a transformers model")
+        check_json(key, folder / "config.json")
         return folder
     if not is_hub_id(name):
-        is_file = Path(name).expanduser().is_file()
-        problem = "is a file, not the folder of a model" if is_file else "does not exist"
         fix = "give the folder of a model, or a hub id like Qwen/Qwen1.5-1.8B-Chat"
-        raise UserError(key, name, problem, fix)
+        raise UserError(key, name, what_is_there(name), fix)
     if wrong := re.fullmatch(r"(Qwen/Qwen1\.5-[\w.]+)-Instruct", name):
         raise UserError(key, name, "does not exist: Qwen1.5's chat models end in -Chat", f"use {wrong[1]}-Chat")
     info, why = probe("model", key, name, revision)

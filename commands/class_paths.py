@@ -7,9 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from commands.settings import Setting
+from commands.yaml_files import load_yaml
 from errors import UserError
 
 KNOWN = (
@@ -55,7 +54,7 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, str):
         yield value
         inner: Any = value
-        with suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
-            inner = yaml.safe_load(Path(value).read_text(encoding="utf-8") if is_file(value) else value)
+        with suppress(OSError, ValueError):
+            inner = load_yaml(Path(value).read_text(encoding="utf-8") if is_file(value) else value)
         if isinstance(inner, Mapping | list):
             yield from _texts(inner)

@@ -1,15 +1,17 @@
 """export: write a run's model as a folder for transformers."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from commands.load import add_run_arguments, load_run
+from commands.load import add_run_arguments, find, load_run
 from commands.parsing import Parser
 from errors import UserError
+from hub import what_is_there
 from lightning_modules.export import Card, export_adapter, export_merged
 
 
@@ -30,10 +32,10 @@ def run(args: Sequence[str]) -> int:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits
     overrides: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})
+    run_folder = find(given.run, given.ckpt_path, given.root)[0].folder
+    folder = Path(given.to).expanduser() if given.to else run_folder / ("adapter" if given.adapter else "export")
+    check_new(folder)
     loaded = load_run(given.run, given.ckpt_path, given.root, **overrides)
-    folder = Path(given.to).expanduser() if given.to else loaded.run.folder / ("adapter" if given.adapter else "export")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError("--to", folder, "exists and is not empty", "give a new folder")
     figures = loaded.run.read_summary().get("after", {})
     card = Card(
         loaded.tuner.name, loaded.tuner.revision, figures, loaded.checkpoint, loaded.config["model"].get("quantize")
@@ -45,3 +47,13 @@ def run(args: Sequence[str]) -> int:
         export_merged(loaded.tuner, loaded.template, folder, card, held_in)
     print(folder)
     return 0
+
+
+def check_new(folder: Path) -> None:
+    """Raise UserError if a folder has files, or if a file is where it or a folder above it should be."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        below = "" if there == folder else f" is below {there}, which"
+        raise UserError("--to", folder, f"{below} {what_is_there(str(there))}".strip(), "give a new folder")
+    if there == folder and any(folder.iterdir()):
+        raise UserError("--to", folder, "exists and is not empty", "give a new folder")

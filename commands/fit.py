@@ -17,7 +17,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from commands.at_fault import path_error
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
+from commands.load import run_config
 from commands.messages import quiet
 from commands.no_effect import ignored_variables
 from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
@@ -43,7 +45,7 @@ from lightning_modules.run.throughput import Throughput
 from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advice_for_cpu, bfloat16_gain
 
 log = logging.getLogger("thinkwright")
-ON_DISK = (*FULL, *REASONS, errno.EACCES, errno.EPERM)
+ON_DISK = (*FULL, *REASONS, errno.EACCES, errno.EPERM, errno.ELOOP)
 CKPT = "last, best, a run's folder or a .ckpt file"
 TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
 TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
@@ -72,7 +74,8 @@ def run(args: Sequence[str]) -> int:
     except OSError as error:  # of a logger, or of a library that writes into the run
         if error.errno not in ON_DISK:
             raise
-        raise disk_error("run.root", error.filename or "the run's folder", error) from error
+        elsewhere = path_error(error, args)
+        raise elsewhere or disk_error("run.root", error.filename or "the run's folder", error) from error
     except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
         if (cause := _refusal(error)) is None:
             raise
@@ -121,6 +124,7 @@ class Job:
         """The config of the run whose checkpoint is measured: its model and data."""
         told = {"run.root": RunSettings().root} | dict(options(self.args))
         run, self.checkpoint = locate(told.get("ckpt_path"), told["run.root"], told.get("run.name"), "--config")
+        run_config(run)  # raises UserError for a damaged one
         return run.config()
 
     def do(self) -> None:

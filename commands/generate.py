@@ -49,9 +49,10 @@ def run(args: Sequence[str]) -> int:
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
     settings = SamplingSettings(given.max_new_tokens, given.temperature, given.top_p)
+    chosen = device(given.device)
     loaded = load_run(given.run, given.ckpt_path, given.root)
     torch.manual_seed(given.seed)
-    loaded.tuner.to(device(given.device))
+    loaded.tuner.to(chosen)
     for prompt, written in zip(prompts, answers(loaded, prompts, settings, given.batch_size), strict=True):
         if given.jsonl:
             print(json.dumps(written.as_json(prompt[-1].text), ensure_ascii=False), flush=True)

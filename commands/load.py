@@ -11,7 +11,7 @@ from commands.parsing import Parser, read_yaml
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
 from errors import UserError
-from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
@@ -47,6 +47,15 @@ def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
     return locate(ckpt_path, root, None, "--run", "--root")
 
 
+def run_config(run: Run) -> dict[str, Any]:
+    """Return the settings of a run. Raise UserError if a group is missing: the end of the file may be lost."""
+    config = read_yaml(str(run.config()), "--run")
+    for group in ("model", "data", "trainer"):
+        if not isinstance(config.get(group), dict):
+            raise UserError("--run", run.config(), f"has no settings of {group}", "restore the file from a copy")
+    return config
+
+
 def load_run(
     run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
 ) -> Loaded:
@@ -56,11 +65,10 @@ def load_run(
     UserError for a config or a checkpoint that does not fit this version.
     """
     found, path = find(run, ckpt_path, root)
-    checkpoint = checkpoint or read_checkpoint(path)
-    config = read_yaml(str(found.config()), "--run")
-    for group in ("model", "data"):
-        if not isinstance(config.get(group), dict):
-            raise UserError("--run", found.config(), f"has no settings of {group}", "restore the file from a copy")
+    if checkpoint is None:
+        checkpoint = read_checkpoint(path)
+        require_parts(checkpoint, path, ["state_dict"])
+    config = run_config(found)
     parser = Parser("generate")
     for group in ("model", "data"):
         parser.add_class_arguments(GROUPS[group][0], group, skip=LINKED[group])

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]  # it is exported
 
 from commands.class_paths import check_class_paths, is_file
@@ -18,6 +17,7 @@ from commands.no_effect import without_effect
 from commands.preflight import COMMANDS, config_files, options
 from commands.ranges import COUNT_OR_SHARE, check_ranges
 from commands.settings import NOTHING, WIDTH, Setting, settings_of, type_text
+from commands.yaml_files import load_yaml
 from errors import UserError, suggest
 
 log = logging.getLogger("thinkwright")
@@ -32,6 +32,7 @@ class Parser:
         self.inner = ArgumentParser(prog=f"cli.py {command}", exit_on_error=False, allow_abbrev=False, add_help=False)
         self.command, self.description = command, f"{COMMANDS[command][:1].upper()}{COMMANDS[command][1:]}. {more}"
         self.settings: dict[str, Setting] = {}
+        self.several: set[str] = set()  # options that take several values
         self.hidden: Collection[str] = ()  # groups of settings that --help does not list
         self.brief: Collection[str] = ()  # groups of which it has the first sentence of each meaning
 
@@ -39,6 +40,8 @@ class Parser:
         """Add an option, with the arguments of jsonargparse's method."""
         self.inner.add_argument(*names, help=help, **more)
         key, positional = names[-1].removeprefix("--"), not names[0].startswith("-")
+        if "nargs" in more:
+            self.several.add(key)
         default = more.get("default") if "type" in more and not positional else NOTHING
         self.settings[key] = Setting(key, more.get("type"), default, help, positional=positional)
 
@@ -87,6 +90,9 @@ class Parser:
             if key not in (*self.settings, "c") and not any(one is not None and one.open for one in parents):
                 fix = suggest(key, self.settings, f"see python cli.py {self.command} --help")
                 raise UserError(key, None, "there is no such setting", fix)
+        for key, value, text in given:  # the parser takes null and a list for a group, and then lacks its settings
+            if (one := self.settings.get(key)) is not None and one.heading and (not text or value == "null"):
+                raise UserError(key, "null" if value is None else value, "is not valid", "give {key: value, ...}")
         if "allow_modules" in self.settings:
             check_class_paths(self.settings, given)
         try:
@@ -118,12 +124,14 @@ class Parser:
         one = self.settings.get(key)
         grouped = one is not None and one.fields is not None
         if grouped and text and value[:1] in ("{", "["):
-            with suppress(yaml.YAMLError):
-                value, text = yaml.safe_load(value), False
+            with suppress(ValueError):
+                value, text = load_yaml(value), False
         elif grouped and text and is_file(value):
             value, text = read_yaml(value), False
         if grouped and isinstance(value, dict | list):
             children = [(f"{key}.{name}", value[name]) for name in value] if isinstance(value, dict) else []
+            if value == []:
+                yield key, value, text
             for name, child in children or [(key, one) for one in value]:
                 yield from self._leaves(name, child, text)
         else:
@@ -133,6 +141,8 @@ class Parser:
         """The parser's message as one sentence about the setting that it comes from."""
         for key, value, text in given:
             one = self.settings.get(key)
+            if key in self.several and isinstance(value, list):  # the hint is that of one value
+                continue
             if one is not None and one.hint is not None and not _is_valid(one.hint, value, text):
                 cause = CAUSE.search(message) if one.open else None
                 problem = f"is not valid ({cause[1].strip()})" if cause else "is not valid"
@@ -151,8 +161,10 @@ class Parser:
 def read_yaml(name: str, setting: str = "--config") -> dict[Any, Any]:
     """Return the settings in a file. Raises UserError, which names `setting`, for a file that holds none."""
     try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        content = load_yaml(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(setting, name, f"cannot be read ({error.strerror})", "give a file that can be read") from error
+    except ValueError as error:
         problem = f"is not YAML ({' '.join(str(error).split())[:200]})"
         raise UserError(setting, name, problem, "correct the file") from error
     if not isinstance(content, dict):

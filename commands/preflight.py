@@ -4,11 +4,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from errors import UserError, suggest
-from hub import CHECKOUT
+from hub import CHECKOUT, what_is_there
 
 COMMANDS = {
     "fit": "train a model with a config, or resume a run with --ckpt_path last",
@@ -70,11 +69,13 @@ def find_configs(args: Sequence[str], needed: bool) -> list[str]:
     shipped = sorted(path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("configs/**/*.yaml"))
     if needed and not names and not {"-h", "--help"} & set(args):
         raise UserError("--config", None, "is missing", "add --config configs/demo.yaml; configs/README.md lists all")
-    for name in (name for name in names if not Path(name).is_file()):
+    for name in (name for name in names if not os.path.isfile(name)):  # unlike Path's, it takes every text
+        if not name or name.startswith("--"):
+            raise UserError("--config", None, "is given without a file", "write --config configs/demo.yaml")
         ours = CHECKOUT / name
-        if not ours.is_file():
+        if not os.path.isfile(ours):
             fix = suggest(name, shipped, f"there are {', '.join(shipped)}")
-            raise UserError("--config", name, "does not exist", fix)
+            raise UserError("--config", name, what_is_there(name), fix)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"config {ours}", file=sys.stderr)
         found = [arg.replace(name, str(ours)) if arg in (name, f"--config={name}") else arg for arg in found]

@@ -10,8 +10,10 @@ from datamodules.layouts.conversation import Message
 from datamodules.text.malformed import MalformedResponse
 from datamodules.text.segments import Segment, Template, ask
 from errors import UserError
+from hub import what_is_there
 
 Conversation = tuple[Message, ...]  # the last message is the user's
+LARGEST = 1 << 28  # bytes of a file of prompts: no endless stream fills the memory
 SPEAKERS = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 FIX = 'write {"messages": [{"role": "user", "content": "Solve x + 5 = 12"}]} in each line'
 
@@ -27,11 +29,13 @@ def read_prompts(name: str | None) -> list[Conversation]:
     if name is None:
         return []
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
+        data = _read(name)
+        if len(data) > LARGEST:
+            raise UserError("--prompts", name, f"has more than {LARGEST:,} bytes", "split it")
         text = data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        fix = "give a text file with one prompt per line"
-        raise UserError("--prompts", name, f"cannot be read ({error})", fix) from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or standard input is closed
+        fix, reason = "give a text file with one prompt per line", getattr(error, "strerror", None) or error
+        raise UserError("--prompts", name, f"cannot be read ({reason})", fix) from error
     lines = [(number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not name.endswith(".jsonl"):
         return [plain(line) for _, line in lines]
@@ -42,6 +46,19 @@ def read_prompts(name: str | None) -> list[Conversation]:
         except (ValueError, RecursionError) as error:
             raise UserError("--prompts", name, f"line {number} is no conversation ({error})", FIX) from error
     return prompts
+
+
+def _read(name: str) -> bytes:
+    """Return the first LARGEST bytes of a file or of standard input, and one more if there are more."""
+    if name == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input is closed")
+        return sys.stdin.buffer.read(LARGEST + 1)
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_file():  # a pipe without a writer would wait for ever
+        raise UserError("--prompts", name, what_is_there(name), "give a file, or - for standard input")
+    with path.open("rb") as file:
+        return file.read(LARGEST + 1)
 
 
 def segments(number: int, prompt: Conversation, template: Template) -> list[Segment]:

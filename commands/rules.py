@@ -127,6 +127,8 @@ class FilePath:
         text = str(value)
         if problem := Text(LONGEST_PATH).problem(text):
             return problem
+        if len(text.encode()) > LONGEST_PATH:
+            return f"has more than {LONGEST_PATH:,} bytes"
         if any(len(part.encode()) > LONGEST_NAME for part in text.split("/")):
             return f"has a part of more than {LONGEST_NAME} bytes"
         try:

@@ -70,3 +70,23 @@ def test_a_hub_that_does_not_answer_is_reported_with_the_ways_out() -> None:
     text = ask(env, "Qwen/Qwen1.5-1.8B-Chat")
     for words in ("127.0.0.1:9 does not answer", "hf download Qwen/Qwen1.5-1.8B-Chat --local-dir", "make demo"):
         assert words in text
+
+
+def test_what_is_there_instead_is_said(in_tmp: Path) -> None:
+    (in_tmp / "folder").mkdir()
+    (in_tmp / "file").touch()
+    (in_tmp / "loop").symlink_to(in_tmp / "loop")
+    os.mkfifo(in_tmp / "pipe")
+    said = {"folder": "is a folder", "file": "is a file", "pipe": "is a pipe or a device", "none": "does not exist"}
+    said |= {"/dev/zero": "is a pipe or a device", "a\0b": "does not exist", "file/x": "does not exist"}
+    assert {name: hub.what_is_there(name) for name in said} == said
+    assert hub.what_is_there("loop") == "cannot be opened (Too many levels of symbolic links)"
+    assert hub.what_is_there("n" * 300) == "cannot be opened (File name too long)"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000])
+def test_a_damaged_config_of_a_model_is_named(content: bytes, in_tmp: Path) -> None:
+    (in_tmp / "base").mkdir()
+    (in_tmp / "base" / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.name: .*base/config\.json' is damaged"):
+        hub.model_folder("base")

@@ -6,6 +6,7 @@ or else by the names of files and folders, such as test.jsonl, dev/a.jsonl and d
 
 import glob
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,7 +65,8 @@ def local_files(name: str, split: str, config: str | None = None) -> LocalFiles:
     elif path.exists():
         found = LocalFiles([path])
     else:
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        names = sorted(glob.glob(str(path), recursive=True))
+        matches = [Path(match) for match in names if os.path.exists(match)]  # no link to nowhere or to itself
         files = [p for p in matches if p.is_file()] or [f for p in matches for f in _in_folder(p, name, split).paths]
         # "data/**" also matches other files, like a README: they are skipped. "*.xlsx" matches nothing else: an error.
         found = LocalFiles([p for p in files if format_of(p)] or files)

@@ -82,7 +82,7 @@ def open_source(
         return Source(name, fingerprint, side, lambda: files.rows(paths, order, seed), files=paths, reading=told)
     if not hub.is_hub_id(name) or folders.format_of(Path(name)):
         fix = f"give a {folders.FORMATS_IN_WORDS} file, a folder or glob of them, a hub id, or builtin"
-        raise UserError("data.source", name, "does not exist", fix)
+        raise UserError("data.source", name, hub.what_is_there(name), fix)
     if not COMMIT.fullmatch(revision or ""):
         revision = _require(name, revision).sha
 

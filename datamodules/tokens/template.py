@@ -54,7 +54,7 @@ def template_text(setting: str) -> str | None:
         fix = "write {{ instruction }}"
         raise UserError("data.template", setting, "is not Jinja", fix)
     known = "give instruction, chat, a Jinja file, or a text with {{ instruction }} in it"
-    raise UserError("data.template", setting, "does not exist", suggest(setting, [*NAMES, "chat"], known))
+    raise UserError("data.template", setting, hub.what_is_there(setting), suggest(setting, [*NAMES, "chat"], known))
 
 
 def _uses_messages(text: str) -> bool:

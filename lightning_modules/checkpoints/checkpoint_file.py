@@ -6,6 +6,7 @@ copy of the tensors: they are written one after another, and read through a memo
 """
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,10 @@ CHECKSUM_MARK = b"xxh3:"
 CHECKSUM_BYTES = len(CHECKSUM_MARK) + xxhash.xxh3_128().digest_size
 CHUNK = 2**20  # bytes hashed at once
 GIVE = "give a file from a run's checkpoints folder"
+PARTS: dict[str, type] = {
+    "state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list,
+    "pytorch-lightning_version": str, "epoch": int, "global_step": int,
+}  # fmt: skip
 
 
 class _Hashed:
@@ -70,6 +75,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def require_parts(checkpoint: dict[str, Any], path: Path, names: Iterable[str]) -> None:
+    """Raise UserError if a part that Lightning writes is missing or of another kind, though the digest is right."""
+    for name in names:
+        if not isinstance(checkpoint.get(name), PARTS[name]):
+            raise UserError("--ckpt_path", path, f"has no readable {name}", GIVE)
+
+
 def step_of(path: Path) -> int | None:
     """Return the optimizer step of a checkpoint without reading its tensors; None if it is damaged."""
     try:
@@ -88,6 +100,7 @@ class CheckedCheckpointIO(CheckpointIO):
     def read_ahead(self, path: Path) -> CheckpointContent:
         """Return our part of a checkpoint, and keep the whole for Lightning, which loads the same file later."""
         checkpoint = read_checkpoint(path)
+        require_parts(checkpoint, path, PARTS)
         self._read = path.resolve(), checkpoint
         return CheckpointContent.of(checkpoint, path)
 

@@ -89,7 +89,7 @@ class Run:
         """Return summary.json; empty if it does not exist. A damaged one is set aside, and a line says so."""
         try:
             found = json.loads(self.summary.read_bytes())
-            if isinstance(found, dict):
+            if isinstance(found, dict) and all(_are_figures(found.get(key, {})) for key in ("before", "after")):
                 return found
         except FileNotFoundError:
             return {}
@@ -105,6 +105,11 @@ class Run:
         """Add figures to summary.json, atomically."""
         with disk_errors("run.root", self.summary):
             write_file(self.summary, json.dumps(self.read_summary() | figures, indent=2) + "\n")
+
+
+def _are_figures(value: Any) -> bool:
+    """Whether a value read from a file is {name: number}."""
+    return isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values())
 
 
 def root_folder(root: str, setting: str = "run.root") -> Path:
@@ -181,9 +186,12 @@ def find_checkpoint(given: str, root: str, name: str | None, setting: str = "run
         run = newest_run(root, name, setting)
         return run.best_or_last() if given == "best" or not run.last.is_file() else run.last
     path = root_folder(given, "--ckpt_path")
-    with disk_errors("--ckpt_path", given):
+    try:
         path = Run(path).last if path.is_dir() else path
         is_file = path.is_file()
+    except OSError as error:
+        problem = f"cannot be opened ({error.strerror})"
+        raise UserError("--ckpt_path", given, problem, "give a path that can be opened") from error
     if not is_file:
         raise UserError(
             "--ckpt_path",

@@ -48,6 +48,8 @@ def refused(in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         (("--trainer.callbacks+=tests.cli.crash.Crash",), ["trainer.callbacks", "has no attribute 'Crash'"]),
         (("--model.lora", "5"), ["model.lora", "'5'", "or null"]),
         (("--model", "[1]"), ["model", "is not valid"]),
+        *(((f"--{group}", "null"), [f"error: {group}: 'null'"]) for group in ("run", "model", "data", "trainer")),
+        *(((f"--{group}", "[1]"), [f"error: {group}: '1'"]) for group in ("run", "data", "trainer")),
         (("--model.dtype", "half"), ["model.dtype", "'half'", "float16"]),
         (("--data.steps.split", "word"), ["data.steps.split", "'word'", "sentence"]),
         (("--data.max_length", "-5"), ["data.max_length", "'-5'", "from 8 to"]),
@@ -239,6 +241,23 @@ def test_a_value_out_of_range_in_the_config_of_a_run(
         config.replace("alpha: 64.0", "alpha: -16").replace("alpha: 64", "alpha: -16")
     )
     assert "model.lora.alpha: '-16.0' is not above 0" in refused(*command)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("batch_size: 16", "batch_size: x", "data.batch_size: 'x' is not valid. Give int."),
+        ("trainer:", "trainer: 5 #", "has no settings of trainer. Restore the file from a copy."),
+    ],
+)
+def test_a_damaged_config_of_a_run(
+    old: str, new: str, line: str, in_trained: Path, refused: Callable[..., str]
+) -> None:
+    config = in_trained / "config.yaml"
+    text = config.read_text()
+    assert f"\n{old}" in text or f" {old}" in text
+    config.write_text(text.partition("\ntrainer:")[0] + "\n" + new if old == "trainer:" else text.replace(old, new, 1))
+    assert line in refused("validate")
 
 
 def test_nothing_asked(trained: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ def loaded_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
     def write(tuner: Any, template: Any, folder: Path, *_: Any) -> None:
         asked[-1]["folder"] = folder
 
+    monkeypatch.setattr(export, "find", lambda *_: (Run(tmp_path / "run"), Path("best.ckpt")))
     monkeypatch.setattr(export, "load_run", load_run)
     monkeypatch.setattr(export, "export_merged", write)
     monkeypatch.setattr(export, "export_adapter", write)
@@ -52,3 +53,13 @@ def test_a_folder_with_files_is_not_overwritten(loaded_with: Any, tmp_path: Path
     (tmp_path / "there" / "file").touch()
     with pytest.raises(UserError, match=r"--to: .*there' exists and is not empty\. Give a new folder"):
         export.run(["--to", str(tmp_path / "there")])
+    assert len(loaded_with()) == 1  # the second was refused before the model was loaded
+
+
+def test_a_file_in_the_way_is_said(loaded_with: Any, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    ways = {"/dev/null/x": "is below /dev/null, which is a pipe or a device", __file__: "is a file"}
+    for to, problem in (ways | {str(tmp_path / "loop" / "x"): "cannot be opened"}).items():
+        with pytest.raises(UserError, match=f"--to: .*{problem}.*Give a new folder"):
+            export.run(["--to", to])
+    assert loaded_with() == []

@@ -20,6 +20,8 @@ def test_an_unknown_device_is_refused() -> None:
         device("meta")
     with pytest.raises(UserError, match="--device: 'cuda:99' is not a device of this machine"):
         device("cuda:99")
+    with pytest.raises(UserError, match="--device: 'nonsense'"):  # before a run is looked for
+        run(["--prompt", "a", "--device", "nonsense", "--root", "nowhere"])
 
 
 @pytest.mark.parametrize("finished", [True, False])

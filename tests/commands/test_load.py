@@ -80,7 +80,7 @@ def saved(tmp_path: Path, make_batch: Callable[..., Any]) -> Callable[..., Saved
         run = tmp_path / "run"
         CheckedCheckpointIO().save_checkpoint(content, run / "checkpoints" / "best.ckpt")
         model = {"name": str(base), "dtype": "float32", "lora": asdict(lora) if lora else None, **more}
-        (run / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {"source": "builtin"}}))
+        (run / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {"source": "builtin"}, "trainer": {}}))
         return run, logits(tuner.net.causal_lm)
 
     return make

@@ -1,9 +1,11 @@
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from commands.preflight import check_hardware, check_launch, count_devices
+from commands.preflight import check_hardware, check_launch, count_devices, find_configs
 from errors import UserError
 
 DEFAULTS = {"accelerator": "auto", "devices": "auto", "precision": "32-true", "strategy": "auto", "num_nodes": 1}
@@ -118,3 +120,18 @@ def test_the_config_of_a_run_on_several_machines_is_not_waited_for_on_one() -> N
         launch(0, {}, num_nodes=2)
     launch(0, {}, num_nodes=1)
     launch(0, {"MASTER_ADDR": "10.0.0.1", "NODE_RANK": "1"}, num_nodes=2)
+
+
+def test_what_is_there_instead_of_a_config_is_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    said = {
+        str(tmp_path): "is a folder",
+        str(tmp_path / "pipe"): "is a pipe or a device",
+        "n" * 300: "cannot be opened",
+    }
+    for name, problem in said.items():
+        with pytest.raises(UserError, match=f"--config: '{name[:50]}.*{problem}"):
+            find_configs(["--config", name], needed=True)
+    for args in (["--config"], ["--config="], ["--config", "--data.seed", "3"]):
+        with pytest.raises(UserError, match="--config: is given without a file"):
+            find_configs(args, needed=True)

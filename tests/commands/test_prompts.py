@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,18 @@ def test_a_template_without_a_place_for_a_message_is_one_line() -> None:
         segments(7, prompt, template)
     with pytest.raises(UserError, match="omits the system prompt"):
         segments(1, (Message("system", "a"), *plain("b")), template)
+
+
+def test_a_pipe_a_device_and_an_endless_stream_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe without a writer would wait for ever, and /dev/zero would fill the memory."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/zero"):
+        with pytest.raises(UserError, match=r"is a pipe or a device\. Give a file, or - for standard input"):
+            read_prompts(name)
+    monkeypatch.setattr("commands.prompts.LARGEST", 5)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"123456")))
+    with pytest.raises(UserError, match="has more than 5 bytes"):
+        read_prompts("-")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UserError, match="standard input is closed"):
+        read_prompts("-")

@@ -14,6 +14,7 @@ from commands import estimate, export, generate, preview, replay
 from commands.fit_settings import fit_parser
 from commands.parsing import Parser
 from commands.ranges import RANGES
+from commands.rules import FilePath
 from commands.settings import Setting
 from errors import UserError
 
@@ -201,3 +202,8 @@ def test_a_whole_number_is_a_count_whatever_the_order_of_the_types(tmp_path: Pat
         assert (trainer.limit_train_batches, type(trainer.limit_train_batches)) == (1, int)
         assert (trainer.overfit_batches, type(trainer.overfit_batches)) == (1, int)
         assert (trainer.limit_val_batches, type(trainer.limit_val_batches)) == (expected, type(expected))
+
+
+def test_a_path_is_measured_in_bytes() -> None:
+    assert FilePath().problem("é/" * 1_300) is None
+    assert FilePath().problem("é/" * 1_400) == "has more than 4,095 bytes"

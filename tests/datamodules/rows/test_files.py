@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from datamodules.rows import files, folders, json_files, text_files
 from datamodules.rows.arrow_files import END_OF_STREAM
 from datamodules.rows.pieces import SourceRow
+from datamodules.rows.sources import open_source
 from errors import UserError
 
 ROWS: list[dict[str, Any]] = [
@@ -316,3 +317,9 @@ def test_text_after_an_array_is_not_lost_in_silence(more: str, tmp_path: Path) -
         list(files.rows([path]))
     path.write_text('[{"a": 1}]\n \n')
     assert plain(files.rows([path])) == [{"a": 1}]
+
+
+def test_a_link_to_itself_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    with pytest.raises(UserError, match=r"data\.source: .*cannot be opened \(Too many levels of symbolic links\)"):
+        open_source(str(tmp_path / "loop.jsonl"), None, "train", 0.1, 0)

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules.checkpoints.checkpoint_file import PARTS
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.resume_position import ResumePosition
 
@@ -19,4 +20,5 @@ def content() -> CheckpointContent:
 @pytest.fixture
 def checkpoint(content: CheckpointContent) -> dict[str, Any]:
     """A checkpoint with one tensor."""
-    return {"state_dict": {"rows": torch.arange(4.0)}, CONTENT_KEY: content.to_dict(), "global_step": 3}
+    parts = {name: kind() for name, kind in PARTS.items()}
+    return parts | {"state_dict": {"rows": torch.arange(4.0)}, CONTENT_KEY: content.to_dict(), "global_step": 3}

@@ -17,6 +17,7 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import (
     CHECKSUM_MARK,
+    PARTS,
     CheckedCheckpointIO,
     read_checkpoint,
     write_checkpoint,
@@ -241,3 +242,19 @@ def test_writing_and_reading_cost_less_than_a_tenth_of_the_file_in_memory(tmp_pa
     writing, reading = map(int, done.stdout.split())
     assert path.stat().st_size > 160e6
     assert max(writing, reading) < 0.1 * path.stat().st_size
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("wrong", [None, (), "missing"])
+def test_a_part_that_is_no_part_of_a_checkpoint_is_named(
+    part: str, wrong: Any, checkpoint: dict[str, Any], tmp_path: Path
+) -> None:
+    """With a right digest: another program, or a bug, wrote it."""
+    path = tmp_path / "a.ckpt"
+    write_checkpoint(checkpoint, path)
+    CheckedCheckpointIO().read_ahead(path)
+    write_checkpoint({name: value for name, value in checkpoint.items() if name != part}, path)
+    if wrong != "missing":
+        write_checkpoint(checkpoint | {part: wrong}, path)
+    with pytest.raises(UserError, match=f"--ckpt_path: .* has no readable {part}"):
+        CheckedCheckpointIO().read_ahead(path)

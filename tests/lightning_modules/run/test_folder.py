@@ -118,5 +118,13 @@ def test_the_option_that_gave_the_root_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [300, 5_000])
 def test_a_checkpoint_with_an_over_long_name_is_named(length: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^--ckpt_path: .*has a name that is too long"):
+    with pytest.raises(UserError, match=r"^--ckpt_path: .*cannot be opened \(File name too long\)"):
         find_checkpoint("x" * length, str(tmp_path), None)
+
+
+@pytest.mark.parametrize("content", ['{"after": 5}', '{"before": null}', '{"after": {"loss": "x"}}', '"a"', "[1]"])
+def test_a_summary_without_figures_is_damaged(content: str, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.summary.write_text(content)
+    assert run.read_summary() == {}
+    assert len(list(tmp_path.glob("summary-damaged-*.json"))) == 1
