@@ -4,7 +4,19 @@ import importlib
 
 import pytest
 
-SCRIPTS = ["loading", "memory", "plan", "prepare", "speed.__main__", "speed.rows", "speed.scaling", "startup"]
+from tests.datamodules.text.test_steps import labelled_steps
+
+SCRIPTS = [
+    "hostile_text",
+    "loading",
+    "memory",
+    "plan",
+    "prepare",
+    "speed.__main__",
+    "speed.rows",
+    "speed.scaling",
+    "startup",
+]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -22,8 +34,9 @@ def test_a_benchmark_imports_and_prints_its_help(
 
 def test_the_step_benchmark_scores_a_perfect_splitter_with_one() -> None:
     steps = importlib.import_module("benchmarks.steps")
-    texts = {excerpt["text"]: steps.labelled_steps(excerpt, "sentence") for excerpt in steps.LABELLED}
-    precision, recall, labelled = steps.precision_and_recall(texts.__getitem__, "sentence", "all")
+    everything = steps.excerpts(steps.LABELLED, "all")
+    texts = {excerpt["text"]: labelled_steps(excerpt, "sentence") for excerpt in everything}
+    precision, recall, labelled = steps.precision_and_recall(texts.__getitem__, everything, "sentence")
     assert (precision, recall) == (1, 1)
     assert labelled > 500
 

@@ -107,9 +107,9 @@ def test_a_reading_that_is_well_formed_is_taken(response: str) -> None:
         "<think>`",
     ],
 )
-def test_a_million_characters_take_less_than_a_second(piece: str) -> None:
+def test_a_million_characters_take_no_quadratic_time(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     for response in (text, f"<think>a</think>{text}", "`" * 500_000 + text[:500_000]):
         start = time.process_time()
         split_at_tags(response, TAGS)
-        assert time.process_time() - start < 1
+        assert time.process_time() - start < 20  # quadratic time would be hours

@@ -93,4 +93,4 @@ def test_lists_fences_and_tables(steps: list[str]) -> None:
 def test_runs_of_one_character_are_split_in_linear_time(text: str) -> None:
     started = time.process_time()
     split_steps(text * 200_000, StepSettings("sentence"))
-    assert time.process_time() - started < 2  # quadratic time would be minutes
+    assert time.process_time() - started < 20  # quadratic time would be minutes
