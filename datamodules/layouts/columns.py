@@ -1,7 +1,9 @@
 """The columns that a user names, and the names by which the other columns are found."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from errors import UserError
 
@@ -20,9 +22,24 @@ REASONING = re.compile(
 )
 
 
+HUMP = re.compile("(?<=[a-z])(?=[A-Z])")
+
+
+@lru_cache(1024)
+def plain(name: str) -> str:
+    """Return the name as the lists above write it: `Question` is question, and `Chain of Thought` chain_of_thought."""
+    return "_".join(re.split(r"[\s-]+", name.strip())).lower()
+
+
+def named(wanted: str, names: Iterable[str]) -> str | None:
+    """Return the name that is equal to `wanted`, else the first one that differs in capitals and separators only."""
+    names = list(names)
+    return wanted if wanted in names else next((name for name in names if plain(name) == wanted), None)
+
+
 def looks_like_reasoning(name: str) -> bool:
     """Return whether a column or a field of a message has a name of reasoning, such as `reasoning_content`."""
-    return REASONING.fullmatch(name) is not None
+    return any(REASONING.fullmatch(plain(one)) for one in (name, HUMP.sub("_", name)))  # also reasoningContent
 
 
 @dataclass

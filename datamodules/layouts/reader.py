@@ -17,7 +17,8 @@ from errors import UserError
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 NAMES_SHOWN = 12  # columns that a line names
-TRUE = {True, "true", "True", "correct", "yes", "1"}  # 1 and 1.0 equal True
+TRUE = {True, "true", "correct", "yes", "1"}  # 1 and 1.0 equal True
+MOST_FOUND = 1_024  # sets of column names that are remembered: each row of a file of JSON may have its own
 NO_LAYOUT = "no columns of a known layout"
 NOT_TEXTS = "instruction or response is not a text"
 
@@ -28,6 +29,7 @@ class Found(NamedTuple):
     layouts: list[Layout]
     words: str
     problem: str  # why rows with these columns cannot be read; empty if they can
+    several: list[str]  # columns that look like reasoning, if there are more than one
 
 
 class RowReader:
@@ -42,7 +44,7 @@ class RowReader:
 
         A row that cannot be read gives one with a problem. A row without an id is named by str() of its place.
         """
-        found = self.found(tuple(row))
+        found = self.found(self._read_names(row))
         ids = (row.get(column) for column in ROW_IDS)
         row_id = next((_encodable(str(value)) for value in ids if value not in (None, "")), None)
         row_id = _encodable(str(place)) if row_id is None else row_id  # only now, because it may read the file
@@ -63,6 +65,8 @@ class RowReader:
         """Return the layouts of a row with these columns."""
         known = self._found.get(names)
         if known is None:
+            if len(self._found) >= MOST_FOUND:
+                self._found.clear()
             known = self._found[names] = self._find(names)
         return known
 
@@ -84,20 +88,33 @@ class RowReader:
             fix = "set data.columns.messages, or data.columns.instruction and data.columns.response"
             raise UserError("data.columns", where, problem, fix)
 
+    def _read_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns of a row. If several look like reasoning, those of them without a text or a list are left out."""
+        names = tuple(row)
+        found = self.found(names)
+        if not found.several:
+            return names
+        return tuple(name for name in names if name not in found.several or _may_be_reasoning(row[name]))
+
     def _find(self, names: tuple[str, ...]) -> Found:
         columns = self.columns
         if self.candidates.column is not None:
             columns = replace(columns, response=self.candidates.column)
+        several = reasoning_columns(names, columns) if columns.reasoning is None else []
+        if len(several) < 2:
+            several = []
         layouts = layouts_of(names, columns)
         if self.candidates.column is not None:
             layouts = [one for one in layouts if isinstance(one, Texts)]
         if not layouts:
-            return Found([], f"no layout in the columns {shown(names)}", NO_LAYOUT)
+            return Found([], f"no layout in the columns {shown(names)}", NO_LAYOUT, several)
         usual = {*layouts[0].used(), *ROW_IDS, GROUP}
         others = [name for name in names if name not in usual]
-        return Found(layouts, layouts[0].words() + (f"; not read: {shown(others)}" if others else ""), "")
+        return Found(layouts, layouts[0].words() + (f"; not read: {shown(others)}" if others else ""), "", several)
 
     def _messages(self, row: Mapping[str, Any], found: Found) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+        if found.several:
+            raise NoConversation(f"reasoning in several columns: {shown(found.several)}")
         if found.problem:
             raise NoConversation(found.problem)
         for layout in found.layouts:
@@ -107,6 +124,8 @@ class RowReader:
 
     def _candidates(self, row: Mapping[str, Any], found: Found) -> list[tuple[int, tuple[Message, ...]]]:
         """The number from 1 and the messages of each candidate that is kept."""
+        if found.several:
+            raise NoConversation(f"reasoning in several columns: {shown(found.several)}")
         if found.problem:
             raise NoConversation(found.problem)
         texts, verdicts = row.get(str(self.candidates.column)), None
@@ -121,7 +140,8 @@ class RowReader:
         kept: list[tuple[int, tuple[Message, ...]]] = []
         for k, text in enumerate(texts):
             verdict = verdicts[k] if verdicts is not None else True
-            if len(kept) == self.candidates.keep or not (isinstance(verdict, bool | int | str) and verdict in TRUE):
+            verdict = verdict.strip().lower() if isinstance(verdict, str) else verdict
+            if len(kept) == self.candidates.keep or not (isinstance(verdict, int | float | str) and verdict in TRUE):
                 continue
             read = layout.read({**row, layout.response: text})
             if read is not None:
@@ -129,6 +149,11 @@ class RowReader:
         if not kept:
             raise NoConversation("no candidate is a text" if verdicts is None else "no candidate with a true verdict")
         return kept
+
+
+def _may_be_reasoning(value: Any) -> bool:
+    """Whether a value is no flag, number or empty text. A list is refused later, by name."""
+    return bool(value.strip() if isinstance(value, str) else isinstance(value, list | Mapping) and value)
 
 
 def shown(names: Sequence[str]) -> str:

@@ -137,10 +137,12 @@ def _parse_answer(message: Message, tags: Tags, policy: MalformedPolicy) -> tupl
 def _whole(text: str, reasoning: str, tags: Tags) -> str:
     """The text of an answer after its reasoning in tags. Reasoning that has tags in it is the whole response.
 
-    Raises MalformedResponse if the text has another thought.
+    Raises MalformedResponse if the text has another thought or another answer.
     """
     inner = reasoning.strip().removeprefix(tags.open).removesuffix(tags.close)
     if tags.open in inner or tags.close in inner:
+        if text.strip() not in reasoning:
+            raise MalformedResponse("reasoning in tags, whose answer is not the response")
         return reasoning
     if inner != reasoning.strip():
         reasoning = inner
