@@ -120,8 +120,12 @@ def test_reasoning_in_several_columns_after_the_first_rows_is_counted() -> None:
 
 
 def test_reasoning_with_tags_never_replaces_another_answer() -> None:
-    with pytest.raises(MalformedResponse, match="reasoning in tags, whose answer is not the response"):
+    with pytest.raises(MalformedResponse, match="nested"):
         parse_example(raw_example(answered(reasoning=f"<think>{THOUGHT}</think>Yes."), 0))
+    named = parse_example(raw_example(answered(reasoning="The tag `<think>` is meant. No. Yes."), 0))
+    assert (named.thoughts, named.answer) == (["The tag `<think>` is meant. No. Yes."], A)
+    with pytest.raises(MalformedResponse, match="reasoning in the response and, different"):
+        parse_example(raw_example(answered(reasoning="a", content="say `<think>` now"), 0))
     assert parse_example(raw_example(answered(reasoning=WHOLE), 0)).answer == A
 
 
