@@ -14,6 +14,7 @@ ANSWERS = ("response", "output", "completion", "generation", "content", "answer"
 SYSTEMS = ("system", "system_prompt")
 INPUT = "input"  # of Alpaca, beside the instruction
 ROW_IDS = ("conversation_id", "uuid", "id")  # the first of them that has a value names the row
+MEDIA = {"image", "images", "video", "videos", "audio", "audios"}  # a row with a value there is refused
 GROUP = "difficulty"  # results are broken down by its values
 REASONING = re.compile(
     r"(?:\w*_)?(?:reasoning|thinking|thoughts?|think|cot|chain_of_thought|rationale|scratchpad)"
@@ -59,7 +60,7 @@ class Columns:
     system: str | None = None
     """Column of the system prompt of a row."""
     ignore: list[str] = field(default_factory=list)
-    """Columns and fields that look like reasoning and shall not be read."""
+    """Columns and fields that look like reasoning, or hold images, and shall not be read."""
 
     def check(self, setting: str = "data.columns") -> None:
         """Raise UserError for columns that contradict each other."""

@@ -8,6 +8,7 @@ import pytest
 
 from datamodules.layouts.columns import Candidates, Columns
 from datamodules.layouts.conversation import Message
+from datamodules.layouts.messages import GREETING
 from datamodules.layouts.reader import RowReader
 from datamodules.text.example import parse_example
 from datamodules.text.malformed import MalformedResponse
@@ -145,3 +146,22 @@ def test_rows_that_all_have_other_columns_keep_the_memory_flat() -> None:
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert used < 1_500_000
+
+
+def test_candidates_and_verdicts_may_be_json_texts_and_keep_their_notes() -> None:
+    reader = RowReader(Columns(), Candidates("all", "verdicts"))
+    prompt = [{"role": "assistant", "content": "Hello!"}, ASKED]
+    row = {"prompt": prompt, "all": json.dumps(["<think>Hm.</think>Yes.", WHOLE]), "verdicts": "[false, true]"}
+    (read,) = reader.read(row, "a")
+    assert (read.row_id, read.messages, read.notes) == ("a/2", RIGHT, (GREETING,))
+    assert reader.read(row | {"all": "[cut"}, "a")[0].problem == "no candidates"
+
+
+@pytest.mark.parametrize("column", ["image", "Images", "audio"])
+def test_a_row_with_an_image_in_a_column_is_refused_by_name(column: str) -> None:
+    problem = f"a value in the column {column} (data.columns.ignore leaves it out)"
+    for value in (b"png", {"bytes": b"png"}, [{"bytes": b"png"}], "a.png", object()):
+        assert raw_example({"messages": PAIR, column: value}, 0).problem == problem
+        assert raw_example({"messages": PAIR, column: value}, 0, Columns(ignore=[column])).messages == RIGHT
+    for nothing in (None, "", [], b"", [None]):
+        assert raw_example({"messages": PAIR, column: nothing}, 0).messages == RIGHT
