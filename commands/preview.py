@@ -15,7 +15,7 @@ from commands.fit_settings import build_data, fit_parser
 from commands.parsing import Parser
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
-from datamodules.preview.content import ROLE_LABELS, PreviewRow, with_marks
+from datamodules.preview.content import ROLE_LABELS, PreviewRow, source_texts, with_marks
 from datamodules.preview.dropped import has_reason, print_dropped
 from datamodules.preview.html import page
 from datamodules.text.segments import Role
@@ -141,8 +141,7 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
     row = find_row(data, wanted, limit)
     raw = row.example.raw
     assert raw is not None  # the examples of the preview have their texts
-    instruction, response = (str(text or "") for text in (raw.instruction, raw.response))
-    preview.print_row(console, row, instruction, response, data.think_tokenizer.decode)
+    preview.print_row(console, row, source_texts(raw), data.think_tokenizer.decode)
 
 
 def find_row(data: MagpieDataModule, wanted: str, limit: int | None) -> PreviewRow:

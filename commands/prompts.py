@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datamodules.layouts.columns import SYSTEMS
 from datamodules.layouts.conversation import Message
+from datamodules.layouts.messages import read_conversation
 from datamodules.text.malformed import MalformedResponse
 from datamodules.text.segments import Segment, Template, ask
 from errors import UserError
@@ -14,7 +15,6 @@ from hub import what_is_there
 
 Conversation = tuple[Message, ...]  # the last message is the user's
 LARGEST = 1 << 28  # bytes of a file of prompts: no endless stream fills the memory
-SPEAKERS = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 FIX = 'write {"messages": [{"role": "user", "content": "Solve x + 5 = 12"}]} in each line'
 
 
@@ -70,35 +70,31 @@ def segments(number: int, prompt: Conversation, template: Template) -> list[Segm
 
 
 def _conversation(value: Any) -> Conversation:
-    """Raises ValueError if the value has no messages, or their order or a text of them is wrong."""
+    """The messages are read as those of a row. Raises ValueError if there are none, or their order or a text of them is
+    wrong."""
     given = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(given, list) or not given:
         raise ValueError("it has no messages")
-    messages = tuple(_message(one) for one in given)
+    if lost := next((name for name in (*SYSTEMS, "tools") if value.get(name)), None):
+        raise ValueError(f"it has {lost!r} beside its messages")
+    messages = tuple(read_conversation(given, None, ()))
+    if messages[0] == Message("system", None):
+        messages = messages[1:]
     speakers = [message.role for message in messages]
-    speakers = speakers[speakers[0] == "system" :]
+    speakers = speakers[speakers[:1] == ["system"] :]
     if speakers != (["user", "assistant"] * len(speakers))[: len(speakers)] or speakers[-1:] != ["user"]:
         raise ValueError("user and assistant do not alternate, or the last message is not the user's")
+    for message in messages:
+        _check(message)
     if not messages[-1].text.strip():
         raise ValueError("the last message is empty")
     return messages
 
 
-def _message(value: Any) -> Message:
-    role, content = (value.get("role"), value.get("content")) if isinstance(value, dict) else (None, None)
-    if not isinstance(role, str) or role not in SPEAKERS:
-        raise ValueError(f"a message has the role {role!r}")
-    reasoning = value.get("reasoning_content") if role == "assistant" else None
-    if isinstance(content, list) and all(_is_text(part) for part in content):
-        content = "".join(part["text"] for part in content)
-    if not isinstance(content, str) or not isinstance(reasoning, str | None):
-        raise ValueError(f"a message of {role} is not a text")
+def _check(message: Message) -> None:
+    if not isinstance(message.text, str):
+        raise ValueError(f"a message of {message.role} is not a text")
     try:
-        f"{content}{reasoning}".encode()
+        f"{message.text}{message.reasoning}".encode()
     except UnicodeEncodeError:
-        raise ValueError(f"a message of {role} is not valid UTF-8") from None
-    return Message(SPEAKERS[role], content, reasoning)  # type: ignore[arg-type]  # a key of SPEAKERS
-
-
-def _is_text(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+        raise ValueError(f"a message of {message.role} is not valid UTF-8") from None

@@ -1,7 +1,9 @@
 """The columns that a user names, and the names by which the other columns are found."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from errors import UserError
 
@@ -12,6 +14,7 @@ ANSWERS = ("response", "output", "completion", "generation", "content", "answer"
 SYSTEMS = ("system", "system_prompt")
 INPUT = "input"  # of Alpaca, beside the instruction
 ROW_IDS = ("conversation_id", "uuid", "id")  # the first of them that has a value names the row
+MEDIA = {"image", "images", "video", "videos", "audio", "audios"}  # a row with a value there is refused
 GROUP = "difficulty"  # results are broken down by its values
 REASONING = re.compile(
     r"(?:\w*_)?(?:reasoning|thinking|thoughts?|think|cot|chain_of_thought|rationale|scratchpad)"
@@ -20,9 +23,24 @@ REASONING = re.compile(
 )
 
 
+HUMP = re.compile("(?<=[a-z])(?=[A-Z])")
+
+
+@lru_cache(1024)
+def plain(name: str) -> str:
+    """Return the name as the lists above write it: `Question` is question, and `Chain of Thought` chain_of_thought."""
+    return "_".join(re.split(r"[\s-]+", name.strip())).lower()
+
+
+def named(wanted: str, names: Iterable[str]) -> str | None:
+    """Return the name that is equal to `wanted`, else the first one that differs in capitals and separators only."""
+    names = list(names)
+    return wanted if wanted in names else next((name for name in names if plain(name) == wanted), None)
+
+
 def looks_like_reasoning(name: str) -> bool:
     """Return whether a column or a field of a message has a name of reasoning, such as `reasoning_content`."""
-    return REASONING.fullmatch(name) is not None
+    return any(REASONING.fullmatch(plain(one)) for one in (name, HUMP.sub("_", name)))  # also reasoningContent
 
 
 @dataclass
@@ -42,7 +60,7 @@ class Columns:
     system: str | None = None
     """Column of the system prompt of a row."""
     ignore: list[str] = field(default_factory=list)
-    """Columns and fields that look like reasoning and shall not be read."""
+    """Columns and fields that look like reasoning, or hold images, and shall not be read."""
 
     def check(self, setting: str = "data.columns") -> None:
         """Raise UserError for columns that contradict each other."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from datamodules.layouts.columns import looks_like_reasoning
+from datamodules.layouts.columns import looks_like_reasoning, plain
 from datamodules.layouts.conversation import Message, Speaker
 
 ROLE_FIELDS, TEXT_FIELDS = ("role", "from", "speaker"), ("content", "value", "text")
@@ -18,6 +18,8 @@ SPEAKERS: dict[str, Speaker] = {
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "ai", "response"), "assistant"),
 }
 TOOLS = {"tool", "function", "ipython", "observation", "environment", "function_call", "tool_call", "tool_response"}
+NO_ANSWER = "a message of reasoning that no answer follows"
+REASONING_NO_TEXT = "reasoning is not a text"
 # Notes on a kept row
 GREETING, UNANSWERED = "first messages of the assistant left out", "last message of the user left out"
 
@@ -32,10 +34,7 @@ def read_conversation(value: Any, reasoning: str | None, ignore: Sequence[str]) 
     Raises NoConversation.
     """
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise NoConversation("a conversation is text that is not JSON") from None
+        value = _json(value)
     if isinstance(value, Mapping):  # a struct of lists, or one message
         lists = {key: column for key, column in value.items() if isinstance(column, list)}
         if lists and len({len(column) for column in lists.values()}) == 1:
@@ -44,9 +43,18 @@ def read_conversation(value: Any, reasoning: str | None, ignore: Sequence[str]) 
             value = [value]
     if not isinstance(value, list) or not value:
         raise NoConversation("a conversation without messages")
+    if all(isinstance(one, str) and one.lstrip().startswith("{") for one in value):  # each message as JSON text
+        value = [_json(one) for one in value]
     if all(isinstance(one, str) for one in value):  # the user and the assistant in turn
         return [Message("assistant" if k % 2 else "user", text) for k, text in enumerate(value)]
     return list(_read(value, reasoning, ignore))
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise NoConversation("a conversation is text that is not JSON") from None
 
 
 def _read(turns: Sequence[Any], reasoning: str | None, ignore: Sequence[str]) -> Iterable[Message]:
@@ -54,28 +62,42 @@ def _read(turns: Sequence[Any], reasoning: str | None, ignore: Sequence[str]) ->
     for turn in turns:
         if not isinstance(turn, Mapping):
             raise NoConversation("a message is neither a text nor a mapping")
-        name = next((turn[key] for key in ROLE_FIELDS if isinstance(turn.get(key), str)), None)
+        if not any(key in turn for key in ROLE_FIELDS):
+            turn = {plain(str(key)): value for key, value in turn.items()} | dict(turn)  # Role is role
+        name = next((turn[key] for key in ROLE_FIELDS if isinstance(turn.get(key), str) and turn[key]), None)
         if name is None:
             raise NoConversation("a message without a role")
         name = name.strip().lower()
         if name in TOOLS or turn.get("tool_calls") or turn.get("function_call"):
             raise NoConversation("tool calls")
-        content = next((turn[key] for key in TEXT_FIELDS if turn.get(key) is not None), None)
+        given = [turn[key] for key in TEXT_FIELDS if turn.get(key) is not None]
+        content = next((one for one in given if one not in ("", [])), given[0] if given else None)
         text, thinking = _parts(content)
+        if waiting is not None and SPEAKERS.get(name) != "assistant":
+            raise NoConversation(NO_ANSWER)
         if looks_like_reasoning(name):
             waiting = text
             continue
         if name not in SPEAKERS:
             raise NoConversation(f"a message of {name[:40]!r}, a role that is not known")
-        thinking = thinking or waiting or _reasoning(turn, reasoning, ignore)
-        waiting = None
         speaker = SPEAKERS[name]
-        yield Message(speaker, text, thinking if speaker == "assistant" else None)
+        if speaker == "assistant":
+            found = [one for one in (thinking, waiting, _reasoning(turn, reasoning, ignore)) if one]
+            if any(one != found[0] for one in found):
+                raise NoConversation("reasoning in several places of an answer")
+            yield Message(speaker, text, found[0] if found else None)
+        else:
+            yield Message(speaker, text)
+        waiting = None
+    if waiting is not None:
+        raise NoConversation(NO_ANSWER)
 
 
 def _reasoning(turn: Mapping[str, Any], reasoning: str | None, ignore: Sequence[str]) -> Any:
     """The thoughts in a field of a message. Raises NoConversation if two fields hold different ones."""
     names = [reasoning] if reasoning else [key for key in turn if looks_like_reasoning(key) and key not in ignore]
+    if other := next((key for key in names if isinstance(turn.get(key), list | Mapping) and turn[key]), None):
+        raise NoConversation(f"{REASONING_NO_TEXT} ({other})")
     found = {turn[key] for key in names if isinstance(turn.get(key), str) and turn[key].strip()}
     if len(found) > 1:
         raise NoConversation(f"reasoning in several fields: {', '.join(names)}")
@@ -117,7 +139,7 @@ def well_formed(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple
     notes: list[str] = []
     system = [message for message in messages[:1] if message.role == "system"]
     turns = list(messages[len(system) :])
-    if system and isinstance(system[0].text, str) and not system[0].text.strip():
+    if system and (system[0].text is None or (isinstance(system[0].text, str) and not system[0].text.strip())):
         system = []
     if any(message.role == "system" for message in turns):
         raise NoConversation("a system message inside the conversation")

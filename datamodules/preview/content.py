@@ -4,10 +4,12 @@ Text of the data goes through `with_marks` before it is shown: every invisible o
 row cannot steer the terminal.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from datamodules.layouts.conversation import RawExample
 from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, DataStats
 from datamodules.text.segments import Role
 from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, ProcessedExample
@@ -26,6 +28,21 @@ LENGTH_COLUMNS = ("tokens", "rows that fit", "rows whose thoughts fit")
 ROLE_COLUMNS = ("role", "tokens", "ratio")
 TOKENS_TITLE, STEPS_TITLE = "tokens of a row", "steps of an answer"
 CHARACTER_TOKENS = 4  # the most tokens of one character: a UTF-8 character has at most 4 bytes
+
+
+def source_texts(raw: RawExample) -> list[tuple[str, str]]:
+    """Return each text of the source with its name, the last one the response. Of a row that could not be read these
+    are all its columns as JSON."""
+    if not raw.messages:
+        return [("row", json.dumps(dict(raw.row), ensure_ascii=False, default=str))]
+    names = {"user": "instruction", "assistant": "response", "system": "system"}
+    texts: list[tuple[str, str]] = []
+    for number, message in enumerate(raw.messages, 1):
+        earlier = "earlier " if number < len(raw.messages) - 1 and message.role != "system" else ""
+        for name, text in (("reasoning", message.reasoning), (names[message.role], message.text)):
+            if name != "reasoning" or text is not None:
+                texts.append((earlier + name, "" if text is None else str(text)))
+    return texts
 
 
 @dataclass(frozen=True)

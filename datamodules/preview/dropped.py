@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from datamodules.preview.content import PreviewRow, with_marks
+from datamodules.preview.content import PreviewRow, source_texts, with_marks
 from datamodules.preview.terminal import title
 from datamodules.text.malformed import Fault
 
@@ -24,20 +24,20 @@ def has_reason(row: PreviewRow, wanted: str) -> bool:
 
 
 def print_dropped(console: Console, rows: Sequence[PreviewRow]) -> None:
-    """Print each row with its reasons, its instruction and its response. Of long texts the ends and the places are
+    """Print each row with its reasons and the texts of its source. Of long texts the ends and the places are
     shown; `preview --row` shows them whole."""
     for row in rows:
         raw, faults = row.example.raw, row.example.faults
         assert raw is not None  # the examples of the preview have their texts
-        instruction, response = ("" if text is None else str(text) for text in (raw.instruction, raw.response))
         console.print(Rule(Text(title(row)), align="left", style="dim"))
         for number, (reason, at) in enumerate(faults, 1):
             console.print(
                 Text.assemble((f"▶{number} " if at is not None else "", MARK), f"dropped: {with_marks(reason)}")
             )
-        for name, text in (("instruction", marked(instruction)), ("response", marked(response, faults))):
+        texts = source_texts(raw)
+        for number, (name, text) in enumerate(texts, 1):
             console.print(Text(name, "dim"))
-            console.print(text, soft_wrap=not console.is_terminal)
+            console.print(marked(text, faults if number == len(texts) else ()), soft_wrap=not console.is_terminal)
 
 
 def marked(text: str, faults: Sequence[Fault] = ()) -> Text:

@@ -141,8 +141,8 @@ def roles(stats: DataStats, width: int) -> Group:
     return Group(table, Text(f"{supervised_ratio(stats):.1%} of {total:,} tokens are supervised", "bold"))
 
 
-def print_row(console: Console, row: PreviewRow, instruction: str, response: str, decode: Decode) -> None:
-    """Print everything about one row. `instruction` and `response` are the unchanged texts of the source."""
+def print_row(console: Console, row: PreviewRow, texts: Sequence[tuple[str, str]], decode: Decode) -> None:
+    """Print everything about one row. `texts` are the unchanged texts of the source with their names."""
     example, marked = row.example, without_colour(console)
 
     def section(name: str, *parts: RenderableType) -> None:
@@ -151,8 +151,8 @@ def print_row(console: Console, row: PreviewRow, instruction: str, response: str
             console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
     console.print(Text(title(row), "bold"))
-    section("instruction of the source", Text(with_marks(instruction)))
-    section("response of the source", Text(with_marks(response)))
+    for name, text in texts:
+        section(f"{name} of the source", Text(with_marks(text)))
     verdict = f"dropped: {example.reason}" if example.reason else f"kept for {row.split}"
     section("result", *(Text(with_marks(line)) for line in (verdict, *example.notes)))
     for number, step in enumerate(example.thoughts, 1):

@@ -55,7 +55,10 @@ def _records(path: Path) -> Iterator[Piece]:
         reader = csv.reader(text, delimiter=DELIMITERS[suffix], strict=True)
         try:
             names = next(reader, [])
-            if twice := next((name for name in names if names.count(name) > 1), None):
+            if len(names) == 1 and (other := next((one for one in ";\t|" if one in names[0]), None)):
+                problem = f"has {other!r} between its columns, in place of {DELIMITERS[suffix]!r}"
+                raise UserError(SETTING, path, problem, "save it with commas, or with tabs as a .tsv file")
+            if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
                 raise UserError(SETTING, path, f"has the column {twice!r} twice", "give each column a name of its own")
             for at, values in enumerate(record for record in reader if record):
                 if len(values) != len(names):

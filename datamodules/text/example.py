@@ -135,17 +135,20 @@ def _parse_answer(message: Message, tags: Tags, policy: MalformedPolicy) -> tupl
 
 
 def _whole(text: str, reasoning: str, tags: Tags) -> str:
-    """The text of an answer after its reasoning in tags. Reasoning that has tags in it is the whole response.
+    """The text of an answer after its reasoning in tags. Reasoning with tags and the answer after them is the whole
+    response; with another answer its tags are tags inside of a thought.
 
     Raises MalformedResponse if the text has another thought.
     """
     inner = reasoning.strip().removeprefix(tags.open).removesuffix(tags.close)
     if tags.open in inner or tags.close in inner:
-        return reasoning
-    if inner != reasoning.strip():
+        _, close, answer = inner.rpartition(tags.close)
+        if close and text.strip() in answer:
+            return reasoning
+    elif inner != reasoning.strip():
         reasoning = inner
     if tags.open in text or tags.close in text:
-        if reasoning.strip() in text:
+        if reasoning.strip() in text.rpartition(tags.close)[0]:
             return text
         raise MalformedResponse("reasoning in the response and, different, in a field of its own")
     return f"{tags.open}{reasoning}{tags.close}{text}"

@@ -96,7 +96,7 @@ def _passages(split: list[str], tags: Tags, shapes: ShapesFound) -> list[Passage
     passages = []
     for k, text in enumerate(texts):
         thought = k % 2 == 1
-        if thought and is_blank(text) and shapes.handle("empty_thought", places[k - 1]) == "repair":
+        if thought and is_blank(text) and shapes.handle("empty_thought", max(0, places[k - 1])) == "repair":
             continue
         if thought or text:
             passages.append(Passage(text, thought))

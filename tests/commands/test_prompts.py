@@ -50,6 +50,14 @@ def test_a_line_of_a_jsonl_file_is_a_conversation(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_earlier_reasoning_is_found_as_in_the_rows(field: str, tmp_path: Path) -> None:
+    turns = [said("system", None), said("User", "Hi"), said("assistant", "Oh", **{field: "Hm"}), said("user", "Sure?")]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": turns}))
+    (prompt,) = read_prompts(str(tmp_path / "chats.jsonl"))
+    assert prompt == (Message("user", "Hi"), Message("assistant", "Oh", "Hm"), Message("user", "Sure?"))
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -57,10 +65,12 @@ def test_a_line_of_a_jsonl_file_is_a_conversation(tmp_path: Path) -> None:
         ("[" * 100_000, "recursion"),
         ('["Hi"]', "it has no messages"),
         ('{"messages": []}', "it has no messages"),
-        ('{"messages": ["Hi"]}', "a message has the role None"),
-        ('{"messages": [{"role": "tool", "content": "1"}]}', "a message has the role 'tool'"),
+        ('{"messages": [3]}', "a message is neither a text nor a mapping"),
+        ('{"messages": [{"role": "tool", "content": "1"}]}', "tool calls"),
         ('{"messages": [{"role": "user", "content": 1}]}', "a message of user is not a text"),
-        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "a message of user is not a text"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "content of type 'image'"),
+        ('{"messages": [{"role": "user", "content": "a"}], "system": "b"}', "it has 'system' beside its messages"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": [1]}', "it has 'tools' beside its messages"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "not valid UTF-8"),
         ('{"messages": [{"role": "user", "content": " "}]}', "the last message is empty"),
         ('{"messages": [{"role": "system", "content": "a"}]}', "do not alternate"),

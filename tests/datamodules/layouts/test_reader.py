@@ -297,6 +297,14 @@ def test_columns_without_a_layout_are_an_error_that_names_them() -> None:
         RowReader(Columns()).check([{"a": 1}], "b.jsonl")
 
 
+@pytest.mark.parametrize("name", ["system", "input"])
+def test_a_named_column_that_the_data_lacks_is_an_error(name: str) -> None:
+    rows = [{"instruction": Q, "response": WHOLE}, {"instruction": Q, "response": WHOLE, "sys": "Be brief."}]
+    with pytest.raises(UserError, match=rf"^data\.columns\.{name}: 'sis' is not among the columns.*response, sys"):
+        check(rows, Columns(**{name: "sis"}))  # type: ignore[arg-type]
+    check(rows, Columns(**{name: "sys"}))  # type: ignore[arg-type]
+
+
 def test_two_columns_of_reasoning_are_an_error_until_one_is_chosen() -> None:
     row = {"question": Q, "gemini_thinking_trajectory": "g", "gemini_attempt": "h",
            "deepseek_thinking_trajectory": THOUGHT, "deepseek_attempt": A}  # fmt: skip

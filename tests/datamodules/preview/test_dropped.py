@@ -60,3 +60,17 @@ def test_a_reason_is_found_by_any_part_of_it_in_any_case() -> None:
     one = row("a", Fault("think block never closed (data.malformed_overrides.unclosed)"), Fault("other"))
     assert all(has_reason(one, wanted) for wanted in ("", "unclosed", "Never Closed", "other"))
     assert not has_reason(one, "nested") and not has_reason(row("a"), "")
+
+
+def test_all_texts_of_a_conversation_are_shown_and_the_places_are_in_the_last() -> None:
+    said = Message("system", "Brief."), Message("user", "Hi"), Message("assistant", "1</think>", "Hm")
+    raw = RawExample({}, "a", "all", (*said, Message("user", "And?"), Message("assistant", "No", "Two twos")))
+    text = printed(PreviewRow(3, ProcessedExample("a", raw=raw, faults=(Fault("x", 2),)), "rows", None))
+    names = "system\nBrief.\nearlier instruction\nHi\nearlier reasoning\nHm\nearlier response\n1</think>\n"
+    assert f"{names}instruction\nAnd?\nreasoning\nTwo twos\nresponse\nNo▶1\n" in text
+
+
+def test_a_row_that_cannot_be_read_is_shown_with_its_columns() -> None:
+    raw = RawExample({"messages": [{"role": "tool"}], "at": b"\x1b"}, "a", "all", (), "tool calls")
+    text = printed(PreviewRow(3, ProcessedExample("a", raw=raw, faults=(Fault("tool calls"),)), "rows", None))
+    assert 'row\n{"messages": [{"role": "tool"}], "at": "b' in text

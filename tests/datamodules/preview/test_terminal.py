@@ -42,7 +42,7 @@ def test_a_row_cannot_steer_the_terminal_or_become_markup(colour: bool, tiny_tok
     row = row_of(tiny_tokenizer, row_id="[red]\x1b[2J")
     report = report_of([row], [("reason\x1b[1m [blink]", "[i]\x1b]0;title")])
     print_preview(out, [row], report, tiny_tokenizer.decode, 512)
-    print_row(out, row, NASTY, NASTY, tiny_tokenizer.decode)
+    print_row(out, row, [("response", NASTY)], tiny_tokenizer.decode)
     text = printed(out)
     assert "\x1b[31m" not in text and "\x1b[2J" not in text and "\x1b]0" not in text
     assert all(
@@ -84,7 +84,7 @@ def test_all_numbers_of_the_report_are_printed(tiny_tokenizer: ThinkTokenizer) -
 def test_a_row_is_printed_token_by_token(tiny_tokenizer: ThinkTokenizer) -> None:
     out = console()
     row = row_of(tiny_tokenizer, notes=("no opening tag (repaired)",))
-    print_row(out, row, "The instruction", "The response", tiny_tokenizer.decode)
+    print_row(out, row, [("instruction", "The instruction"), ("response", "The response")], tiny_tokenizer.decode)
     text = printed(out)
     assert all(words in text for words in ("The instruction", "The response", "kept for train", "(repaired)"))
     assert "step 1 of 2" in text and "step 2 of 2" in text and "step 3" not in text
@@ -103,7 +103,7 @@ def test_a_dropped_row_is_printed_with_its_reason(tiny_tokenizer: ThinkTokenizer
         "rows.jsonl",
         None,
     )
-    print_row(out, row, "What?", "<think>never", tiny_tokenizer.decode)
+    print_row(out, row, [("response", "<think>never")], tiny_tokenizer.decode)
     assert "dropped: think block never closed (data.malformed_overrides.unclosed)" in printed(out)
     assert "none: the row was dropped before it was tokenized" in printed(out)
 

@@ -500,3 +500,16 @@ def test_r1s_answers_come_back_byte_for_byte(r1_rows: list[dict[str, str]]) -> N
         assert found == {"no opening tag (repaired)": 79, "; ".join(dropped): 1}
     else:
         assert found["no opening tag (repaired)"] == sum("no opening tag" in row["source"] for row in r1_rows) > 0
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(["<think>", "</think>", " ", "a", "`", "```\n", "\r\n"]), max_size=7))
+def test_the_place_of_each_fault_is_in_the_response(pieces: list[str]) -> None:
+    response = "".join(pieces)
+    faults: list[Fault] = []
+    for dial in ("strict", "repair", "last_close"):
+        try:
+            parse(response, Tags(), MalformedPolicy.of(dial))
+        except MalformedResponse as malformed:
+            faults += malformed.faults
+    assert all(at is None or 0 <= at <= len(response) for _, at in faults)
