@@ -1,7 +1,7 @@
 """Time to split, parse and sign 1 MB of each kind of hostile text, on one core, and whether it grows linearly.
 
-    python benchmarks/hostile_text.py                 # 1,000,000 characters of each of the patterns
-    python benchmarks/hostile_text.py --characters 100000 --pattern '. ' --pattern '「'
+    python -m benchmarks.hostile_text                 # 1,000,000 characters of each of the patterns
+    python -m benchmarks.hostile_text --characters 100000 --pattern '. ' --pattern '「'
 
 A pattern is repeated. Growth is the time of the whole text divided by that of its half: 2 if linear, 4 if quadratic.
 """
@@ -12,9 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from datamodules.rows.near_duplicates import signature
 from datamodules.text.malformed import MalformedPolicy
