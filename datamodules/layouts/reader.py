@@ -128,9 +128,11 @@ class RowReader:
             return Found([], f"no layout in the columns {shown(names)}", NO_LAYOUT, several, media)
         usual = {*layouts[0].used(), *ROW_IDS, GROUP}
         others = [name for name in names if name not in usual]
-        return Found(
-            layouts, layouts[0].words() + (f"; not read: {shown(others)}" if others else ""), "", several, media
+        why = (
+            "found by name" if self.columns == Columns() and self.candidates.column is None else "named by data.columns"
         )
+        words = f"{layouts[0].words()} ({why})" + (f"; not read: {shown(others)}" if others else "")
+        return Found(layouts, words, "", several, media)
 
     def _messages(self, row: Mapping[str, Any], found: Found) -> Messages:
         found.check(row)

@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.layouts.conversation import RawExample
@@ -175,6 +176,8 @@ class PassOverSources:
         first = list(islice(rows, FIRST_ROWS))
         for name, head in part.source.heads(FIRST_ROWS):
             reader.check(head, name)
+            for words in dict.fromkeys(reader.found(tuple(row)).words for row in head):
+                self.stats.name_file(f"{part.source.name}: {words}", Path(name).name)
         if first:
             reader.check([one.row for one in first])
             Filters(part.config.filters).check(list(dict.fromkeys(name for one in first for name in one.row)))

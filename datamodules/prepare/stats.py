@@ -12,6 +12,7 @@ from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCAT
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # of the length table, in tokens
 ENOUGH = 0.9  # ratio of rows that fit into a suggested length
 LAYOUTS = 20  # counted by name
+FILES_PER_LAYOUT = 5  # named
 IDS_PER_REASON = 5  # dropped rows named for each reason
 # Upper edges of the bars of the two histograms; one more bar counts the values above the last edge
 TOKEN_EDGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
@@ -33,6 +34,7 @@ class DataStats:
     by_source: dict[str, int] = field(default_factory=dict)  # kept rows
     reading: dict[str, str] = field(default_factory=dict)  # by source: its files, and the order of its rows, in words
     layouts: dict[str, int] = field(default_factory=dict)  # rows by source and the layout that was found
+    layout_files: dict[str, list[str]] = field(default_factory=dict)  # the first files of each, if there are several
     notes: dict[str, int] = field(default_factory=dict)  # kept rows with a malformed shape or truncation
     dropped_rows: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # by reason; a row with several counts for each of them
@@ -57,6 +59,19 @@ class DataStats:
         for length in LENGTHS:
             _count(self.whole, str(length), example.length <= length)
             _count(self.closed, str(length), 0 < example.closes_at <= length)
+
+    def name_file(self, layout: str, file: str) -> None:
+        """Remember the name of a file in which rows have this layout; of many files only the first."""
+        names = self.layout_files.setdefault(layout, []) if len(self.layout_files) < LAYOUTS else []
+        if len(names) < FILES_PER_LAYOUT:
+            names.append(file)
+        elif names[-1] != "…":
+            names.append("…")
+
+    def layout_lines(self) -> list[tuple[str, int]]:
+        """Return the sources with their layouts and files, in words, and the number of rows."""
+        files = {layout: f" ({', '.join(names)})" for layout, names in self.layout_files.items()}
+        return [(layout + files.get(layout, ""), count) for layout, count in self.layouts.items()]
 
     def count_layout(self, words: str) -> None:
         """Count a row under its source and layout."""
@@ -106,7 +121,7 @@ class DataStats:
         if len(self.by_source) > 1:
             lines.append(f"  from {', '.join(f'{name} {rows:,}' for name, rows in self.by_source.items())}")
         lines += [f"  {name}: {words}" for name, words in self.reading.items()]
-        lines += [f"  read {count:,} of {words}" for words, count in self.layouts.items()]
+        lines += [f"  read {count:,} of {words}" for words, count in self.layout_lines()]
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
             named = ", ".join(self.dropped_ids.get(reason, []))
             lines.append(f"  dropped {count:,}: {reason} ({named}{', …' if count > IDS_PER_REASON else ''})")

@@ -119,7 +119,7 @@ def row_counts(stats: DataStats) -> dict[str, int]:
 
 def layout_table(stats: DataStats) -> list[tuple[str, str]]:
     """The cells of LAYOUT_COLUMNS: the columns that were read of each source, and those that were not."""
-    return [(with_marks(words), f"{count:,}") for words, count in stats.layouts.items()]
+    return [(with_marks(words), f"{count:,}") for words, count in stats.layout_lines()]
 
 
 def reading_lines(stats: DataStats) -> list[str]:

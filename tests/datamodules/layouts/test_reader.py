@@ -185,9 +185,9 @@ def test_a_layout_is_found_by_itself_in_any_order_of_its_columns(name: str) -> N
 
 def test_what_was_taken_and_what_was_not_read_is_said() -> None:
     raw = raw_example({"problem": Q, "solution": "s", "messages": PAIR, "id": 3, "source": "x"})
-    assert raw.layout == "messages; not read: problem, solution, source"
+    assert raw.layout == "messages (found by name); not read: problem, solution, source"
     assert raw_example(LAYOUTS["reasoning column"][0]).layout == (
-        "instruction in question, response in answer, reasoning"
+        "instruction in question, response in answer, reasoning (found by name)"
     )
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -349,3 +350,25 @@ def test_a_near_duplicate_of_a_conversation_is_found_by_all_that_its_user_says()
     found = {read.raw.row_id: example.signature for read, example in source_pass.processed(part)}
     assert found["2/1"] is not None and [list(found[f"2/{k}"]) for k in (2, 3)] == [list(found["2/1"])] * 2  # type: ignore[arg-type]
     assert list(found["1/1"]) == list(found["1/2"]) != list(found["2/1"])  # type: ignore[arg-type]
+
+
+def test_the_layout_of_each_file_is_said(tiny_tokenizer: ThinkTokenizer, tmp_path: Path) -> None:
+    for k in range(8):
+        row = {"instruction": f"a{k}?", "response": "<think>b</think>c"}
+        (tmp_path / f"one-{k}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "two.jsonl").write_text(json.dumps({"question": "d?", "answer": "<think>e</think>f", "more": 1}) + "\n")
+    part = Part(open_source(str(tmp_path / "*.jsonl"), None, "train", 0.5, 0), ProcessingConfig(TEMPLATE))
+    source_pass = PassOverSources([part], tiny_tokenizer.encoder, {"train": None, "val": None})
+    list(source_pass)
+    source = tmp_path / "*.jsonl"
+    assert sorted(source_pass.stats.layout_lines()) == [
+        (
+            f"{source}: instruction in question, response in answer (found by name); not read: more (two.jsonl)",
+            1,
+        ),
+        (
+            f"{source}: instruction, response (found by name) "
+            "(one-0.jsonl, one-1.jsonl, one-2.jsonl, one-3.jsonl, one-4.jsonl, …)",
+            8,
+        ),
+    ]
