@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules.layouts.columns import (
@@ -238,7 +238,7 @@ ANY = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from([*MESSAGES, *QUESTIONS, *ANSWERS, "reasoning", "system", "id"]), ANY, max_size=6)
 )
