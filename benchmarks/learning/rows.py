@@ -39,6 +39,7 @@ def split_rows(everything: Path, base: str, seed: int, scale: Scale, cache: Path
     if not seen.exists():
         settings = {
             "model.name": base, "model.revision": "null", "data.source": everything, "data.revision": "null",
+            "data.order": "file",  # so that "row" is the number of a line
             "data.seed": seed, "data.max_length": scale.long, "data.train_rows": "null",
             "data.val_rows": scale.val_rows, "data.cache_dir": cache,
         }  # fmt: skip

@@ -96,6 +96,7 @@ def fit_args(recipe: Recipe, base: str, seed: int, scale: Scale, out: Path, gpu:
         "model.evaluation.decoding.max_new_tokens": scale.max_new_tokens,
         "data.source": out / "rows" / f"{'long' if recipe.long else 'short'}-{seed}.jsonl",
         "data.revision": "null",
+        "data.order": "file",  # the same validation rows for short and long training rows
         "data.seed": seed,
         "data.max_length": scale.long,  # for the validation rows; the training rows are chosen by their length
         "data.near_duplicate_threshold": "null",  # already dropped
