@@ -381,14 +381,14 @@ def test_answers_of_300_000_characters_lose_nothing(body: str) -> None:
     ["a<think></think>", "<think>", "</think>", "\u200b", "\ufeff ", " ", "<answer>", "<answer>a</answer>",
      "`</think>` ", "```\n</think>\n", "\r\n", "\u2028", "Wait. ", "</think><answer> "],
 )  # fmt: skip
-def test_a_million_hostile_characters_take_no_quadratic_time(piece: str) -> None:
-    body = piece * (1_000_000 // len(piece))
+def test_hostile_text_takes_no_quadratic_time(piece: str) -> None:
+    body = piece * (200_000 // len(piece))
     for response in (body, f"<think>{body}</think>4", f"<think>a</think><answer>{body}</answer>"):
         for chosen in (MalformedPolicy(), MalformedPolicy.of("last_close"), REPAIRING):
             start = time.process_time()
             with contextlib.suppress(MalformedResponse):
                 parse(response, Tags(), chosen)
-            assert time.process_time() - start < 20  # quadratic time would be hours
+            assert time.process_time() - start < 10  # quadratic time would be minutes
 
 
 MANY = settings(max_examples=500, deadline=None)
