@@ -6,6 +6,7 @@ the first gets the signal.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,18 +47,23 @@ class Signals:
             yield self  # Python installs handlers in the main thread only
             return
         before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        hook = sys.unraisablehook
+        sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, Stopped) else hook(lost)
         try:
             yield self
         finally:
+            sys.unraisablehook = hook
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a forked process leaves the decision to its parent
-        if not self.deferred or self.received:
-            raise Stopped(signum)
+        at_once = not self.deferred or self.received
+        # Also if it is raised: Python loses an exception of a finalizer. Training then stops after its first step
         self.received = signum
+        if at_once:
+            raise Stopped(signum)
         name = signal.Signals(signum).name
         # os.write, because the signal may have interrupted a print, and print is not reentrant
         os.write(2, f"\n{name}: stopping after this optimizer step and saving; a second one stops at once\n".encode())

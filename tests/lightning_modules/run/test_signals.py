@@ -30,6 +30,20 @@ def test_the_first_signal_in_training_waits_and_the_second_ends_at_once(capfd: p
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_signal_in_a_finalizer_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python prints an exception of a finalizer and goes on; training then stops after its first step."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with Signals().taken() as signals:
+        one = Finalized()
+        del one
+        assert signals.received == signal.SIGTERM
+        assert "Stopped" not in capfd.readouterr().err
+
+
 def test_a_forked_process_ignores_the_signal() -> None:
     with Signals().taken() as signals:
         child = os.fork()
