@@ -139,7 +139,7 @@ RANGES: dict[str, Rule] = {
     "limit": Number(instead="null for all, or auto", also=("auto",)),
     "device_gb": Number(0, 10**6, above=True),
     "tflops": Number(1e-6, 10**9),
-    "tokens_per_second": Number(0, 10**12, above=True),
+    "tokens_per_second": Number(1e-6, 10**12),
     "row_tokens": COUNT,
     "row_supervised": COUNT,
 }

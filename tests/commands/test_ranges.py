@@ -207,3 +207,13 @@ def test_a_whole_number_is_a_count_whatever_the_order_of_the_types(tmp_path: Pat
 def test_a_path_is_measured_in_bytes() -> None:
     assert FilePath().problem("é/" * 1_300) is None
     assert FilePath().problem("é/" * 1_400) == "has more than 4,095 bytes"
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [("estimate", "tokens_per_second"), ("estimate", "tflops"), ("generate", "temperature")],
+)
+def test_a_number_that_others_are_divided_by_is_not_vanishing(command: str, key: str) -> None:
+    """Above 0 is not enough: the quotient would overflow."""
+    for text in ("1e-320", "5e-324", "1e-300"):
+        assert str(refusal(command, key, text)).startswith(f"{key}: '{text}' is below")
