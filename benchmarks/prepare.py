@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable
 from itertools import count, cycle, islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.real_inputs import MISSING, row_files, tokenizer_folder
@@ -135,6 +134,9 @@ def warm(task: Task) -> Figures:
 
 
 def data_module(task: Task) -> Any:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.trainer.states import TrainerFn
+
     from datamodules.magpie import MagpieDataModule
     from datamodules.text.steps import StepSettings
 
@@ -143,11 +145,9 @@ def data_module(task: Task) -> Any:
         num_proc=task["num_proc"], num_workers=0, cache_dir=task["cache"], tokenizer=task["tokenizer"],
     )  # fmt: skip
     module.batches_done = lambda: 0
-    module.trainer = SimpleNamespace(  # type: ignore[assignment]
-        state=SimpleNamespace(fn=SimpleNamespace(value="fit")), accumulate_grad_batches=8,
-        world_size=1, global_rank=0, limit_train_batches=1.0,
-        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
-    )  # fmt: skip
+    trainer = Trainer(accelerator="cpu", devices=1, accumulate_grad_batches=8, logger=False, enable_checkpointing=False)
+    trainer.state.fn = TrainerFn.FITTING
+    module.trainer = trainer
     return module
 
 
