@@ -2,7 +2,7 @@
 # make quick        lint, types and the tests that start no process, without tests/cli; for a change under way
 # make test         lint, types and all tests
 # make test-oldest  the quick tests with the oldest versions that pyproject.toml allows
-# make torture      kills, damage, disk errors, races, odd values and random texts: half an hour on 2 cores
+# make torture      kills, damage, disk errors, races, odd values and random texts: an hour on 2 cores at most
 # make readme       the README's commands, word for word, in a fresh clone
 # make clean        removes the virtual environments and caches; runs stay
 #

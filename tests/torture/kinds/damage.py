@@ -22,10 +22,10 @@ from tests.torture.world import COMMANDS, World, arguments, difference
 
 KIND = "damage"
 DAMAGES = (
-    "flip", "flip", "flip", "flip", "cut", "cut", "zeros", "zeros", "other content", "empty", "folder", "no file",
+    "flip", "flip", "cut", "zeros", "zeros", "other content", "empty", "folder", "no file",
     "link to nothing",
 )  # fmt: skip
-MORE_FLIPS = ("flip",) * 8  # for files whose bits are all weights, ids or code
+MORE_FLIPS = ("flip",) * 3  # for files whose bits are all weights, ids or code
 BLOCK = 4_096  # bytes set to zero at most
 RIGHT, ANY = "right", "any"  # the right result or a refusal; any result
 USERS = "resume", "generate", "validate", "export"  # commands that depend on the base of a run

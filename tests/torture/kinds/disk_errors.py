@@ -26,9 +26,9 @@ def cases(world: World) -> list[Case]:
 
 def _checks(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
     for name in AT_EACH_OPERATION:
-        for when in world.operations(name):
+        for k, when in enumerate(world.operations(name)):
             for code, words in ERRORS.items():
-                if when.what in FAILING[code]:
+                if when.what in FAILING[code] and (code != errno.EACCES or k % 4 == 0):  # handled as read-only is
                     yield f"{name}, disk {words} from {when}", functools.partial(_at_operation, world, name, when, code)
     for name in ("fit", "export", "adapter"):
         for size in SIZES:

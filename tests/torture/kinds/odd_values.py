@@ -25,7 +25,6 @@ NUMBERS = (
     str(2**70),
     str(-(2**70)),
     "0.5",
-    "1",
     "true",
     "null",
     "",
@@ -122,7 +121,8 @@ def _kinds(hint: object) -> set[object]:
 def _values(one: Setting) -> tuple[str, ...]:
     kinds = _kinds(one.hint) - {type(None)}
     if kinds <= {int, float, bool} or "number" in str(one.hint) or "Seed" in str(one.hint):
-        return NUMBERS
+        infinite = NOT_FINITE[len(one.key) % len(NOT_FINITE)]  # one of them, another one for another setting
+        return tuple(value for value in NUMBERS if value == infinite or value not in NOT_FINITE)
     return TEXTS if kinds == {str} else OTHERS
 
 
