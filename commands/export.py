@@ -32,10 +32,11 @@ def run(args: Sequence[str]) -> int:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits
     overrides: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})
-    run_folder = find(given.run, given.ckpt_path, given.root)[0].folder
-    folder = Path(given.to).expanduser() if given.to else run_folder / ("adapter" if given.adapter else "export")
+    # Looked up once: a second look might find a newer run, and would write it into the folder of this one
+    found, checkpoint = find(given.run, given.ckpt_path, given.root)
+    folder = Path(given.to).expanduser() if given.to else found.folder / ("adapter" if given.adapter else "export")
     check_new(folder)
-    loaded = load_run(given.run, given.ckpt_path, given.root, **overrides)
+    loaded = load_run(str(found.folder), str(checkpoint), given.root, **overrides)
     figures = loaded.run.read_summary().get("after", {})
     card = Card(
         loaded.tuner.name, loaded.tuner.revision, figures, loaded.checkpoint, loaded.config["model"].get("quantize")
