@@ -62,7 +62,9 @@ class DataStats:
 
     def name_file(self, layout: str, file: str) -> None:
         """Remember the name of a file in which rows have this layout; of many files only the first."""
-        names = self.layout_files.setdefault(layout, []) if len(self.layout_files) < LAYOUTS else []
+        if layout not in self.layout_files and len(self.layout_files) >= LAYOUTS:
+            return
+        names = self.layout_files.setdefault(layout, [])
         if len(names) < FILES_PER_LAYOUT:
             names.append(file)
         elif names[-1] != "…":

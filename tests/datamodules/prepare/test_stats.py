@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, LENGTHS, STEP_EDGES, TOKEN_EDGES, DataStats
+from datamodules.prepare.stats import ENOUGH, IDS_PER_REASON, LAYOUTS, LENGTHS, STEP_EDGES, TOKEN_EDGES, DataStats
 from datamodules.text.malformed import Fault
 from datamodules.text.segments import Role
 from datamodules.tokens.process import END_TRUNCATED, OVERLONG, THOUGHTS_TRUNCATED, UNSUPERVISED, ProcessedExample
@@ -234,3 +234,12 @@ def test_two_stats_share_no_counts() -> None:
     one.measure(sized())
     one.drop(dropped("a", "bad"))
     assert DataStats() == DataStats(read=0) and DataStats() != one
+
+
+def test_a_layout_that_is_known_still_gets_the_names_of_its_files_when_no_further_one_does() -> None:
+    stats = DataStats()
+    for number in range(LAYOUTS + 1):
+        stats.name_file(f"layout {number}", "first.jsonl")
+    stats.name_file("layout 0", "second.jsonl")
+    assert len(stats.layout_files) == LAYOUTS
+    assert stats.layout_files["layout 0"] == ["first.jsonl", "second.jsonl"]
