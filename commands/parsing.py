@@ -110,7 +110,7 @@ class Parser:
         return found
 
     def check(self, given: Namespace) -> None:
-        """Raise UserError for a value that is out of its range, or null where that is no value."""
+        """Raise UserError for a value out of its range, and for null if the setting does not take null."""
         check_ranges({key: one.hint for key, one in self.settings.items() if one.fields is None}, given)
 
     def build(self, given: Namespace, *groups: str) -> Any:

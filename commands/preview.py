@@ -145,8 +145,11 @@ def explain_row(console: Console, data: MagpieDataModule, wanted: str, limit: in
 
 
 def find_row(data: MagpieDataModule, wanted: str, limit: int | None) -> PreviewRow:
-    """Return the row with an id, with an id of a source (source:id), or at a position (@number); a number that is no id
-    is a position. Raises UserError if no such row is read, or if several sources have a row with the id."""
+    """Return the row that is named by an id, by an id of a source (source:id), or by a position (@number).
+
+    A number stands for a position if no row has it as its id. Raises UserError if no such row is read, or if several
+    sources have a row with the id.
+    """
     position = int(wanted.removeprefix("@")) if wanted.removeprefix("@").isdecimal() else None
     found: dict[str, PreviewRow] = {}  # by source
     there: PreviewRow | None = None  # the row at the position

@@ -122,7 +122,7 @@ def _parts(content: Any) -> tuple[Any, str | None]:
 
 
 def _text(part: Any, kind: Any) -> str | None:
-    """The text of a part, None for an image and everything else that is no text."""
+    """The text of a part; None for an image or another kind of part."""
     if not isinstance(part, Mapping) or not isinstance(kind, str):
         return None
     if kind not in ("text", "input_text", "output_text") and not looks_like_reasoning(kind):

@@ -118,7 +118,7 @@ def row_counts(stats: DataStats) -> dict[str, int]:
 
 
 def layout_table(stats: DataStats) -> list[tuple[str, str]]:
-    """The cells of LAYOUT_COLUMNS: the columns that were read of each source, and those that were not."""
+    """The cells of LAYOUT_COLUMNS: of each source the columns that were read, and the other columns."""
     return [(with_marks(words), f"{count:,}") for words, count in stats.layout_lines()]
 
 

@@ -1,6 +1,6 @@
 """Rows of JSON lines, and of a JSON array.
 
-A line or object that is no JSON object raises UserError, which names the file and the place. A large file of lines is
+Each line or item has to be a JSON object. Otherwise UserError names the file and the place. A large file of lines is
 read in blocks, so that a sample needs no pass over the whole file.
 """
 

@@ -14,7 +14,7 @@ ABBREVIATIONS = frozenset(
     "p.ex c.-à-d j.-c sra srta dra sres sras p.ej aprox núm dott "
     "т.е т.к т.д т.п напр أ.د د डॉ प्रो".split()
 )
-# Those that are another word in lower case, such as millimetres
+# Abbreviations that mean another word in lower case: "MM." and "mm."
 ABBREVIATIONS_AS_WRITTEN = frozenset(
     "ca av env geb phil Ste Sig Mt MM Mme Mlle Mgr Hr Hrn Fr Abb Aufg Ing Lic Ud Uds EE TP GS TS ThS PGS".split()
 )

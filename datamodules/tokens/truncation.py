@@ -45,8 +45,8 @@ def truncate_thoughts(
 
 
 def _units(segments: Sequence[Segment], whole_thoughts: bool) -> tuple[list[Unit], list[int]]:
-    """All steps in order, and the indices of those that may be dropped: not the first and the last one of an answer. A
-    sentence extends to the beginning of the next one."""
+    """All steps in order, and the indices of the steps that may be dropped. The first and the last step of an answer
+    stay. A sentence extends to the beginning of the next one."""
     units: list[Unit] = []
     edges = {0}
     for i, segment in enumerate(segments):
