@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
 from errors import UserError
+from visible import SURROGATES
 
 TEMPORARY = ".writing-"  # the start of a temporary name
 LONGEST_NAME = 255  # bytes; the limit of ext4, XFS, btrfs, NFS and APFS
@@ -46,7 +46,7 @@ def is_file_name(name: object) -> TypeGuard[str]:
     """Whether a value, for example one read from a file, is the name of a file in a folder: a text without a path."""
     if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", "\0"} & {*name}:
         return False
-    return len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME and not re.search("[\ud800-\udfff]", name)
+    return len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME and not SURROGATES.search(name)
 
 
 # Digests

@@ -1,4 +1,4 @@
-"""UserError, the exception for mistakes that a user can correct, and suggestions for its messages."""
+"""UserError, the exception for mistakes that a user can correct, and parts of its messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -30,6 +30,13 @@ class UserError(Exception):
 def _shortened(text: str) -> str:
     """The beginning and the end of a text that is longer than a line or two."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 4 :]}"
+
+
+def in_line(names: Iterable[str], most: int) -> str:
+    """Return the first names in one line, at most `most`, and the number of the others."""
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -16,6 +16,7 @@ _HIDDEN = (
 _JOINED = r"(?<=[^\0-\u02ff\u2000-\u206f])[\u200c\u200d](?=[^\0-\u02ff\u2000-\u206f])"
 HIDDEN = re.compile(f"{_JOINED}|(?P<hidden>[{_HIDDEN}])")
 HIDDEN_OR_LINE = re.compile(f"{_JOINED}|(?P<hidden>[\n{_HIDDEN}])")
+SURROGATES = re.compile("[\ud800-\udfff]")  # UTF-8 cannot encode them
 
 
 def visible(text: str, lines: bool = False) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from commands.generate import device
-from commands.load import Loaded, load_run
+from commands.load import load_run
 from commands.parsing import Parser
 from datamodules.batches.collate import Batch
 from errors import UserError
@@ -51,7 +51,7 @@ def run(args: Sequence[str]) -> int:
     file = Path(given.file).expanduser()
     replay = read_replay(file)
     loaded = load_run(None, str(file), "", replay.checkpoint)
-    precision = given.precision or precision_of(loaded)
+    precision = given.precision or precision_of(loaded.config)
     if precision not in (*MIXED, "32-true"):
         fix = f"give 32-true or {' or '.join(MIXED)}"
         raise UserError("--precision", precision, "is not a precision for training", fix)
@@ -63,12 +63,9 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def precision_of(loaded: Loaded) -> str:
-    """Return the precision that a run was trained in. Raises UserError if its config does not say it."""
-    trainer = loaded.config.get("trainer")
-    if not isinstance(trainer, dict):
-        raise UserError("--run", loaded.run.config(), "has no settings of trainer", "restore it, or give --precision")
-    return str(trainer.get("precision") or "32-true")
+def precision_of(config: dict[str, Any]) -> str:
+    """Return the precision that the run of a config was trained in."""
+    return str(config["trainer"].get("precision") or "32-true")
 
 
 def print_micro_batch(k: int, tuner: ThinkTuner, batch: Batch, seed: int, context: AbstractContextManager[Any]) -> None:

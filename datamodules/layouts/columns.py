@@ -21,9 +21,7 @@ REASONING = re.compile(
     r"(?:_(?:content|trajectory|trace|text|process|steps?|chain))?",
     re.IGNORECASE,
 )
-
-
-HUMP = re.compile("(?<=[a-z])(?=[A-Z])")
+HUMP = re.compile("(?<=[a-z])(?=[A-Z])")  # in reasoningContent
 
 
 @lru_cache(1024)
@@ -62,14 +60,14 @@ class Columns:
     ignore: list[str] = field(default_factory=list)
     """Columns and fields that look like reasoning, or hold images, and shall not be read."""
 
-    def check(self, setting: str = "data.columns") -> None:
+    def check(self) -> None:
         """Raise UserError for columns that contradict each other."""
         if self.messages is not None and (self.instruction is not None or self.response is not None):
             fix = "delete data.columns.messages, or the columns of single texts"
-            raise UserError(f"{setting}.messages", self.messages, "is given beside an instruction or a response", fix)
+            raise UserError("data.columns.messages", self.messages, "is given beside an instruction or a response", fix)
         used = [self.messages, self.instruction, self.response, self.reasoning, self.input, self.system]
         if both := next((name for name in self.ignore if name in used), None):
-            raise UserError(f"{setting}.ignore", both, "is also a column to read", "delete it here or there")
+            raise UserError("data.columns.ignore", both, "is also a column to read", "delete it here or there")
 
 
 @dataclass
@@ -83,10 +81,10 @@ class Candidates:
     keep: int = 1
     """The most responses to keep of a row, in their order."""
 
-    def check(self, setting: str = "data.candidates") -> None:
+    def check(self) -> None:
         """Raise UserError for verdicts without candidates."""
         if self.keep < 1:
-            raise UserError(f"{setting}.keep", self.keep, "keeps no response", "give a whole number from 1")
+            raise UserError("data.candidates.keep", self.keep, "keeps no response", "give a whole number from 1")
         if self.column is None and self.verdicts is not None:
             problem = "is given, but no candidates are"
-            raise UserError(f"{setting}.verdicts", self.verdicts, problem, f"set {setting}.column")
+            raise UserError("data.candidates.verdicts", self.verdicts, problem, "set data.candidates.column")

@@ -64,13 +64,7 @@ class Texts:
     system: str | None
 
     def words(self) -> str:
-        return _words(
-            instruction=self.instruction,
-            response=self.response,
-            reasoning=self.reasoning,
-            input=self.input,
-            system=self.system,
-        )
+        return _words(**vars(self))
 
     def used(self) -> set[str | None]:
         return {self.instruction, self.response, self.reasoning, self.input, self.system}

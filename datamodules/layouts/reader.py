@@ -5,7 +5,6 @@ may be in one source, and a row without a value in the first layout may have one
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,9 +13,9 @@ from datamodules.layouts.columns import GROUP, MEDIA, ROW_IDS, Candidates, Colum
 from datamodules.layouts.conversation import RawExample
 from datamodules.layouts.layout import Layout, Messages, Texts, layouts_of, reasoning_columns
 from datamodules.layouts.messages import NoConversation
-from errors import UserError
+from errors import UserError, in_line
+from visible import SURROGATES
 
-SURROGATES = re.compile("[\ud800-\udfff]")
 NAMES_SHOWN = 12  # columns that a line names
 TRUE = {True, "true", "correct", "yes", "1"}  # 1 and 1.0 equal True
 NOTHING: tuple[object, ...] = ("", b"", [], {}, [None])
@@ -30,16 +29,15 @@ class Found(NamedTuple):
 
     layouts: list[Layout]
     words: str
-    problem: str  # why rows with these columns cannot be read; empty if they can
     several: list[str]  # columns that look like reasoning, if there are more than one
     media: list[str]  # columns of images, videos and sounds
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Raise NoConversation for a row that would lose something, or that has no layout."""
         if self.several:
-            raise NoConversation(f"reasoning in several columns: {shown(self.several)}")
-        if self.problem:
-            raise NoConversation(self.problem)
+            raise NoConversation(f"reasoning in several columns: {in_line(self.several, NAMES_SHOWN)}")
+        if not self.layouts:
+            raise NoConversation(NO_LAYOUT)
         if seen := next((name for name in self.media if row[name] is not None and row[name] not in NOTHING), None):
             raise NoConversation(f"a value in the column {seen} (data.columns.ignore leaves it out)")
 
@@ -61,17 +59,17 @@ class RowReader:
         row_id = next((_encodable(str(value)) for value in ids if value not in (None, "")), None)
         row_id = _encodable(str(place)) if row_id is None else row_id  # only now, because it may read the file
         group = row.get(GROUP)
-        names = row, row_id, "all" if group in (None, "") else _encodable(str(group))
+        group = "all" if group in (None, "") else _encodable(str(group))
         try:
             if self.candidates.column is not None:
                 return [
-                    RawExample(row, f"{row_id}/{k}", names[2], messages, "", notes, found.words)
+                    RawExample(row, f"{row_id}/{k}", group, messages, "", notes, found.words)
                     for k, (messages, notes) in self._candidates(row, found)
                 ]
             messages, notes = self._messages(row, found)
         except NoConversation as problem:
-            return [RawExample(*names, (), str(problem), (), found.words)]
-        return [RawExample(*names, messages, "", notes, found.words)]
+            return [RawExample(row, row_id, group, (), str(problem), (), found.words)]
+        return [RawExample(row, row_id, group, messages, "", notes, found.words)]
 
     def found(self, names: tuple[str, ...]) -> Found:
         """Return the layouts of a row with these columns."""
@@ -86,7 +84,7 @@ class RowReader:
         """Raise UserError if no one of the first rows of a source, or of a file (`place`), has a layout, or if one has
         reasoning that would not be read."""
         for names in dict.fromkeys(map(tuple, rows)):
-            several = reasoning_columns(names, self.columns) if self.columns.reasoning is None else []
+            several = self.found(names).several
             full = [name for name in several if any(isinstance(row.get(name), str) and row[name] for row in rows)]
             if len(full) > 1:
                 fix = "set data.columns.reasoning to one of them, or list those to leave out in data.columns.ignore"
@@ -95,13 +93,13 @@ class RowReader:
         for name in ("system", "input"):
             given = getattr(self.columns, name)
             if rows and place is None and given is not None and given not in names:
-                problem = f"is not among the columns of the first rows: {shown(names)}"
+                problem = f"is not among the columns of the first rows: {in_line(names, NAMES_SHOWN)}"
                 raise UserError(f"data.columns.{name}", given, problem, "give another column, or null")
         if rows and not any(self.found(tuple(row)).layouts for row in rows):
             missing = [one for one in vars(self.columns).values() if isinstance(one, str) and one not in names]
             named = f"; it lacks {', '.join(missing)}" if missing else ""
             where = "the data" if place is None else place
-            problem = f"has the columns {shown(names)}, which are no layout of a conversation{named}"
+            problem = f"has the columns {in_line(names, NAMES_SHOWN)}, which are no layout of a conversation{named}"
             fix = "set data.columns.messages, or data.columns.instruction and data.columns.response"
             raise UserError("data.columns", where, problem, fix)
 
@@ -125,14 +123,14 @@ class RowReader:
         if self.candidates.column is not None:
             layouts = [one for one in layouts if isinstance(one, Texts)]
         if not layouts:
-            return Found([], f"no layout in the columns {shown(names)}", NO_LAYOUT, several, media)
+            return Found([], f"no layout in the columns {in_line(names, NAMES_SHOWN)}", several, media)
         usual = {*layouts[0].used(), *ROW_IDS, GROUP}
         others = [name for name in names if name not in usual]
         why = (
             "found by name" if self.columns == Columns() and self.candidates.column is None else "named by data.columns"
         )
-        words = f"{layouts[0].words()} ({why})" + (f"; not read: {shown(others)}" if others else "")
-        return Found(layouts, words, "", several, media)
+        words = f"{layouts[0].words()} ({why})" + (f"; not read: {in_line(others, NAMES_SHOWN)}" if others else "")
+        return Found(layouts, words, several, media)
 
     def _messages(self, row: Mapping[str, Any], found: Found) -> Messages:
         found.check(row)
@@ -178,12 +176,6 @@ def _list(value: Any) -> Any:
 def _may_be_reasoning(value: Any) -> bool:
     """Whether a value is no flag, number or empty text. A list is refused later, by name."""
     return bool(value.strip() if isinstance(value, str) else isinstance(value, list | Mapping) and value)
-
-
-def shown(names: Sequence[str]) -> str:
-    """Return the names in one line, without the last ones of many."""
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def _encodable(name: str) -> str:

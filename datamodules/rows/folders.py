@@ -8,7 +8,6 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import yaml
 import hub
 from datamodules.rows.text_files import COMPRESSED, SETTING, is_compressed
 from disk import is_file_name
-from errors import UserError, suggest
+from errors import UserError, in_line, suggest
 
 FORMATS = {
     ".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
@@ -157,8 +156,8 @@ def _of_split(folder: Path, name: str, files: list[Path], split: str) -> LocalFi
         raise _no_split(split, name, list(by_split))
     chosen = by_split[wanted]
     left = [file.relative_to(folder).as_posix() for file in files if file not in set(chosen)]
-    return LocalFiles(chosen, f"split {wanted}: {_shown(f.relative_to(folder).as_posix() for f in chosen)}"
-                      + (f"; not read: {_shown(left)}" if left else ""))  # fmt: skip
+    words = f"split {wanted}: {in_line((f.relative_to(folder).as_posix() for f in chosen), NAMES_SHOWN)}"
+    return LocalFiles(chosen, words + (f"; not read: {in_line(left, NAMES_SHOWN)}" if left else ""))
 
 
 def _split_of(path: Path) -> str | None:
@@ -170,12 +169,6 @@ def _split_of(path: Path) -> str | None:
         if word := SPLIT_WORD.search(part.lower()):
             return SPLIT_WORDS[word[1]]
     return None
-
-
-def _shown(names: Iterable[str]) -> str:
-    known = list(names)
-    more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
-    return ", ".join(known[:NAMES_SHOWN]) + more
 
 
 def _no_split(split: str, name: str, present: list[str]) -> UserError:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from datamodules.layouts.conversation import Message, RawExample
+from datamodules.layouts.messages import REASONING_NO_TEXT
 from datamodules.text.blank import is_blank
 from datamodules.text.malformed import SHAPES, MalformedPolicy, MalformedResponse
-from datamodules.text.response import SURROGATES, Passage, parse
+from datamodules.text.response import Passage, parse
 from datamodules.text.tags import Tags
+from visible import SURROGATES
 
 LONGEST_TEXT = 1 << 22  # characters of a message: 4 million, about a million tokens
 Turns = Literal["last", "each", "all"]
@@ -104,7 +106,7 @@ def parse_history(
         try:
             passages, found = _parse_answer(answer, tags, policy)
         except MalformedResponse as error:  # its places are those of an earlier answer
-            raise MalformedResponse(*(fault.reason for fault in error.faults)) from error
+            raise error.without_places() from error
         history.append(Turn(question.text, passages))
         notes += found
     return system, tuple(history), notes
@@ -123,7 +125,7 @@ def _parse_answer(message: Message, tags: Tags, policy: MalformedPolicy) -> tupl
     """The passages of an answer, and a note for each malformed shape."""
     text, reasoning = message.text, message.reasoning
     if reasoning is not None and not isinstance(reasoning, str):
-        raise MalformedResponse("reasoning is not a text")
+        raise MalformedResponse(REASONING_NO_TEXT)
     if len(text) > LONGEST_TEXT or len(reasoning or "") > LONGEST_TEXT:
         raise MalformedResponse(f"a text of more than {LONGEST_TEXT:,} characters")
     if reasoning is None or is_blank(reasoning):
@@ -131,7 +133,7 @@ def _parse_answer(message: Message, tags: Tags, policy: MalformedPolicy) -> tupl
     try:
         return parse(_whole(text, reasoning, tags), tags, policy)
     except MalformedResponse as error:  # its places are not those of the text
-        raise MalformedResponse(*(fault.reason for fault in error.faults)) from error
+        raise error.without_places() from error
 
 
 def _whole(text: str, reasoning: str, tags: Tags) -> str:

@@ -53,6 +53,10 @@ class MalformedResponse(ValueError):
         self.faults = tuple(Fault(one) if isinstance(one, str) else one for one in faults)
         super().__init__("; ".join(fault.reason for fault in self.faults))
 
+    def without_places(self) -> "MalformedResponse":
+        """Return the same reasons without places, for a text that is not the response itself."""
+        return MalformedResponse(*(fault.reason for fault in self.faults))
+
 
 class MalformedShape(NamedTuple):
     """The name of a shape in words, its action for each setting of the dial, and further actions for overrides."""

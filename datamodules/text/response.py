@@ -15,9 +15,9 @@ from datamodules.text.code import split_at_tags
 from datamodules.text.malformed import WRAPPERS, Fault, MalformedPolicy, MalformedResponse, ShapesFound
 from datamodules.text.repetition import find_repetition
 from datamodules.text.tags import Tags
+from visible import SURROGATES
 
 ODD_LINE_ENDS = re.compile("[\u2028\u2029\x85]")  # editors, JSONL readers and models disagree about these
-SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Passage(NamedTuple):

@@ -95,16 +95,21 @@ class Run:
             return {}
         except (OSError, ValueError, RecursionError):
             pass
-        aside = self.summary.with_name(f"summary-damaged-{datetime.now():{STARTED}}.json")
-        log.warning(f"warning: {self.summary} is damaged; it is kept as {aside.name}, and its figures are missing")
         with suppress(OSError):
-            self.summary.rename(aside)
+            keep_damaged(self.summary, "its figures are missing")
         return {}
 
     def update_summary(self, **figures: Any) -> None:
         """Add figures to summary.json, atomically."""
         with disk_errors("run.root", self.summary):
             write_file(self.summary, json.dumps(self.read_summary() | figures, indent=2) + "\n")
+
+
+def keep_damaged(path: Path, loss: str) -> None:
+    """Give a damaged file another name. A line says so, and what is lost. Raises OSError."""
+    aside = path.with_name(f"{path.stem}-damaged-{datetime.now():{STARTED}}{path.suffix}")
+    log.warning(f"warning: {path} is damaged; it is kept as {aside.name}, and {loss}")
+    path.rename(aside)
 
 
 def _are_figures(value: Any) -> bool:

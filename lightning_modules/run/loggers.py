@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from disk import disk_error, disk_errors, write_file
-from lightning_modules.run.metrics_file import keep_damaged, read_lines, written
+from lightning_modules.run.folder import keep_damaged
+from lightning_modules.run.metrics_file import read_lines, written
 
 
 class MetricsCsv(CSVLogger):
@@ -38,7 +39,7 @@ class MetricsCsv(CSVLogger):
                 _drop_cut_line(path)
                 text = path.read_text(encoding="utf-8", errors="replace")
                 if read_lines(text) is None:
-                    keep_damaged(path)
+                    keep_damaged(path, "a new file begins")
                 else:
                     experiment.metrics_keys = next(csv.reader(io.StringIO(text)), [])  # names of groups may have commas
         return experiment
@@ -60,7 +61,7 @@ class MetricsCsv(CSVLogger):
         with path.open(encoding="utf-8", newline="") as file:
             lines = read_lines(file.read())
         if lines is None:
-            keep_damaged(path)
+            keep_damaged(path, "a new file begins")
         write_file(path, written(lines or [], names))
         experiment.metrics_keys = names
 

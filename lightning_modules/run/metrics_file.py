@@ -2,13 +2,7 @@
 
 import csv
 import io
-import logging
-from datetime import datetime
-from pathlib import Path
 
-from lightning_modules.run.folder import STARTED
-
-log = logging.getLogger("thinkwright")
 Line = dict[str, str]  # name of a figure -> number; empty if the line lacks it
 
 
@@ -34,10 +28,3 @@ def written(lines: list[Line], names: list[str]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
-
-
-def keep_damaged(path: Path) -> None:
-    """Give a damaged metrics.csv another name, and say so. Raises OSError."""
-    aside = path.with_name(f"metrics-damaged-{datetime.now():{STARTED}}.csv")
-    path.rename(aside)
-    log.warning(f"warning: {path} is damaged; it is kept as {aside.name}, and a new file begins")

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from commands.load import Loaded
+from commands.load import run_config
 from commands.replay import precision_of, print_micro_batch, row_losses, run, step
 from errors import UserError
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.run.folder import Run
 from lightning_modules.think_tuner import ThinkTuner
-from tests.conftest import TEMPLATE, TINY
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +53,9 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         run([str(tmp_path / "last.ckpt")])
 
 
-def test_a_config_that_lost_its_trainer_is_named(tuner: ThinkTuner, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").touch()
-    run_folder = Run(tmp_path)
-    loaded = Loaded(run_folder, tmp_path / "x.ckpt", tuner, TEMPLATE, {"trainer": {"precision": "bf16-mixed"}})
-    assert precision_of(loaded) == "bf16-mixed"
-    assert precision_of(replace(loaded, config={"trainer": {}})) == "32-true"
+def test_a_config_that_lost_its_trainer_is_named(tmp_path: Path) -> None:
+    assert precision_of({"trainer": {"precision": "bf16-mixed"}}) == "bf16-mixed"
+    assert precision_of({"trainer": {}}) == "32-true"
+    (tmp_path / "config.yaml").write_text("model: {}\ndata: {}\n")
     with pytest.raises(UserError, match=r"config\.yaml' has no settings of trainer"):
-        precision_of(replace(loaded, config={}))
+        run_config(Run(tmp_path))
