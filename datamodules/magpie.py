@@ -80,7 +80,7 @@ class MagpieDataModule(LightningDataModule):
         train_rows: Number of training rows to keep. Preparation ends when every split is full. null keeps all rows.
         val_rows: Number of held-out rows for validation. null keeps all.
         test_rows: Number of further held-out rows, for test and predict only. null keeps all.
-        batch_size: Rows in a training micro-batch of one device. A packed one has batch_size x max_length tokens.
+        batch_size: Rows in a training micro-batch of a device; if packed, at most batch_size x max_length tokens.
         packing: How rows form a micro-batch. `none` takes batch_size rows, `packed` as many whole rows as fit into
             batch_size x max_length tokens. No row is padded or attends to another. `auto` packs on GPUs only.
         tokens_per_step: Supervised tokens of an optimizer step with packed rows. null: the mean of an unpacked step.
