@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from lightning_modules.generation.think_response import ThinkResponse
@@ -19,6 +20,13 @@ class AnsweredRow:
     prompt: str
     written: ThinkResponse  # by the model
     reference: ThinkResponse  # of the data
+    rows: int = 1  # rows of the data that ask the same
+
+    @property
+    def key(self) -> str:
+        """The question and its answer as a short name, the same in each measurement of the same rows."""
+        asked = f"{self.prompt}\0{self.reference.answer}".encode("utf-8", "surrogatepass")
+        return f"{self.row}-{blake2b(asked, digest_size=6).hexdigest()}"
 
     @property
     def matches(self) -> bool:
@@ -28,6 +36,16 @@ class AnsweredRow:
         """Return the object that `predict` writes."""
         known = {"row": self.row, "reference": self.reference.answer.strip(), "matches": self.matches}
         return known | self.written.as_json(self.prompt)
+
+
+def rights(answered: Sequence[AnsweredRow]) -> dict[str, bool]:
+    """Return for each answered question whether its answer is right."""
+    return {row.key: row.matches for row in answered}
+
+
+def equal_answers(one: str, other: str) -> bool:
+    """Return whether the texts of two answers mean the same."""
+    return same_answer(*(ThinkResponse("", (), text, finished=True, balanced=True) for text in (one, other)))
 
 
 def same_answer(written: ThinkResponse, reference: ThinkResponse) -> bool:
@@ -71,8 +89,9 @@ def last_boxed(text: str) -> str | None:
 def think_scores(answered: Sequence[AnsweredRow]) -> dict[str, float]:
     """Return scores of answered rows; empty for no rows.
 
-    answered: number of rows; think_format, finished, answer_match: ratios from 0 to 1 of well-formed, finished and
-    right responses; thoughts: mean number of thoughts. With several groups also answered and answer_match by group.
+    answered: number of different questions; answered_rows: number of rows, if some ask the same; think_format,
+    finished, answer_match: ratios from 0 to 1 of well-formed, finished and right responses; thoughts: mean number of
+    thoughts. With several groups also answered and answer_match by group.
     """
     if not answered:
         return {}
@@ -80,8 +99,10 @@ def think_scores(answered: Sequence[AnsweredRow]) -> dict[str, float]:
     def match_ratio(rows: Sequence[AnsweredRow]) -> float:
         return sum(row.matches for row in rows) / len(rows)
 
+    rows = sum(row.rows for row in answered)
     scores = {
         "answered": float(len(answered)),
+        **({"answered_rows": float(rows)} if rows > len(answered) else {}),
         "think_format": sum(row.written.well_formed for row in answered) / len(answered),
         "finished": sum(row.written.finished for row in answered) / len(answered),
         "thoughts": sum(len(row.written.thoughts) for row in answered) / len(answered),
@@ -90,6 +111,6 @@ def think_scores(answered: Sequence[AnsweredRow]) -> dict[str, float]:
     groups = sorted({row.group for row in answered})
     if len(groups) > 1:
         for group in groups:
-            rows = [row for row in answered if row.group == group]
-            scores |= {f"answered/{group}": float(len(rows)), f"answer_match/{group}": match_ratio(rows)}
+            mine = [row for row in answered if row.group == group]
+            scores |= {f"answered/{group}": float(len(mine)), f"answer_match/{group}": match_ratio(mine)}
     return scores

@@ -1,6 +1,13 @@
 import pytest
 
-from lightning_modules.evaluation.think_scores import AnsweredRow, last_boxed, same_answer, think_scores
+from lightning_modules.evaluation.think_scores import (
+    AnsweredRow,
+    equal_answers,
+    last_boxed,
+    rights,
+    same_answer,
+    think_scores,
+)
 from lightning_modules.generation.think_response import ThinkResponse
 
 
@@ -65,6 +72,31 @@ def test_scores_are_ratios_of_the_answered_rows() -> None:
         "answered/easy": 2, "answer_match/easy": 0.5, "answered/hard": 2, "answer_match/hard": 0.5,
     }  # fmt: skip
     assert think_scores([]) == {}
+
+
+def test_rows_that_ask_the_same_count_once() -> None:
+    rows = [
+        AnsweredRow(0, "all", "p", response("7"), response("7"), rows=5),
+        AnsweredRow(1, "all", "q", response("8"), response("7")),
+    ]
+    scores = think_scores(rows)
+    assert (scores["answered"], scores["answered_rows"], scores["answer_match"]) == (2, 6, 0.5)
+
+
+def test_a_verdict_is_named_by_row_prompt_and_answer() -> None:
+    one = AnsweredRow(0, "all", "p", response("7"), response("7"))
+    others = [
+        AnsweredRow(0, "all", "q", response("7"), response("7")),
+        AnsweredRow(0, "all", "p", response("8"), response("8")),
+        AnsweredRow(1, "all", "p", response("8"), response("7")),
+    ]
+    found = rights([one, *others])
+    assert list(found.values()) == [True, True, True, False]
+    assert rights([AnsweredRow(0, "easy", "p", response("8"), response("7"))]) == {one.key: False}
+
+
+def test_answers_are_equal_as_the_verdicts_are() -> None:
+    assert equal_answers(r"So \boxed{4}", r"\boxed{4}") and not equal_answers("4", "5")
 
 
 def test_the_json_object_has_the_documented_keys() -> None:
