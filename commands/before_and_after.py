@@ -27,4 +27,4 @@ def print_beside_before(
     before, after = saved.get("right_before", {}), rights(model.answered)
     found = compare(*({key: [bool(right)] for key, right in one.items()} for one in (before, after)))
     if found is not None:
-        print(found.line())
+        print(*found.lines(), sep="\n")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lightning_modules.evaluation.statistics import (
-    LEVEL,
     Interval,
     clustered_difference,
     mcnemar,
@@ -27,15 +26,16 @@ class Comparison(NamedTuple):
     p_value: float
     test: str
 
-    def line(self) -> str:
-        """Return the comparison in one line."""
+    def lines(self) -> list[str]:
+        """Return the comparison in two lines."""
         low, high = (f"{100 * end:+.1f}" for end in self.interval)
-        counts = (f"{len(getattr(self, name))} {name}" for name in ("gained", "lost", "both", "none"))
-        sure = f"{LEVEL:.0%}".replace("%", " %")
-        return (
-            f"right answers: {100 * self.difference:+.1f} points ({sure} interval {low} to {high}); "
-            f"{', '.join(counts)}; {self.test}: p {_shown(self.p_value)}"
-        )
+        names = ("gained", "lost", "both", "none")
+        counts = {name: len(getattr(self, name)) for name in names}
+        return [
+            f"right answers on the same {sum(counts.values()):,} questions: {100 * self.difference:+.1f} points "
+            f"(95 % interval {low} to {high}; {self.test}: p {_shown(self.p_value)})",
+            ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        ]
 
 
 def compare(first: Verdicts, second: Verdicts) -> Comparison | None:

@@ -51,7 +51,7 @@ def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     console = Console()
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=_title(next((figures for figures in columns.values() if "answered" in figures), {})),
+        title=_title(columns),
         title_style="dim",
         title_justify="left",
     )
@@ -66,12 +66,16 @@ def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     console.print(table)
 
 
-def _title(figures: Mapping[str, float]) -> str | None:
-    questions = int(figures.get("answered", 0))
-    rows = int(figures.get("answered_rows", questions))
-    if rows > questions:
-        return f"{rows:,} held-out rows, {questions:,} different questions answered"
-    return f"{questions:,} held-out rows answered" if questions else None
+def _title(columns: Mapping[str, Mapping[str, float]]) -> str | None:
+    """The answered rows of the last column, and of the others where they had another number."""
+    counts = {name: int(figures["answered"]) for name, figures in columns.items() if "answered" in figures}
+    if not counts:
+        return None
+    *_, (name, questions) = counts.items()
+    rows = int(columns[name].get("answered_rows", questions))
+    text = f"{rows:,} held-out rows" + (f", {questions:,} different questions" if rows > questions else "")
+    others = [f"{other}: {count:,}" for other, count in counts.items() if count != questions]
+    return f"{text} answered" + (f" ({', '.join(others)})" if others else "")
 
 
 def _interval(figures: Mapping[str, float]) -> str:

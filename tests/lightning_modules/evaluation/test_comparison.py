@@ -43,12 +43,13 @@ def test_several_samples_are_compared_by_question() -> None:
     assert unequal is not None and unequal.difference == -0.5
 
 
-def test_the_line_has_the_difference_the_interval_the_counts_and_the_test() -> None:
+def test_the_lines_have_the_difference_the_interval_the_test_and_the_counts() -> None:
     first = {str(k): [k >= 131] for k in range(200)}
     second = {str(k): [k < 198] for k in range(200)}
     found = compare(first, second)
     assert found is not None
-    assert found.line() == (
-        "right answers: +64.5 points (95 % interval +57.2 to +71.0); 131 gained, 2 lost, 67 both, 0 none; "
-        "exact McNemar test: p 2e-36"
-    )
+    assert found.lines() == [
+        "right answers on the same 200 questions: +64.5 points "
+        "(95 % interval +57.2 to +71.0; exact McNemar test: p 2e-36)",
+        "131 gained, 2 lost, 67 both, 0 none",
+    ]
