@@ -8,8 +8,8 @@ import torch
 
 from datamodules.batches.collate import Batch
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from lightning_modules.evaluation.think_scores import AnsweredRow, equal_answers
-from lightning_modules.evaluation.votes import vote
+from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.evaluation.votes import same_answer, vote
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.generate import ROWS, generate
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
@@ -103,7 +103,7 @@ def _reference(row: HeldOutRow, tokenizer: ThinkTokenizer) -> ThinkResponse:
     """The data's response; of several to one question, the first with the answer that most of them have."""
     known = [parse_response(ids, tokenizer, [tokenizer.end_id]) for ids in (row.reference, *row.others)]
     answers = [one.answer if one.finished else None for one in known]
-    return known[vote(answers, equal_answers).place or 0] if len(known) > 1 else known[0]
+    return known[vote(answers, same_answer).place or 0] if len(known) > 1 else known[0]
 
 
 def _first_answer_end(batch: Batch, place: int) -> int:

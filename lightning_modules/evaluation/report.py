@@ -8,8 +8,7 @@ from typing import Any
 from lightning_modules.evaluation.comparison import Verdicts
 from lightning_modules.evaluation.statistics import Interval, accuracy_interval, pass_at_k, wilson
 from lightning_modules.evaluation.summary import DIFFICULTIES
-from lightning_modules.evaluation.think_scores import equal_answers
-from lightning_modules.evaluation.votes import vote
+from lightning_modules.evaluation.votes import same_answer, vote
 from visible import visible
 
 Answer = Mapping[str, Any]  # a line of an AnswerFile
@@ -96,7 +95,7 @@ def _votes(questions: Sequence[Sequence[Answer]], weighted: bool) -> dict[str, A
     for mine in questions:
         texts = [one["answer"] if one["finished"] and one["answer"].strip() else None for one in mine]
         weights = [math.exp(one["confidence"]) for one in mine] if weighted else None
-        winner = vote(texts, equal_answers, weights)
+        winner = vote(texts, same_answer, weights)
         right += winner.place is not None and bool(mine[winner.place]["right"])
         shares += winner.share
     interval = wilson(right, len(questions))

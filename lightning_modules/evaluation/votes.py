@@ -3,12 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from lightning_modules.judge.judge import judge
+
 
 class Vote(NamedTuple):
     """The result of a vote."""
 
     place: int | None  # of the first answer that agrees with the winner; None if no answer has a vote
     share: float  # of the winner, of all votes, from 0 to 1; answers that abstain count as votes for nothing
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Return whether the judge takes one answer for the other."""
+    return judge(one, other).right
 
 
 def vote(
