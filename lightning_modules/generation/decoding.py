@@ -30,11 +30,18 @@ class Decoding:
     settings: DecodingSettings
     end_ids: tuple[int, ...]  # each of them ends a response
     known_ids: int  # ids from here on are beyond the tokenizer: untrained, and never written
+    confidence: bool = False  # compute the confidence of responses, which costs a sum over all logits
 
     @classmethod
-    def of(cls, tokenizer: ThinkTokenizer, base: "GenerationConfig | None", settings: DecodingSettings) -> "Decoding":
+    def of(
+        cls,
+        tokenizer: ThinkTokenizer,
+        base: "GenerationConfig | None",
+        settings: DecodingSettings,
+        confidence: bool = False,
+    ) -> "Decoding":
         """`base` is the generation config of the base: only its end tokens are kept."""
-        return cls(settings, end_ids(tokenizer, base), len(tokenizer))
+        return cls(settings, end_ids(tokenizer, base), len(tokenizer), confidence)
 
 
 def end_ids(tokenizer: ThinkTokenizer, base: "GenerationConfig | None") -> tuple[int, ...]:

@@ -1,10 +1,11 @@
 """A response, parsed from its token ids into thoughts and an answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from lightning_modules.generation.token_choice import Written
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class ThinkResponse:
     answer: str  # the text after the last closing tag; all text if there is none
     finished: bool  # ended with an end token, not by the length limit
     balanced: bool  # every tag has its partner, and there is no text before or between the thoughts
+    tokens: int = 0  # of the response, with tags and the end token
+    # Floats differ in their last digits with the size of a batch
+    confidence: float | None = field(default=None, compare=False)  # mean log-probability of the model's own tokens
 
     @property
     def well_formed(self) -> bool:
@@ -38,6 +42,11 @@ class ThinkResponse:
         }
 
 
+def respond(written: Written, tokenizer: ThinkTokenizer, end_ids: Sequence[int]) -> ThinkResponse:
+    """Return the response in what was written."""
+    return replace(parse_response(written.ids, tokenizer, end_ids), confidence=written.confidence)
+
+
 def parse_response(ids: Sequence[int], tokenizer: ThinkTokenizer, end_ids: Sequence[int]) -> ThinkResponse:
     """Return the response in these ids. Ids after the first end id are padding."""
     end = next((i for i, token in enumerate(ids) if token in end_ids), len(ids))
@@ -54,4 +63,6 @@ def parse_response(ids: Sequence[int], tokenizer: ThinkTokenizer, end_ids: Seque
                 thoughts.append(tokenizer.decode(written[opened + 1 : i]))
             opened, after = -1, i + 1
     answer = tokenizer.decode(written[after:])
-    return ThinkResponse(tokenizer.decode(written), tuple(thoughts), answer, finished, balanced and opened < 0)
+    return ThinkResponse(
+        tokenizer.decode(written), tuple(thoughts), answer, finished, balanced and opened < 0, len(written) + finished
+    )

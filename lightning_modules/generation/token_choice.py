@@ -26,6 +26,7 @@ class Written(NamedTuple):
     """What was written for a request."""
 
     ids: list[int]  # with the end id, if it was written
+    confidence: float | None = None  # mean log-probability of the tokens that the model chose; None if not asked for
 
 
 class TokenChoice:
@@ -43,11 +44,15 @@ class TokenChoice:
         self.ends = torch.tensor(decoding.end_ids, device=device)
         samples = self.settings.temperature > 0
         self.draws = torch.zeros(slots, longest, device=device) if samples else None  # uniform, one for each token
+        # Sum of log-probabilities of the tokens that the model chose, and their number
+        self.confidence = torch.zeros(slots, 2, dtype=torch.float64, device=device) if decoding.confidence else None
 
     def start(self, slot: int, request: Request) -> None:
         """Begin the sequence of a request in a slot."""
         longest = self.settings.max_new_tokens
         self.count[slot], self.ended[slot] = 0, False
+        if self.confidence is not None:
+            self.confidence[slot] = 0
         self.limit[slot] = longest if request.limit is None else min(longest, request.limit)
         if self.draws is not None:
             generator = torch.Generator().manual_seed(request.seed)
@@ -63,6 +68,8 @@ class TokenChoice:
         chosen = logits.argmax(-1) if self.draws is None else self._sample(logits.float(), slots)
         going = ~self.ended[slots]
         at = self.count[slots].clamp(max=self.tokens.shape[1] - 1)
+        if self.confidence is not None:
+            self.confidence[slots] += _confidence(logits.float(), chosen) * going[:, None]
         self.tokens[slots, at] = torch.where(going, chosen, self.tokens[slots, at])
         self.count[slots] += going
         is_end = (chosen[:, None] == self.ends).any(-1)
@@ -76,7 +83,18 @@ class TokenChoice:
 
     def written(self, slot: int) -> Written:
         """Return what the sequence in a slot has written."""
-        return Written(self.tokens[slot, : int(self.count[slot])].tolist())
+        written = Written(self.tokens[slot, : int(self.count[slot])].tolist())
+        if self.confidence is not None:
+            total, number = self.confidence[slot].tolist()
+            written = written._replace(confidence=total / max(number, 1))
+        return written
+
+
+def _confidence(logits: Tensor, chosen: Tensor) -> Tensor:
+    """(B, 2): the log-probability of the chosen token in the model's own distribution, and 1."""
+    chosen_logits = logits.gather(1, chosen[:, None])[:, 0]
+    log_probability = chosen_logits - logits.logsumexp(-1)
+    return torch.stack([log_probability, torch.ones_like(log_probability)], 1).double()
 
 
 def sample(logits: Tensor, draw: Tensor, temperature: float, top_p: float) -> Tensor:
