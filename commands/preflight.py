@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "show the data as the model sees it, and why rows are dropped",
     "estimate": "estimate the memory and the time that a config needs",
     "generate": "answer prompts with a run's model",
+    "evaluate": "score a run's model on questions, beside the base or another run",
     "export": "write a run's model as a folder that transformers opens",
     "replay": "recompute an optimizer step that was not finite, row by row",
 }

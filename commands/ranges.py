@@ -116,7 +116,7 @@ RANGES: dict[str, Rule] = {
     "trainer.reload_dataloaders_every_n_epochs": ANY_COUNT,
     "trainer.default_root_dir": FILE,
     "trainer.model_registry": WORD,
-    # generate, export, replay
+    # generate, evaluate, export, replay
     "prompt": Each(LONG_TEXT, empty=True),
     "prompts": FILE,
     "run": FILE,
@@ -129,6 +129,10 @@ RANGES: dict[str, Rule] = {
     "device": WORD,
     "to": FILE,
     "file": FILE,
+    "task": FILE,
+    "against": FILE,
+    "samples": Number(1, 10_000),
+    "score": FILE,
     "precision": WORD,
     # preview, estimate
     "rows": ANY_COUNT,

@@ -19,17 +19,43 @@ KIND = "evaluation"
 Key = tuple[str, int]  # id of a question, number of the sample from 0
 
 
-class AnswerFile:
+class Answers:
     """The answers of one model to one task, each a JSON object with `id` and `sample`.
 
-    header: what decides the answers. A file with another header is refused, and so is one that is being written.
-    `answers` are those in the file; `lines` are their numbers from 1.
+    `header` is what decides the answers; `lines` are the numbers of their lines, from 1.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any], setting: str = "--to") -> None:
-        self.path, self.header, self.setting = path, {KIND: FORMAT, **json.loads(json.dumps(header))}, setting
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path, self.header = path, dict(header)
         self.answers: dict[Key, dict[str, Any]] = {}
         self.lines: dict[Key, int] = {}
+        self._line = 1  # the last one that is taken: the header's
+
+    def keep(self, answer: Mapping[str, Any]) -> None:
+        """Add the answer of the next line."""
+        self._line += 1
+        key = answer["id"], answer["sample"]
+        self.answers[key], self.lines[key] = dict(answer), self._line
+
+
+def read_answers(path: Path, setting: str) -> Answers:
+    """Return the answers in a file. Raise UserError as `parse_answers`; a last line that was cut off is left out."""
+    header, answers, _ = parse_answers(path, setting)
+    if header is None:
+        raise UserError(setting, path, "holds no answers", "give the .jsonl file of an evaluation")
+    found = Answers(path, header)
+    for answer in answers:
+        found.keep(answer)
+    return found
+
+
+class AnswerFile(Answers):
+    """Answers with their file, open for more. A file with another header is refused, and so is one that is being
+    written by another process."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any], setting: str = "--to") -> None:
+        super().__init__(path, {KIND: FORMAT, **json.loads(json.dumps(header))})
+        self.setting = setting
         with disk_errors(setting, path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = path.open("a+b")
@@ -43,7 +69,7 @@ class AnswerFile:
     def add(self, answer: Mapping[str, Any]) -> None:
         """Append an answer. Raise UserError if the disk cannot take it."""
         self._append(answer)
-        self._keep(dict(answer))
+        self.keep(answer)
 
     def close(self) -> None:
         """Free the file for other processes."""
@@ -66,26 +92,19 @@ class AnswerFile:
             log.warning(f"warning: the last line of {self.path} was cut off; it is dropped and answered again")
         if header is None:
             self._append(self.header)
-            self._line = 1
             return
         if header != self.header:
             name = next(key for key in {**self.header, **header} if header.get(key) != self.header.get(key))
             there, here = (_shown(one.get(name)) for one in (header, self.header))
             problem = f"holds answers with another {name} ({there}, and now {here})"
             raise UserError(self.setting, self.path, problem, "give another file, or the same settings")
-        self._line = 1
         for answer in answers:
-            self._keep(answer)
+            self.keep(answer)
 
     def _append(self, value: Mapping[str, Any]) -> None:
         with disk_errors(self.setting, self.path):
             self._file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             self._file.flush()
-
-    def _keep(self, answer: dict[str, Any]) -> None:
-        self._line += 1
-        key = answer["id"], answer["sample"]
-        self.answers[key], self.lines[key] = answer, self._line
 
 
 def parse_answers(path: Path, setting: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:

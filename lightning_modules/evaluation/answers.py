@@ -91,7 +91,7 @@ def answer_rows(
             row.group,
             tokenizer.decode(row.prompt),
             responses[k],
-            _reference(row, tokenizer),
+            reference_of(row, tokenizer),
             1 + len(row.others),
         )
         for k, row in enumerate(rows)
@@ -99,7 +99,7 @@ def answer_rows(
     ]
 
 
-def _reference(row: HeldOutRow, tokenizer: ThinkTokenizer) -> ThinkResponse:
+def reference_of(row: HeldOutRow, tokenizer: ThinkTokenizer) -> ThinkResponse:
     """The data's response; of several to one question, the first with the answer that most of them have."""
     known = [parse_response(ids, tokenizer, [tokenizer.end_id]) for ids in (row.reference, *row.others)]
     answers = [one.answer if one.finished else None for one in known]
