@@ -1,5 +1,6 @@
 """The model of a run without a Trainer: for generate, export and replay."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from commands.fit_settings import GROUPS, LINKED, build_data, build_model
 from commands.parsing import Parser, read_yaml
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
@@ -57,12 +59,18 @@ def run_config(run: Run) -> dict[str, Any]:
 
 
 def load_run(
-    run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
+    run: str | None,
+    ckpt_path: str | None,
+    root: str,
+    checkpoint: dict[str, Any] | None = None,
+    check: Callable[[ThinkTokenizer], None] | None = None,
+    **model: Any,
 ) -> Loaded:
     """Return the model of a run with the weights of its checkpoint.
 
-    `checkpoint` is the file's content if it was read before. `model` overrides settings of the run's config. Raise
-    UserError for a config or a checkpoint that does not fit this version.
+    `checkpoint` is the file's content if it was read before. `check` is called with the tokenizer before the model is
+    loaded. `model` overrides settings of the run's config. Raise UserError for a config or a checkpoint that does not
+    fit this version.
     """
     found, path = find(run, ckpt_path, root)
     if checkpoint is None:
@@ -82,6 +90,8 @@ def load_run(
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)
     tuner.lora_start = content.lora_start
+    if check is not None:
+        check(ThinkTokenizer.load(tuner.name, tuner.revision, tuner.tags, tuner.new_tokens))
     tuner.configure_model()
     tuner.on_load_checkpoint(checkpoint)
     tuner.load_state_dict(checkpoint["state_dict"], strict=False)
