@@ -68,13 +68,19 @@ class ThinkControl:
         """
         rules = self.rules
         before = self.states[slots]
-        state = self._cut(_State(*before.unbind(1)), left)
-        legal = self._legal(state, left, going)
-        masked = logits.masked_fill(~legal, -torch.inf)
+        earlier = _State(*before.unbind(1))
+        state = self._cut(earlier, left)
+        masked = logits.masked_fill(~self._legal(state, left, going), -torch.inf)
+        picked = pick(masked)
+        # A thought that the model would close here itself is not cut
+        closes = (state.forced != earlier.forced) & (state.cut != LOOP) & (picked == rules.close_id)
+        state = state._replace(
+            forced=torch.where(closes, -1, state.forced), cut=torch.where(closes, earlier.cut, state.cut)
+        )
         forced = state.forced >= 0
         kept = masked.logsumexp(-1) - logits.logsumexp(-1)
         self.kept[slots] += torch.where(going & ~forced, kept.double(), 0.0).clamp(max=0.0)
-        chosen = torch.where(forced, rules.script[state.forced.clamp(min=0)], pick(masked))
+        chosen = torch.where(forced, rules.script[state.forced.clamp(min=0)], picked)
         again = self._thinks_again(state, chosen, left) & ~forced
         chosen = torch.where(again, rules.open_id, chosen)
         after = torch.stack(self._after(state, chosen, again), 1)

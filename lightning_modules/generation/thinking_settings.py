@@ -100,6 +100,10 @@ def _contradictions(s: ThinkingSettings, longest: int) -> Iterator[tuple[str, st
 def _texts_without_room(s: ThinkingSettings, longest: int, tokenizer: ThinkTokenizer) -> Iterator[tuple[str, str, str]]:
     message, again = (len(ids) for ids in tokenizer.encode([s.cut_message, s.extend_text]))
     least = message + 1 if s.cuts else 1  # tokens of a thought: at least one of its own, and the message
+    if s.thinking_budget and s.thought_budget and s.thinking and s.min_thinking > s.thinking_budget - least + 1:
+        problem = f"cannot be promised in thoughts of {s.thought_budget:,} tokens: the last {least - 1:,} tokens of"
+        fix = "lower it, or raise thinking_budget"
+        yield "min_thinking", f"{problem} thinking_budget hold no thought with cut_message", fix
     rooms: list[tuple[str, Any, int]] = [
         ("thinking_budget", s.thinking_budget, s.thinking_budget or 0),
         ("thought_budget", s.thought_budget, s.thought_budget or 0),

@@ -1,9 +1,9 @@
 """The state machine, driven by random logits: no model is needed for what it promises."""
 
-from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -11,66 +11,10 @@ from torch import Tensor
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
-from lightning_modules.generation.decoding import Decoding, DecodingSettings
-from lightning_modules.generation.think_response import ThinkResponse, respond
-from lightning_modules.generation.token_choice import Request, TokenChoice, Written
-
-CPU = torch.device("cpu")
-Logits = Callable[[int, int], Tensor]  # of the row and the step
-
-
-class Watched(TokenChoice):
-    """Fails in a state without a legal token."""
-
-    def _pick(self, logits: Tensor, slots: Tensor) -> Tensor:
-        assert (logits > -torch.inf).any(-1).all()
-        return super()._pick(logits, slots)
-
-
-def drive(
-    tokenizer: ThinkTokenizer,
-    logits: Logits,
-    rows: Sequence[int] = (0,),
-    prompts: Sequence[list[int]] = ([5],),
-    choice: TokenChoice | None = None,
-    limit: int | None = None,
-    **given: Any,
-) -> list[Written]:
-    """Return what is written for these rows as one batch."""
-    decoding = Decoding.of(tokenizer, None, DecodingSettings(**{"max_new_tokens": 40} | given))
-    choice = choice or Watched(decoding, len(rows), CPU)
-    for slot, row in enumerate(rows):
-        choice.start(slot, Request(prompts[slot % len(prompts)], seed=row, limit=limit))
-    slots = torch.arange(len(rows))
-    for step in range(decoding.settings.max_new_tokens):
-        choice.step(torch.stack([logits(row, step) for row in rows]), slots)
-    assert choice.ended.all()
-    return [choice.written(slot) for slot in range(len(rows))]
-
-
-def drive_one(tokenizer: ThinkTokenizer, logits: Logits, **given: Any) -> ThinkResponse:
-    """Return the response to one prompt."""
-    return respond(drive(tokenizer, logits, **given)[0], tokenizer, [tokenizer.end_id])
-
-
-def scripted(tokenizer: ThinkTokenizer, *pieces: str) -> Logits:
-    """A model that wants to write these pieces, whatever was written; "[", "]" and "." are the tags and the end. After
-    them it wants the end."""
-    ids = ids_of(tokenizer, *pieces)
-
-    def logits(row: int, step: int) -> Tensor:
-        wanted = torch.zeros(len(tokenizer))
-        wanted[tokenizer.end_id] = 5.0
-        if step < len(ids):
-            wanted[ids[step]] = 10.0
-        return wanted
-
-    return logits
-
-
-def ids_of(tokenizer: ThinkTokenizer, *pieces: str) -> list[int]:
-    fixed = {"[": [tokenizer.open_id], "]": [tokenizer.close_id], ".": [tokenizer.end_id]}
-    return [i for piece in pieces for i in fixed.get(piece, tokenizer.encode([piece])[0])]
+from lightning_modules.generation.decoding import DecodingSettings
+from lightning_modules.generation.think_response import respond
+from lightning_modules.generation.token_choice import Written
+from tests.lightning_modules.generation.drive import Logits, drive, drive_one, ids_of, scripted
 
 
 def random_logits(tokenizer: ThinkTokenizer, seed: int, bias: dict[int, float]) -> Logits:
@@ -189,3 +133,37 @@ def check_forced(tokenizer: ThinkTokenizer, known: DecodingSettings, written: Wr
         assert any(one[: len(span)] == span if last else one == span for one in whole), (span, whole)
     assert sum(span.count(tokenizer.open_id) for span in spans) <= known.extend
     assert (written.cut is not None) == any(tokenizer.close_id in span for span in spans) or (written.cut and ended)
+
+
+FIVE = ("[", *"abcde")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "given", "expected", "ended_by"),
+    [
+        ((*FIVE, "]", "x"), {"thinking_budget": 5}, "<think>abcde</think>x", "end"),  # closed by the model, not cut
+        ((*FIVE, "f", "x"), {"thinking_budget": 5}, "<think>abcde⟦</think>⟧x", "budget"),
+        ((*FIVE[:3], "_", "x"), {"thinking_budget": 2}, "<think>ab⟦</think>⟧x", "budget"),
+        (("[", "a", "x"), {"thinking_budget": 0}, "", "end"),  # without grammar it may end at once
+        (("[", "a", "x"), {"thinking": False, "grammar": True}, "xax", "end"),
+        (("[", "a", "_", "_", "x"), {"thinking_budget": 2, "cut_message": "!"}, "<think>a⟦!</think>⟧x", "budget"),
+        (("[", "a", "_", "[", "c", "]", "x"), {"thought_budget": 1}, "<think>a⟦</think>⟧<think>c</think>x", "budget"),
+        (("[", "a", "]", "[", "b", "]"), {"thinking_budget": 1, "grammar": True}, "<think>a</think>xb", "end"),
+        (("[", "a", "]", "[", "b", "]"), {"max_thoughts": 1, "grammar": True}, "<think>a</think>xb", "end"),
+        (("[", "a", "]", *"______", "b", "]"), {"extend": 1}, "<think>a</think>⟦<think>Wait,⟧b</think>", "end"),
+        (("[", "a", "]", "x", "b", "]"), {"extend": 1, "extend_text": ""}, "<think>a</think>⟦<think>⟧b</think>", "end"),
+        (("[", "a", "]", "[", "b", "b", "]"), {"min_thinking": 3}, "<think>a</think><think>bb</think>", "end"),
+        (("[", "a", "]", "x", "x", "]"), {"min_thinking": 3, "max_thoughts": 1}, "<think>axxx</think>", "end"),
+        (("[", "]", ".", "]", ".", "]", "y"), {"grammar": True}, "<think>xx</think>x", "end"),
+        (("a", ".", "[", "]", "c"), {"grammar": True}, "<think>xx</think>c", "end"),
+        (("[", "a", "]", "<", "\n", "[", "b"), {"grammar": True}, "<think>a</think><\n", "end"),
+        (("[", "a", "]", "\n", "[", "b", "]", "x"), {"grammar": True}, "<think>a</think>\n<think>b</think>x", "end"),
+        (("[", *"abc", "_", *"xyz"), {"answer_reserve": 3, "max_new_tokens": 8}, "<think>abc⟦</think>⟧xyz", "limit"),
+        (("[", *"abab", "_", "x", "[", "y"), {"loop_tokens": 2, "loop_repeats": 2}, "<think>abab⟦</think>⟧x", "loop"),
+    ],
+)  # fmt: skip
+def test_what_is_written(
+    pieces: tuple[str, ...], given: dict[str, Any], expected: str, ended_by: str, tiny_tokenizer: ThinkTokenizer
+) -> None:
+    response = drive_one(tiny_tokenizer, scripted(tiny_tokenizer, *pieces), **given)
+    assert (response.raw.removesuffix("<|im_end|>"), response.ended_by) == (expected, ended_by)
