@@ -74,9 +74,11 @@ def run(args: Sequence[str]) -> int:
     if given.score is not None:
         return score(given)
     settings = DecodingSettings(**{field.name: given[field.name] for field in fields(DecodingSettings)})
+    settings.check()
     asking = Asking(settings, given.samples, given.seed, given.batch_size, device(given.device))
     task = None if given.task == HELD_OUT else read_task(given.task)
     opened = open_run(given.run, given.ckpt_path, given.root)
+    settings.check(opened.data.think_tokenizer)
     task = (task or held_out(opened)).first(given.limit)
     prompts = task.prompts(opened.data.template, opened.data.think_tokenizer)
     mine = Contestant(run_name(opened), opened, True, task, prompts)

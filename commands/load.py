@@ -1,5 +1,6 @@
 """The model of a run without a Trainer: for generate, export and replay."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from commands.parsing import Parser, read_yaml
 from datamodules.magpie import MagpieDataModule
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
@@ -83,10 +85,21 @@ def run_config(run: Run) -> dict[str, Any]:
 
 
 def load_run(
-    run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
+    run: str | None,
+    ckpt_path: str | None,
+    root: str,
+    checkpoint: dict[str, Any] | None = None,
+    check: Callable[[ThinkTokenizer], None] | None = None,
+    **model: Any,
 ) -> Loaded:
-    """Return the model of a run with the weights of its checkpoint: `open_run`, and then `Opened.load`."""
-    return open_run(run, ckpt_path, root, checkpoint, **model).load()
+    """Return the model of a run with the weights of its checkpoint: `open_run`, and then `Opened.load`.
+
+    `check` is called with the tokenizer before the model is loaded.
+    """
+    opened = open_run(run, ckpt_path, root, checkpoint, **model)
+    if check is not None:
+        check(opened.data.think_tokenizer)
+    return opened.load()
 
 
 def open_run(

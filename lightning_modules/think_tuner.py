@@ -114,6 +114,7 @@ class ThinkTuner(LightningModule):
         """Load the base and build the net. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
+            self.evaluation.decoding.check(self.tokenizer, "model.evaluation.decoding.")
             self.identity.values()  # of the files that are read now: they may change before the first checkpoint
             given = self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize, self.trust_remote_code
             base = load_base(*given)

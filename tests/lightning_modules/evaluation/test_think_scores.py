@@ -73,4 +73,6 @@ def test_the_json_object_has_the_documented_keys() -> None:
     assert row.as_json() == {
         "row": 3, "prompt": "Ask", "thoughts": ["a"], "answer": "7", "finished": True, "reference": "7",
         "matches": True, "judged_by": "text",
+        "well_formed": True, "ended_by": "end", "tokens": 0, "thinking_tokens": 0, "forced_tokens": 0,
+        "raw": "",
     }  # fmt: skip
