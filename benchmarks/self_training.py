@@ -1,9 +1,9 @@
 """Does a run get better by its own right answers? python -m benchmarks.self_training --to FOLDER
 
 For each seed the embedded model is trained on 500 rows. Then one arm learns in rounds from its own right answers to new
-questions, with the 500 rows beside them (`self_train`). The other arm trains on the 500 rows only, in as many further
-epochs as cost the CPU seconds of the rounds, asking included. All are asked the same held-out questions, and the arms are
-compared in pairs. The same command goes on where it was stopped.
+questions, with the 500 rows beside them (`self_train`). The other arm trains on the 500 rows only, in as many more
+epochs as cost the CPU seconds of the rounds, asking included. All are asked the same held-out questions, and the arms
+are compared in pairs. The same command goes on where it was stopped.
 """
 
 import argparse

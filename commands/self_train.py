@@ -16,15 +16,17 @@ from typing import Any
 from commands.load import add_run_arguments, find, run_config
 from commands.own_rows import write_rows
 from commands.parsing import Parser
+from commands.tasks import HELD_OUT, PUBLIC, read_task
 from datamodules.text.tags import Tags
 from disk import disk_errors, write_file
 from errors import UserError
 from hub import CHECKOUT
+from lightning_modules.evaluation.answer_file import read_answers
 from lightning_modules.evaluation.own_answers import Selection, SelectionSettings
 from lightning_modules.run.folder import Run, find_runs, root_folder
 
 log = logging.getLogger("thinkwright")
-OWN_COLUMNS = {"instruction": "instruction", "response": "response"}
+TAKES = "give a file with instruction and answer in each line"
 
 
 def build_parser() -> Parser:
@@ -59,7 +61,9 @@ def build_parser() -> Parser:
 def run(args: Sequence[str]) -> int:
     given = build_parser().read(args)
     if given.task is None:
-        raise UserError("--task", None, "is missing", "give --task FILE.jsonl with instruction and answer in each line")
+        raise UserError("--task", None, "is missing", TAKES)
+    if given.task in (HELD_OUT, *PUBLIC):
+        raise UserError("--task", given.task, "is for measuring: a run that learned from it could not be judged", TAKES)
     first, _ = find(given.run, given.ckpt_path, given.root)
     folder = root_folder(given.to, "--to") if given.to else first.folder / "self-training"
     steps = Steps(given, first, folder)
@@ -86,6 +90,7 @@ class Steps:
 
     def __init__(self, given: Any, first: Run, folder: Path) -> None:
         self.given, self.first, self.folder = given, first, folder
+        self.task = read_task(given.task).first(given.limit)
         self.config = run_config(first)
         self.tags = Tags(**self.config["model"].get("tags") or self.config["data"].get("tags") or {})
 
@@ -119,7 +124,7 @@ class Steps:
                 args += [f"--{name}", str(given[name])]
         command("evaluate", *args)
         settings = SelectionSettings(given.keep, given.easy)
-        return write_rows(answers, self.rows(number), self.tags, settings)
+        return write_rows(self.task, read_answers(answers, "--to"), self.rows(number), self.tags, settings)
 
     def fit(self, run: Run, number: int, chosen: int) -> Run:
         """Train a run that begins with the weights of `run`, on its rows and the first run's; return it."""
@@ -158,7 +163,11 @@ class Steps:
         rows, mix = data.get("train_rows"), data.get("mix")
         if mix is None:
             mix = [{name: data[key] for name, key in SOURCE.items() if data.get(key) is not None}]
-        own: dict[str, Any] = {"name": str(self.rows(number).resolve()), "columns": OWN_COLUMNS, "filters": {}}
+        own: dict[str, Any] = {
+            "name": str(self.rows(number).resolve()),
+            "columns": {"messages": "messages"},
+            "filters": {},
+        }
         own["tags"] = {"open": self.tags.open, "close": self.tags.close}
         if any(one.get("weight") is not None for one in mix):
             if rows is None:

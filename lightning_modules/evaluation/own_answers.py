@@ -6,7 +6,7 @@ In: several judged answers to each question. Out: the answers to train on, and f
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -14,11 +14,11 @@ from xxhash import xxh3_64_intdigest
 class OwnAnswer(NamedTuple):
     """An answer of the model to a question, judged."""
 
+    question: str  # its id
     text: str  # with its think tags
     tokens: int
     right: bool
     well_formed: bool
-    facts: Mapping[str, Any]  # of the question and the answer, for the row that is written
 
 
 @dataclass

@@ -9,7 +9,7 @@ ALL = SelectionSettings(keep=9, easy=1.0)
 
 
 def answer(text: str, tokens: int = 5, right: bool = True, well_formed: bool = True) -> OwnAnswer:
-    return OwnAnswer(text, tokens, right, well_formed, {})
+    return OwnAnswer("q", text, tokens, right, well_formed)
 
 
 def texts(questions: Mapping[str, Sequence[OwnAnswer]], settings: SelectionSettings = ALL) -> list[str]:
