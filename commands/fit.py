@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.at_fault import path_error
+from commands.before_and_after import print_beside_before
 from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
 from commands.load import run_config
 from commands.messages import quiet
@@ -31,7 +32,8 @@ from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.checkpoints.replay_file import ReplayFiles
-from lightning_modules.evaluation.summary import print_samples, print_table, stage_figures
+from lightning_modules.evaluation.summary import print_samples, stage_figures
+from lightning_modules.evaluation.think_scores import rights
 from lightning_modules.internals.lightning_internals import disable_signal_handlers
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
@@ -163,7 +165,8 @@ class Job:
             stage = "val" if self.command == "validate" else "test"
             getattr(self.trainer, self.command)(self.model, self.data, ckpt_path=self.checkpoint, verbose=False)
             if self.trainer.is_global_zero:
-                print_table({stage: stage_figures(self.trainer.callback_metrics, stage)})
+                figures = stage_figures(self.trainer.callback_metrics, stage)
+                print_beside_before(self.run, self.data, self.model, {stage: figures})
 
     def check_sources(self) -> None:
         model_folder(self.model.name, self.model.revision)
@@ -241,7 +244,7 @@ class Job:
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         if not self.dry and self.checkpoint is None:
             trainer.validate(model, data, verbose=False)
-            record(before=stage_figures(trainer.callback_metrics, "val"))
+            record(before=stage_figures(trainer.callback_metrics, "val"), right_before=rights(model.answered))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if self.dry:
@@ -252,9 +255,10 @@ class Job:
         trainer.loggers = []  # the figures of best.ckpt are no point of the curve
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
-        record(after=after, training=training, checkpoint=best.name, after_step=trainer.global_step)
+        after_what = {"checkpoint": best.name, "after_step": trainer.global_step}
+        record(after=after, right_after=rights(model.answered), training=training, **after_what)
         if trainer.is_global_zero:
-            print_table({"before": self.run.read_summary().get("before", {}), "after": after})
+            print_beside_before(self.run, self.data, model, {"val": after})
             print_samples(model.answered)
             log.info(f"after: {best.name}, of optimizer step {trainer.global_step:,} of {done:,}")
             log.info(f"written to {self.run.folder}")

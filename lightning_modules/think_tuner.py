@@ -18,7 +18,7 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
-from lightning_modules.evaluation.answers import EvalSettings, HeldOutRow, answer_rows, held_out_rows
+from lightning_modules.evaluation.answers import EvalSettings, HeldOutRow, answer_rows, held_out_rows, questions
 from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
 from lightning_modules.generation.decoding import Decoding, generation_config
@@ -114,6 +114,7 @@ class ThinkTuner(LightningModule):
         """Load the base and build the net. Lightning calls it before each fit, validate, test and predict."""
         if self.net is None:
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
+            self.evaluation.decoding.check(self.tokenizer, "model.evaluation.decoding.")
             self.identity.values()  # of the files that are read now: they may change before the first checkpoint
             given = self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize, self.trust_remote_code
             base = load_base(*given)
@@ -252,7 +253,7 @@ class ThinkTuner(LightningModule):
         return answer_rows(self.net, self.tokenizer, self.decoding, rows, self.cancelled, self.answer_progress, sharded)
 
     def _log_evaluation(self, stage: str) -> None:
-        self.answered = sorted(from_all_ranks(self._answer(self.asked)), key=lambda row: row.row)
+        self.answered = sorted(from_all_ranks(self._answer(questions(self.asked))), key=lambda row: row.row)
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
         figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
         for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure

@@ -7,7 +7,7 @@ import torch
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.generation.decoding import Decoding
-from lightning_modules.generation.think_response import ThinkResponse, parse_response
+from lightning_modules.generation.think_response import ThinkResponse, respond
 from lightning_modules.generation.token_choice import Request, TokenChoice
 from lightning_modules.generation.with_transformers import generate_batch
 
@@ -85,7 +85,7 @@ def _by_batches(
             return
         for k, one in zip(chosen, written, strict=False):
             tokens, ended = tokens + len(one.ids), ended + 1
-            yield k, parse_response(one.ids, tokenizer, decoding.end_ids)
+            yield k, respond(one, tokenizer, decoding.end_ids)
         choice.count.zero_()
 
 

@@ -16,6 +16,7 @@ from disk import disk_error, disk_errors, write_file
 from errors import UserError, did_you_mean
 
 log = logging.getLogger("thinkwright")
+FIGURES = ("before", "after", "right_before", "right_after")  # of summary.json
 STARTED = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -88,7 +89,7 @@ class Run:
         """Return summary.json; empty if it does not exist. A damaged one is set aside, and a line says so."""
         try:
             found = json.loads(self.summary.read_bytes())
-            if isinstance(found, dict) and all(_are_figures(found.get(key, {})) for key in ("before", "after")):
+            if isinstance(found, dict) and all(_are_figures(found.get(key, {})) for key in FIGURES):
                 return found
         except FileNotFoundError:
             return {}
