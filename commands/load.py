@@ -26,6 +26,7 @@ class Loaded:
     tuner: ThinkTuner
     template: Template
     config: dict[str, Any]  # of the run
+    step: int | None  # optimizer steps done at the checkpoint; None in a replay file
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -82,8 +83,9 @@ def load_run(
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)
     tuner.lora_start = content.lora_start
+    tuner.start.go_on(content.parents)
     tuner.configure_model()
     tuner.on_load_checkpoint(checkpoint)
     tuner.load_state_dict(checkpoint["state_dict"], strict=False)
     go_on_with_template(data, content.data)
-    return Loaded(found, path, tuner, data.template, config)
+    return Loaded(found, path, tuner, data.template, config, checkpoint.get("global_step"))
