@@ -16,7 +16,6 @@ from torch import Tensor
 
 from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
-from disk import disk_error
 from errors import UserError, in_line
 from hub import is_hub_id, local_folder, model_folder
 from lightning_modules.checkpoints.content import Parent
@@ -155,7 +154,7 @@ def read_adapter(path: Path) -> AdapterFolder:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
             facts = json.loads((file.metadata() or {}).get(METADATA, "{}"))
     except OSError as error:
-        raise disk_error(SETTING, weights, error) from error
+        raise _unreadable(weights, error) from error
     except (SafetensorError, ValueError) as error:
         raise _damaged(weights, " ".join(str(error).split())[:200]) from error
     if facts and facts.get("digest") != weights_digest(tensors):
@@ -184,12 +183,16 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:
-        raise disk_error(SETTING, path, error) from error
+        raise _unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict):
         raise _damaged(path, "it holds no object")
     return found
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(SETTING, path, f"cannot be read ({error.strerror or error})", "give a folder that can be read")
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -14,12 +14,14 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from errors import UserError
+from hub import what_is_there
 from lightning_modules.checkpoints.adapter_folder import AdapterFolder, read_adapter
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent, Parent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
 from lightning_modules.checkpoints.start_tensors import SETTING, put, require_finite, weights_digest
 from lightning_modules.net.lora import LoraSettings, LoraStart
+from lightning_modules.net.quantize import Quantize
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.folder import Run, root_folder
@@ -34,6 +36,7 @@ class StartedModel(Protocol):
     name: str
     revision: str | None
     lora: LoraSettings | None
+    quantize: Quantize | None
     lora_start: LoraStart | None
     identity: ModelIdentity
     new_tokens: tuple[str, ...]
@@ -74,6 +77,8 @@ class StartWeights:
             parent = Parent(str(path), checkpoint["global_step"], weights_digest(checkpoint["state_dict"]))
             self.parents = [parent, *content.parents]
             require_finite(self._tensors, str(path))
+            if (then := content.identity.get("quantize")) != model.quantize:
+                log.info(f"{SETTING}: the base had model.quantize {then or 'null'}, now {model.quantize or 'null'}")
         log.info(f"start: {self.parents[0].described()}; optimizer, schedule and rows are new")
 
     def put_into(self, model: StartedModel, net: ThinkNet) -> None:
@@ -119,7 +124,7 @@ def find_start(given: str) -> Path:
         raise UserError(SETTING, given, problem, "give a path that can be opened") from error
     if names is None:
         if not exists:
-            raise UserError(SETTING, given, "does not exist", GIVE)
+            raise UserError(SETTING, given, what_is_there(given), GIVE)
         return path
     if "adapter_config.json" in names:
         return path

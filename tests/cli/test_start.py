@@ -15,6 +15,7 @@ from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY
 from tests.cli.test_processes import TWO, run
 from tests.cli.test_processes import fit as fit_command
+from tests.conftest import ROOT
 
 Fit = Callable[..., int]
 OTHER_ROWS = ("--data.seed", "5", "--run.name", "second", "--model.evaluation.rows", "0")
@@ -152,7 +153,8 @@ def test_a_start_that_does_not_fit_is_refused_in_one_line_before_a_run_begins(
 def test_rows_that_the_first_stage_may_have_seen_are_named(
     in_trained: Path, in_tmp: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = ("--model.start", str(in_trained), "--trainer.fast_dev_run", "1")
+    overlay = str(ROOT / "configs" / "recipe" / "second_stage.yaml")
+    start = ("--config", overlay, "--model.start", str(in_trained), "--trainer.fast_dev_run", "1")
     for more, said in ((OTHER_ROWS, True), (OTHER_ROWS[2:], False)):
         assert fit(*more, *start) == 0
         words = "data.seed is 5, and was 0 in the run of model.start: some of the held-out rows may have been trained"
