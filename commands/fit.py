@@ -254,8 +254,8 @@ class Job:
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         if not self.dry and self.checkpoint is None:
             trainer.validate(model, data, verbose=False)
-            before, parents = stage_figures(trainer.callback_metrics, "val"), plain(model.start.parents)
-            record(before=before, right_before=rights(model.answered), parents=parents)
+            before, of_start = stage_figures(trainer.callback_metrics, "val"), plain(model.start.parents)
+            record(before=before, right_before=rights(model.answered), parents=of_start)
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if self.dry:
