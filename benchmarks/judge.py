@@ -18,6 +18,7 @@ from pathlib import Path
 from lightning_modules.judge.judge import judge
 from lightning_modules.judge.math_verify_worker import MathVerify
 
+MATHEMATICS = ("number", "notation", "latex", "interval", "matrix", "set and tuple")  # what Math-Verify is made for
 PAIRS = Path(__file__).parents[1] / "tests/lightning_modules/judge/pairs.jsonl"
 
 
@@ -81,7 +82,9 @@ def print_table(pairs: Sequence[Pair]) -> None:
     parts = {part: [pair for pair in pairs if pair.part == part] for part in dict.fromkeys(pair.part for pair in pairs)}
     print(f"{'':34}{'pairs':>6}  {'false right':13}   {'false wrong':13}   time")
     mistakes = []
-    for part, own in (parts | {"all": list(pairs)}).items():
+    parts["mathematics"] = [pair for pair in pairs if pair.kind in MATHEMATICS]
+    parts["all"] = list(pairs)
+    for part, own in parts.items():
         ours = score(own, lambda pair: judge(pair.written, pair.reference).right)
         alone = score(own, lambda pair: worker.compare(pair.reference, pair.written, as_found=True) == "same")
         print(ours.line(f"{part}: judge"))

@@ -37,7 +37,7 @@ _NAMES = re.compile(r"\\(?:begin|end)\s*\{[a-z]*matrix\}|\\(?:text|mathrm)\{\s*\
 def compare_expressions(written: str, reference: str, math_verify: MathVerify) -> Outcome | None:
     """Return what Math-Verify says of two LaTeX texts; None if they are not for it."""
     (ours, our_unit), (theirs, their_unit) = _without_unit(written), _without_unit(reference)
-    if not (_is_maths(ours) and _is_maths(theirs)) or not re.search(r"[+\-*/^=<>\\]", ours + theirs):
+    if not (_is_maths(ours) and _is_maths(theirs)) or not re.search(r"[+\-*/^=<>!\\]", ours + theirs):
         return None
     if our_unit and their_unit and our_unit != their_unit:
         return "different"

@@ -176,6 +176,8 @@ def _from_last_line(line: str) -> FinalAnswer:
     if head != line and is_value(head):
         return FinalAnswer(head, "last line")
     sentence = re.split(r"(?<=[^\W\d])[.!?]\s+|[.!?]\s+(?=[A-Z(])", line)[-1] if len(line) <= LONGEST else line
+    if is_value(sentence):
+        return FinalAnswer(sentence.strip(" ."), "last line")
     if (found := _last(_SO, sentence)) is not None and sentence[found.end() :].strip(" ."):
         sentence = sentence[found.end() :]
     letters = {next(filter(None, found)) for found in _LETTERED.findall(sentence)}

@@ -22,11 +22,11 @@ def response(answer: str, finished: bool = True, thoughts: tuple[str, ...] = ("a
 def test_a_row_is_judged_once_and_an_unfinished_answer_is_never_right(
     ours: str, theirs: str, rung: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[str, ...]] = []
+    calls: list[tuple[str, str]] = []
 
-    def counted(*texts: str) -> Verdict:
-        calls.append(texts)
-        return judge(*texts)
+    def counted(written: str, reference: str) -> Verdict:
+        calls.append((written, reference))
+        return judge(written, reference)
 
     monkeypatch.setattr(think_scores, "judge", counted)
     row = AnsweredRow(0, "easy", "p", response(ours), response(theirs))
