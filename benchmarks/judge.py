@@ -3,12 +3,13 @@
     python -m benchmarks.judge [--pairs FILE.jsonl]
 
 Each line of the file has `reference`, `written`, `right` (the label), `kind` and `part`. False right: a wrong answer
-that counts as right. False wrong: a right answer that counts as wrong. Math-Verify alone gets both whole texts, and
-finds the answers in them by itself.
+that counts as right. False wrong: a right answer that counts as wrong. Math-Verify alone gets both whole texts, in
+dollar signs where LaTeX has no delimiters, and finds the answers in them by itself.
 """
 
 import argparse
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from lightning_modules.judge.judge import judge
 from lightning_modules.judge.math_verify_worker import MathVerify
 
 MATHEMATICS = ("number", "notation", "latex", "interval", "matrix", "set and tuple")  # what Math-Verify is made for
+LATEX = ("latex", "interval", "matrix", "set and tuple")
 PAIRS = Path(__file__).parents[1] / "tests/lightning_modules/judge/pairs.jsonl"
 
 
@@ -55,6 +57,17 @@ def load(path: Path = PAIRS) -> list[Pair]:
     return [Pair(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def delimited(text: str, kind: str) -> str:
+    """Return LaTeX without delimiters in dollar signs: Math-Verify would not see it, or only a number in it."""
+    bare = not re.search(r"\$|\\boxed|\\\(|\\\[|\n", text)
+    return f"${text}$" if bare and ("\\" in text or kind in LATEX) else text
+
+
+def alone_says_right(worker: MathVerify, pair: Pair) -> bool:
+    texts = (delimited(text, pair.kind) for text in (pair.reference, pair.written))
+    return worker.compare(*texts, as_found=True) == "same"
+
+
 def score(pairs: Iterable[Pair], says_right: Callable[[Pair], bool]) -> Score:
     """Return how a judge's verdicts differ from the labels."""
     total = Score()
@@ -86,7 +99,7 @@ def print_table(pairs: Sequence[Pair]) -> None:
     parts["all"] = list(pairs)
     for part, own in parts.items():
         ours = score(own, lambda pair: judge(pair.written, pair.reference).right)
-        alone = score(own, lambda pair: worker.compare(pair.reference, pair.written, as_found=True) == "same")
+        alone = score(own, lambda pair: alone_says_right(worker, pair))
         print(ours.line(f"{part}: judge"))
         print(alone.line(f"{part}: Math-Verify alone"), flush=True)
         mistakes = [*(("right", pair) for pair in ours.false_right), *(("wrong", pair) for pair in ours.false_wrong)]
