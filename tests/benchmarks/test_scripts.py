@@ -8,6 +8,7 @@ from tests.datamodules.text.test_steps import labelled_steps
 
 SCRIPTS = [
     "hostile_text",
+    "judge",
     "loading",
     "memory",
     "plan",
