@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError
 
 from commands.fit_settings import GROUPS, LINKED, build_data, build_model
 from commands.parsing import Parser, read_yaml
+from datamodules.magpie import MagpieDataModule
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
 from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -28,6 +29,7 @@ class Loaded:
     tuner: ThinkTuner
     template: Template
     config: dict[str, Any]  # of the run
+    data: MagpieDataModule
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -96,4 +98,4 @@ def load_run(
     tuner.on_load_checkpoint(checkpoint)
     tuner.load_state_dict(checkpoint["state_dict"], strict=False)
     go_on_with_template(data, content.data)
-    return Loaded(found, path, tuner, data.template, config)
+    return Loaded(found, path, tuner, data.template, config, data)
