@@ -1,18 +1,25 @@
 """Generation: from prompts to responses. Validation and all commands that ask a model stand on `generate`."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from lightning_modules.generation.continuous_batching import write_all
 from lightning_modules.generation.decoding import Decoding
+from lightning_modules.generation.folded_weights import FoldedWeights, not_foldable_reason
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
-from lightning_modules.generation.token_choice import Request, TokenChoice
+from lightning_modules.generation.token_choice import Request, TokenChoice, Written
 from lightning_modules.generation.with_transformers import generate_batch
 
 if TYPE_CHECKING:
     from lightning_modules.net.think_net import ThinkNet
+
+log = logging.getLogger("thinkwright")
+_logged: "WeakSet[ThinkNet]" = WeakSet()  # nets whose reason was logged
 
 ROWS = 64  # sequences that are written at once, unless a caller knows better
 
@@ -45,12 +52,30 @@ def generate(
     batches:   number of calls of transformers' generate, for ranks that must call it together; further ones are empty
     more:      for transformers' generate
     """
+    if not requests and not batches:
+        return
+    reason = "sharded ranks generate together" if batches is not None or more else not_foldable_reason(net)
+    if reason:
+        _log_once(net, reason)
     training = net.training
     net.eval()
     try:
-        yield from _by_batches(net, tokenizer, requests, decoding, rows, cancelled, progress, batches, more)
+        if reason is None:
+            weights = FoldedWeights(net, decoding.known_ids)
+            choice = TokenChoice(decoding, max(1, min(rows, len(requests))), weights.device)
+            written = write_all(weights, choice, requests, cancelled, progress)
+        else:
+            written = _by_batches(net, tokenizer, requests, decoding, rows, cancelled, progress, batches, more)
+        for number, one in written:
+            yield number, parse_response(one.ids, tokenizer, decoding.end_ids)
     finally:
         net.train(training)
+
+
+def _log_once(net: "ThinkNet", reason: str) -> None:
+    if net not in _logged:
+        _logged.add(net)
+        log.info(f"transformers' generate is used, not the faster one of this program: {reason}")
 
 
 def _by_batches(
@@ -63,8 +88,9 @@ def _by_batches(
     progress: Callable[[int, int], None],
     batches: int | None,
     more: dict[str, Any],
-) -> Iterator[tuple[int, ThinkResponse]]:
-    """The longest prompts come first: they need the most memory, and little padding stands beside equal lengths."""
+) -> Iterator[tuple[int, Written]]:
+    """Yield what transformers' generate writes. The longest prompts come first: they need the most memory, and little
+    padding stands beside equal lengths."""
     device = next(net.parameters()).device
     order = sorted(range(len(requests)), key=lambda k: -len(requests[k].ids))
     starts = list(range(0, len(order), rows))
@@ -83,9 +109,9 @@ def _by_batches(
             written = generate_batch(net, choice, asked, tokenizer.end_id, after_token, **more)
         if written is None:
             return
-        for k, one in zip(chosen, written, strict=False):
-            tokens, ended = tokens + len(one.ids), ended + 1
-            yield k, parse_response(one.ids, tokenizer, decoding.end_ids)
+        ended, tokens = ended + len(chosen), tokens + sum(len(one.ids) for one in written[: len(chosen)])
+        progress(ended, tokens)
+        yield from zip(chosen, written, strict=False)
         choice.count.zero_()
 
 
