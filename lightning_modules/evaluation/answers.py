@@ -10,7 +10,8 @@ from datamodules.batches.collate import Batch
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation.think_scores import AnsweredRow
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
-from lightning_modules.generation.generate import ROWS, generate
+from lightning_modules.generation.generate import generate
+from lightning_modules.generation.memory import ROWS
 from lightning_modules.generation.think_response import parse_response
 from lightning_modules.generation.token_choice import Request
 from lightning_modules.net.think_net import ThinkNet

@@ -8,6 +8,7 @@ import torch
 
 from lightning_modules.generation.decoder import Decoder
 from lightning_modules.generation.folded_weights import FoldedWeights
+from lightning_modules.generation.memory import longest_of
 from lightning_modules.generation.token_choice import Request, TokenChoice, Written
 
 PROMPT_TOKENS = 4096  # of the prompts of one pass, unless a single one has more
@@ -30,7 +31,7 @@ def write_all(
     limits = [most if request.limit is None else min(most, request.limit) for request in requests]
     waiting = deque(sorted(range(len(requests)), key=lambda k: (-limits[k], -len(requests[k].ids))))
     every = 1 if weights.device.type == "cpu" else UNSEEN
-    longest = max(len(request.ids) + limit for request, limit in zip(requests, limits, strict=True)) + every
+    longest = longest_of(requests, most) + every
     slots = len(choice.ended)
     decoder = Decoder(weights, slots, longest)
     free = list(range(slots))[::-1]

@@ -11,6 +11,7 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.generation.continuous_batching import write_all
 from lightning_modules.generation.decoding import Decoding
 from lightning_modules.generation.folded_weights import FoldedWeights, not_foldable_reason
+from lightning_modules.generation.memory import ROWS, longest_of, no_room_reason, row_count, token_bytes
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
 from lightning_modules.generation.token_choice import Request, TokenChoice, Written
 from lightning_modules.generation.with_transformers import generate_batch
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("thinkwright")
 _logged: "WeakSet[ThinkNet]" = WeakSet()  # nets whose reason was logged
-
-ROWS = 64  # sequences that are written at once, unless a caller knows better
 
 
 def _never() -> bool:
@@ -38,7 +37,7 @@ def generate(
     requests: Sequence[Request],
     decoding: Decoding,
     *,
-    rows: int = ROWS,
+    rows: int | None = None,
     cancelled: Callable[[], bool] = _never,
     progress: Callable[[int, int], None] = _quiet,
     batches: int | None = None,
@@ -46,7 +45,7 @@ def generate(
 ) -> Iterator[tuple[int, ThinkResponse]]:
     """Yield (number of the request, its response) as each response ends, in no order.
 
-    rows:      most sequences that are written at once
+    rows:      most sequences that are written at once; None: as many as pay, by memory.row_count
     cancelled: asked after each token; after True nothing more is yielded
     progress:  called after each step with the responses that ended and the tokens that were written so far
     batches:   number of calls of transformers' generate, for ranks that must call it together; further ones are empty
@@ -55,27 +54,26 @@ def generate(
     if not requests and not batches:
         return
     reason = "sharded ranks generate together" if batches is not None or more else not_foldable_reason(net)
-    if reason:
-        _log_once(net, reason)
+    if reason is None:
+        rows = min(rows, len(requests)) if rows else row_count(net, requests, decoding.settings.max_new_tokens)
+        longest = longest_of(requests, decoding.settings.max_new_tokens)
+        reason = no_room_reason(net, rows * longest * token_bytes(net))
+    if reason and net not in _logged:
+        _logged.add(net)
+        log.info(f"transformers' generate is used, not the faster one of this program: {reason}")
     training = net.training
     net.eval()
     try:
         if reason is None:
             weights = FoldedWeights(net, decoding.known_ids)
-            choice = TokenChoice(decoding, max(1, min(rows, len(requests))), weights.device)
+            choice = TokenChoice(decoding, rows or 1, weights.device)
             written = write_all(weights, choice, requests, cancelled, progress)
         else:
-            written = _by_batches(net, tokenizer, requests, decoding, rows, cancelled, progress, batches, more)
+            written = _by_batches(net, tokenizer, requests, decoding, rows or ROWS, cancelled, progress, batches, more)
         for number, one in written:
             yield number, parse_response(one.ids, tokenizer, decoding.end_ids)
     finally:
         net.train(training)
-
-
-def _log_once(net: "ThinkNet", reason: str) -> None:
-    if net not in _logged:
-        _logged.add(net)
-        log.info(f"transformers' generate is used, not the faster one of this program: {reason}")
 
 
 def _by_batches(

@@ -21,11 +21,6 @@ class KVCache:
             dtype=weights.dtype, device=weights.device,
         )  # fmt: skip
 
-    @staticmethod
-    def token_bytes(weights: FoldedWeights) -> int:
-        """Return the bytes of one token of one sequence."""
-        return 2 * len(weights.layers) * weights.kv_heads * weights.head_width * weights.dtype.itemsize
-
     def write(self, layer: int, rows: Tensor, positions: Tensor, key_value: Tensor) -> None:
         """Keep the keys and values of tokens. rows, positions: (T,); key_value: (T, 2 kv_heads, d)."""
         self.content[layer][rows, :, positions] = key_value

@@ -17,9 +17,3 @@ def test_what_was_written_is_read_also_after_a_move(make_net: MakeNet, tiny_toke
     cache.move(2, 0, 2)
     assert torch.equal(cache.read(1, 1, 1, 2)[0][0, :, 0], written[2, :2])
     assert key.data_ptr() == cache.content[1].data_ptr(), "reading copies nothing"
-
-
-def test_the_bytes_of_a_token_are_those_of_the_cache(make_net: MakeNet, tiny_tokenizer: ThinkTokenizer) -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        weights = FoldedWeights(make_net(dtype=dtype), len(tiny_tokenizer))
-        assert KVCache(weights, 3, 10).content.nbytes == 30 * KVCache.token_bytes(weights)
