@@ -39,8 +39,9 @@ def run(args: Sequence[str]) -> int:
     loaded = load_run(str(found.folder), str(checkpoint), given.root, **overrides)
     figures = loaded.run.read_summary().get("after", {})
     card = Card(
-        loaded.tuner.name, loaded.tuner.revision, figures, loaded.checkpoint, loaded.config["model"].get("quantize")
-    )
+        loaded.tuner.name, loaded.tuner.revision, figures, loaded.checkpoint, loaded.config["model"].get("quantize"),
+        loaded.step, loaded.tuner.start.parents,
+    )  # fmt: skip
     if given.adapter:
         export_adapter(loaded.tuner, loaded.template, folder, card)
     else:

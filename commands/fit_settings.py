@@ -44,4 +44,5 @@ def build_data(parser: Parser, given: Namespace) -> MagpieDataModule:
 
 def build_model(parser: Parser, given: Namespace) -> ThinkTuner:
     settings = parser.build(given, "model", "data")
+    settings.model.evaluation.decoding.check(group="model.evaluation.decoding.")
     return ThinkTuner(**vars(settings.model), tags=settings.data.tags, new_tokens=settings.data.new_tokens)

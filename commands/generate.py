@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 
 import torch
 
@@ -17,6 +18,12 @@ from lightning_modules.generation.think_response import ThinkResponse
 from lightning_modules.generation.token_choice import Request
 from lightning_modules.run.progress_line import AnswerProgress, ProgressLine
 from visible import visible
+
+CUTS = {
+    "budget": "thinking was cut after {} tokens, by its budget",
+    "limit": "thinking was cut after {} tokens, so that the answer has its --answer_reserve",
+    "loop": "thinking was in a loop, and was cut after {} tokens",
+}
 
 
 def build_parser() -> Parser:
@@ -36,7 +43,9 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--jsonl",
         action="store_true",
-        help="Print one JSON object per prompt: prompt (its last message), thoughts, answer, finished.",
+        help="Print one JSON object per prompt: prompt (its last message), thoughts, answer, finished, well_formed, "
+        "ended_by (end, budget, limit or loop), tokens, thinking_tokens, forced_tokens, raw, and with a control of "
+        "thinking also masked; docs/thinking.md explains them.",
     )
     parser.add_argument(
         "--batch_size",
@@ -58,9 +67,10 @@ def run(args: Sequence[str]) -> int:
     prompts = [*map(plain, given.prompt), *read_prompts(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
-    settings = DecodingSettings(given.max_new_tokens, given.temperature, given.top_p)
+    settings = DecodingSettings(**{one.name: given[one.name] for one in fields(DecodingSettings)})
+    settings.check()
     chosen = device(given.device)
-    loaded = load_run(given.run, given.ckpt_path, given.root)
+    loaded = load_run(given.run, given.ckpt_path, given.root, check=settings.check)
     loaded.tuner.to(chosen)
     line = ProgressLine()
     progress = AnswerProgress("answering", len(prompts), settings.max_new_tokens, line)
@@ -110,5 +120,7 @@ def print_response(prompt: str | None, written: ThinkResponse, settings: Decodin
     if prompt is not None:
         print(f"# {visible(prompt)}")
     print(styled(written.text, sys.stdout.isatty()), flush=True)
+    if written.cut is not None:
+        print(f"({CUTS[written.cut].format(written.thinking_tokens)})", file=sys.stderr)
     if not written.finished:
         print(f"(cut off after {settings.max_new_tokens} tokens, the limit of --max_new_tokens)", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The model of a run without a Trainer: for generate, export and replay."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,41 @@ from jsonargparse import ArgumentError
 
 from commands.fit_settings import GROUPS, LINKED, build_data, build_model
 from commands.parsing import Parser, read_yaml
+from datamodules.magpie import MagpieDataModule
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate
 from lightning_modules.think_tuner import ThinkTuner
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose settings and checkpoint were read and found to fit this version. No weights of a base are loaded."""
+
+    run: Run
+    checkpoint: Path
+    tuner: ThinkTuner  # without its net
+    data: MagpieDataModule
+    config: dict[str, Any]  # of the run
+    content: CheckpointContent
+    saved: dict[str, Any]  # the checkpoint
+
+    def load(self, trained: bool = True) -> "Loaded":
+        """Load the base, and put the checkpoint's weights on it; not if not `trained`: the model before its training.
+
+        Raise UserError for a base or a checkpoint that does not fit this version. One model can be loaded.
+        """
+        self.tuner.lora_start = self.content.lora_start
+        self.tuner.configure_model()
+        if trained:
+            self.tuner.on_load_checkpoint(self.saved)
+            self.tuner.load_state_dict(self.saved["state_dict"], strict=False)
+        step = self.saved.get("global_step")
+        return Loaded(self.run, self.checkpoint, self.tuner, self.data.template, self.config, step)
 
 
 @dataclass(frozen=True)
@@ -26,6 +55,7 @@ class Loaded:
     tuner: ThinkTuner
     template: Template
     config: dict[str, Any]  # of the run
+    step: int | None  # optimizer steps done at the checkpoint; None in a replay file
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -57,9 +87,27 @@ def run_config(run: Run) -> dict[str, Any]:
 
 
 def load_run(
-    run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
+    run: str | None,
+    ckpt_path: str | None,
+    root: str,
+    checkpoint: dict[str, Any] | None = None,
+    check: Callable[[ThinkTokenizer], None] | None = None,
+    **model: Any,
 ) -> Loaded:
-    """Return the model of a run with the weights of its checkpoint.
+    """Return the model of a run with the weights of its checkpoint: `open_run`, and then `Opened.load`.
+
+    `check` is called with the tokenizer before the model is loaded.
+    """
+    opened = open_run(run, ckpt_path, root, checkpoint, **model)
+    if check is not None:
+        check(opened.data.think_tokenizer)
+    return opened.load()
+
+
+def open_run(
+    run: str | None, ckpt_path: str | None, root: str, checkpoint: dict[str, Any] | None = None, **model: Any
+) -> Opened:
+    """Return a run with its checkpoint, before the base is loaded.
 
     `checkpoint` is the file's content if it was read before. `model` overrides settings of the run's config. Raise
     UserError for a config or a checkpoint that does not fit this version.
@@ -81,9 +129,6 @@ def load_run(
     tuner, data = build_model(parser, given), build_data(parser, given)
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)
-    tuner.lora_start = content.lora_start
-    tuner.configure_model()
-    tuner.on_load_checkpoint(checkpoint)
-    tuner.load_state_dict(checkpoint["state_dict"], strict=False)
+    tuner.start.go_on(content.parents)
     go_on_with_template(data, content.data)
-    return Loaded(found, path, tuner, data.template, config)
+    return Opened(found, path, tuner, data, config, content, checkpoint)

@@ -35,7 +35,44 @@ def _one_file(given: Any) -> bool:
     return _built_in(given) or (given.data.mix is None and Path(given.data.source).expanduser().is_file())
 
 
+def _thinking(keys: str, holds: Callable[[Any], Any], reason: str) -> tuple[Case, Case]:
+    """The case of settings of thinking, for generate and for the answers of validation."""
+    group = "model.evaluation.decoding."
+    in_fit = " ".join(group + key for key in keys.split())
+    return Case("generate", keys, holds, reason), Case(
+        "fit", in_fit, lambda g: holds(g.model.evaluation.decoding), reason
+    )
+
+
+def _never_cut(decoding: Any) -> bool:
+    budgets = decoding.thinking_budget is None and decoding.thought_budget is None
+    return budgets and not decoding.answer_reserve and not decoding.loop_tokens
+
+
+OF_THOUGHTS = "thought_budget max_thoughts answer_reserve cut_message loop_tokens"
+THINKING = (
+    *_thinking(f"thinking_budget {OF_THOUGHTS}", lambda d: not d.thinking, "thinking is false"),
+    *_thinking(OF_THOUGHTS, lambda d: d.thinking and d.thinking_budget == 0, "thinking_budget is 0"),
+    *_thinking(
+        "thinking_budget",
+        lambda d: d.thinking and d.thinking_budget is not None and d.thinking_budget >= d.max_new_tokens,
+        "max_new_tokens is not higher, and ends a response before",
+    ),
+    *_thinking(
+        "thought_budget",
+        lambda d: d.thinking_budget and d.thought_budget and d.thought_budget >= d.thinking_budget,
+        "thinking_budget is not higher",
+    ),
+    *_thinking(
+        "cut_message",
+        lambda d: d.thinking and _never_cut(d),
+        "nothing cuts thinking; set thinking_budget, thought_budget, answer_reserve or loop_tokens",
+    ),
+    *_thinking("extend_text", lambda d: not d.extend, "extend is 0"),
+    *_thinking("loop_repeats", lambda d: not d.loop_tokens, "loop_tokens is 0"),
+)
 CASES = (
+    *THINKING,
     Case("fit", "model.revision", lambda g: Path(g.model.name).is_dir(), "model.name is a folder"),
     Case("fit", "model.optim.new_token_lr", lambda g: g.model.lora is None, "without LoRA model.optim.lr trains all"),
     Case(
@@ -85,6 +122,7 @@ CASES = (
         "only the time depends on it, which needs tflops or tokens_per_second",
     ),
     Case("preview estimate", "ckpt_path", _always, "this command loads no checkpoint"),
+    Case("preview estimate", "model.start", _always, "this command loads no weights"),
 )
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "show the data as the model sees it, and why rows are dropped",
     "estimate": "estimate the memory and the time that a config needs",
     "generate": "answer prompts with a run's model",
+    "evaluate": "score a run's model on questions, beside the base or another run",
     "export": "write a run's model as a folder that transformers opens",
     "replay": "recompute an optimizer step that was not finite, row by row",
 }
@@ -41,7 +42,7 @@ REFUSED = {
 # The figures that metrics.csv may have, which a callback may watch. Those of answers need model.evaluation.rows
 LOSSES = ("loss", "perplexity", *(f"loss_{role}" for role in ("thought", "answer", "tag_open", "tag_close", "end")))
 TAGS = tuple(f"tag_{figure}_{tag}" for tag in ("open", "close") for figure in ("prob", "rank"))
-ANSWERS = ("answered", "think_format", "finished", "thoughts", "answer_match")
+ANSWERS = ("answered", "answered_rows", "think_format", "finished", "thoughts", "answer_match")
 SPEED = ("tokens_per_second", "rows_per_second", "packing_efficiency", "peak_memory_gb", "mfu", "hours_left")
 FIGURES = (
     "lr",

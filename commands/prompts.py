@@ -46,7 +46,7 @@ def read_prompts(name: str | None) -> list[Conversation]:
     prompts = []
     for number, line in lines:
         try:
-            prompts.append(_conversation(json.loads(line)))
+            prompts.append(conversation(json.loads(line)))
         except (ValueError, RecursionError) as error:
             raise UserError("--prompts", name, f"line {number} is no conversation ({error})", FIX) from error
     return prompts
@@ -73,9 +73,11 @@ def segments(number: int, prompt: Conversation, template: Template) -> list[Segm
         raise UserError("--prompts", f"prompt {number}", f"cannot be asked: {error}", "change its messages") from error
 
 
-def _conversation(value: Any) -> Conversation:
-    """The messages are read as those of a row. Raises ValueError if there are none, or their order or a text of them is
-    wrong."""
+def conversation(value: Any) -> Conversation:
+    """Return the `messages` of an object, read as those of a row, or its `instruction`.
+
+    Raises ValueError if there are none, or their order or a text of them is wrong.
+    """
     value = value if isinstance(value, dict) else {}
     given, instruction = value.get("messages"), value.get("instruction")
     if instruction is not None:

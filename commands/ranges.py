@@ -17,6 +17,7 @@ SOME_ROWS = Number(instead="null for all")
 TOKENS = Number(1, 2**20)
 TEMPERATURE = Number(0.01, 100, also=(0, 0.0), instead="0 for the most likely token")  # a logit / 1e-6 overflows
 WORD, FILE = Text(), FilePath()
+SAID = Text(2_000, lines=True, empty=True)  # texts that are put into a response
 LONG_TEXT = Text(1_000_000, lines=True, empty=True)  # texts for the model
 
 RANGES: dict[str, Rule] = {
@@ -26,6 +27,7 @@ RANGES: dict[str, Rule] = {
     "run.root": FILE,
     "model.name": FILE,
     "model.revision": WORD,
+    "model.start": FILE,
     "model.gradient_checkpointing": Number(0, 10_000, instead="true for all layers"),
     "model.lora.rank": Number(1, 2**16),
     "model.lora.alpha": Number(0, 10**6, above=True),
@@ -44,6 +46,17 @@ RANGES: dict[str, Rule] = {
     "model.evaluation.rows": ANY_COUNT,
     "model.evaluation.decoding.max_new_tokens": TOKENS,
     "model.evaluation.decoding.temperature": TEMPERATURE,
+    "model.evaluation.decoding.top_p": Number(0, 1, above=True),
+    "model.evaluation.decoding.thinking_budget": ANY_COUNT,
+    "model.evaluation.decoding.thought_budget": COUNT,
+    "model.evaluation.decoding.max_thoughts": COUNT,
+    "model.evaluation.decoding.min_thinking": ANY_COUNT,
+    "model.evaluation.decoding.answer_reserve": ANY_COUNT,
+    "model.evaluation.decoding.cut_message": SAID,
+    "model.evaluation.decoding.extend": Number(0, 1_000),
+    "model.evaluation.decoding.extend_text": SAID,
+    "model.evaluation.decoding.loop_tokens": Number(0, 1_000),
+    "model.evaluation.decoding.loop_repeats": Number(2, 1_000),
     "data.source": FILE,
     "data.revision": WORD,
     "data.split": WORD,
@@ -116,7 +129,7 @@ RANGES: dict[str, Rule] = {
     "trainer.reload_dataloaders_every_n_epochs": ANY_COUNT,
     "trainer.default_root_dir": FILE,
     "trainer.model_registry": WORD,
-    # generate, export, replay
+    # generate, evaluate, export, replay
     "prompt": Each(LONG_TEXT, empty=True),
     "prompts": FILE,
     "run": FILE,
@@ -124,11 +137,25 @@ RANGES: dict[str, Rule] = {
     "max_new_tokens": TOKENS,
     "temperature": TEMPERATURE,
     "top_p": Number(0, 1, above=True),
+    "thinking_budget": ANY_COUNT,
+    "thought_budget": COUNT,
+    "max_thoughts": COUNT,
+    "min_thinking": ANY_COUNT,
+    "answer_reserve": ANY_COUNT,
+    "cut_message": SAID,
+    "extend": Number(0, 1_000),
+    "extend_text": SAID,
+    "loop_tokens": Number(0, 1_000),
+    "loop_repeats": Number(2, 1_000),
     "batch_size": Number(1, 2**20),
     "seed": Number(0, SEED),
     "device": WORD,
     "to": FILE,
     "file": FILE,
+    "task": FILE,
+    "against": FILE,
+    "samples": Number(1, 10_000),
+    "score": FILE,
     "precision": WORD,
     # preview, estimate
     "rows": ANY_COUNT,

@@ -58,7 +58,9 @@ def _wrapped(text: str, indent: int) -> list[str]:
 
 def settings_of(kind: Any, key: str | None = None, skip: Collection[str] = ()) -> list[Setting]:
     """The settings of a class below `key`: first the plain ones, then groups of them, each in the signature's order."""
-    documents = docstring_parser.parse_from_object(kind), docstring_parser.parse(inspect.getdoc(kind.__init__) or "")
+    classes = [one for one in kind.__mro__ if dataclasses.is_dataclass(one)] or [kind]  # settings may be inherited
+    documents = [docstring_parser.parse_from_object(one) for one in classes]
+    documents.append(docstring_parser.parse(inspect.getdoc(kind.__init__) or ""))
     meanings = {one.arg_name: one.description or "" for document in documents for one in document.params}
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     made = {one.name: one.default_factory() for one in fields if one.default_factory is not dataclasses.MISSING}

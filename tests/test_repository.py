@@ -13,8 +13,8 @@ from tests.conftest import ROOT, TINY
 ORDER = {
     "datamodules": ["rows", "layouts", "text", "tokens", "prepare", "batches", "same_rows", "magpie", "preview"],
     "lightning_modules": [
-        "internals", "ranks", "fused", "net", "update", "generation", "evaluation", "run", "checkpoints", "think_tuner",
-        "export", "estimate",
+        "internals", "ranks", "fused", "net", "update", "judge", "generation", "evaluation", "run", "checkpoints",
+        "think_tuner", "export", "estimate",
     ],
 }  # fmt: skip
 APART = {("text", "rows"), ("layouts", "rows")}  # allowed by the order, and still not wanted

@@ -10,10 +10,11 @@ import torch
 from datamodules.batches.collate import Batch
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.evaluation.votes import same_answer, vote
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.generate import generate
 from lightning_modules.generation.memory import ROWS
-from lightning_modules.generation.think_response import parse_response
+from lightning_modules.generation.think_response import ThinkResponse, parse_response
 from lightning_modules.generation.token_choice import Request
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.ranks import from_all_ranks
@@ -37,6 +38,7 @@ class HeldOutRow(NamedTuple):
     group: str
     prompt: list[int]
     reference: list[int]  # the data's response
+    others: tuple[list[int], ...] = ()  # the responses of further rows that have the same prompt
 
 
 def held_out_rows(batch: Batch, places: Sequence[int]) -> list[HeldOutRow]:
@@ -51,6 +53,20 @@ def held_out_rows(batch: Batch, places: Sequence[int]) -> list[HeldOutRow]:
         )
         for k in places
     ]
+
+
+def questions(rows: Sequence[HeldOutRow]) -> list[HeldOutRow]:
+    """Return this rank's share of the different prompts in the rows of all ranks. Every rank must call it.
+
+    Rows with equal prompts are one question: a greedy answer to it would count several times.
+    """
+    asked: dict[tuple[int, ...], list[HeldOutRow]] = {}
+    for row in sorted(from_all_ranks(list(rows)), key=lambda row: row.row):
+        asked.setdefault(tuple(row.prompt), []).append(row)
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+    ours = [first._replace(others=tuple(one.reference for one in more)) for first, *more in asked.values()]
+    return ours[rank::ranks]
 
 
 def answer_rows(
@@ -79,11 +95,19 @@ def answer_rows(
             row.group,
             tokenizer.decode(row.prompt),
             responses[k],
-            parse_response(row.reference, tokenizer, [tokenizer.end_id]),
+            reference_of(row, tokenizer),
+            1 + len(row.others),
         )
         for k, row in enumerate(rows)
         if k in responses
     ]
+
+
+def reference_of(row: HeldOutRow, tokenizer: ThinkTokenizer) -> ThinkResponse:
+    """The data's response; of several to one question, the first with the answer that most of them have."""
+    known = [parse_response(ids, tokenizer, [tokenizer.end_id]) for ids in (row.reference, *row.others)]
+    answers = [one.answer if one.finished else None for one in known]
+    return known[vote(answers, same_answer).place or 0] if len(known) > 1 else known[0]
 
 
 def _first_answer_end(batch: Batch, place: int) -> int:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_modules.evaluation.statistics import wilson
 from lightning_modules.evaluation.think_scores import AnsweredRow
 from visible import visible
 
@@ -40,17 +41,17 @@ def stage_figures(metrics: Mapping[str, Any], stage: str) -> dict[str, float]:
 
 
 def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a table: a column for each set of figures, a line for each figure that occurs in any."""
+    """Print a table: a column for each set of figures, a line for each figure that occurs in any. Below the right
+    answers stands their interval."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    answered = next((int(c["answered"]) for c in columns.values() if "answered" in c), 0)
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{answered} held-out rows answered" if answered else None,
+        title=_title(columns),
         title_style="dim",
         title_justify="left",
     )
@@ -60,7 +61,29 @@ def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
     for name in ordered({name for figures in columns.values() for name in figures}):
         counted = next((figures for figures in columns.values() if name in figures), {})
         table.add_row(Text(label(name, counted)), *(shown(name, figures.get(name)) for figures in columns.values()))
+        if name == "answer_match":
+            table.add_row("  95 % interval", *map(_interval, columns.values()))
     console.print(table)
+
+
+def _title(columns: Mapping[str, Mapping[str, float]]) -> str | None:
+    """The answered rows of the last column, and of the others where they had another number."""
+    counts = {name: int(figures["answered"]) for name, figures in columns.items() if "answered" in figures}
+    if not counts:
+        return None
+    *_, (name, questions) = counts.items()
+    rows = int(columns[name].get("answered_rows", questions))
+    text = f"{rows:,} held-out rows" + (f", {questions:,} different questions" if rows > questions else "")
+    others = [f"{other}: {count:,}" for other, count in counts.items() if count != questions]
+    return f"{text} answered" + (f" ({', '.join(others)})" if others else "")
+
+
+def _interval(figures: Mapping[str, float]) -> str:
+    if not figures.get("answered") or "answer_match" not in figures:
+        return "-"
+    questions = figures["answered"]
+    low, high = wilson(round(figures["answer_match"] * questions), questions)
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def ordered(names: set[str]) -> list[str]:

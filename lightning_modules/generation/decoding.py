@@ -1,16 +1,19 @@
 """How responses are decoded: the settings, and the ids that they are about."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from lightning_modules.generation.thinking_rules import ThinkingRules
+from lightning_modules.generation.thinking_settings import ThinkingSettings, check_thinking
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 
 @dataclass
-class DecodingSettings:
+class DecodingSettings(ThinkingSettings):
     """How responses are generated."""
 
     max_new_tokens: int = 512
@@ -22,6 +25,10 @@ class DecodingSettings:
     """Sample only from the likeliest tokens that together have this probability. Default 1, all tokens. Has no effect
     with temperature 0."""
 
+    def check(self, tokenizer: ThinkTokenizer | None = None, group: str = "") -> None:
+        """Raise UserError as `check_thinking`."""
+        check_thinking(self, self.max_new_tokens, tokenizer, group)
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -30,11 +37,27 @@ class Decoding:
     settings: DecodingSettings
     end_ids: tuple[int, ...]  # each of them ends a response
     known_ids: int  # ids from here on are beyond the tokenizer: untrained, and never written
+    tag_ids: tuple[int, int] = (-1, -1)  # that open and close a thought
+    rules: ThinkingRules | None = field(default=None, compare=False)  # of thinking; None if no control is on
+    confidence: bool = False  # compute the confidence of responses, which costs a sum over all logits
 
     @classmethod
-    def of(cls, tokenizer: ThinkTokenizer, base: "GenerationConfig | None", settings: DecodingSettings) -> "Decoding":
+    def of(
+        cls,
+        tokenizer: ThinkTokenizer,
+        base: "GenerationConfig | None",
+        settings: DecodingSettings,
+        confidence: bool = False,
+    ) -> "Decoding":
         """`base` is the generation config of the base: only its end tokens are kept."""
-        return cls(settings, end_ids(tokenizer, base), len(tokenizer))
+        ends = end_ids(tokenizer, base)
+        rules = ThinkingRules.of(tokenizer, settings, ends) if settings.controlled else None
+        return cls(settings, ends, len(tokenizer), (tokenizer.open_id, tokenizer.close_id), rules, confidence)
+
+    def opens(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends within a thought."""
+        opening, closing = self.tag_ids
+        return opening in prompt and next(i for i in reversed(prompt) if i in (opening, closing)) == opening
 
 
 def end_ids(tokenizer: ThinkTokenizer, base: "GenerationConfig | None") -> tuple[int, ...]:

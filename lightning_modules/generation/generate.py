@@ -12,7 +12,7 @@ from lightning_modules.generation.continuous_batching import write_all
 from lightning_modules.generation.decoding import Decoding
 from lightning_modules.generation.folded_weights import FoldedWeights, not_foldable_reason
 from lightning_modules.generation.memory import ROWS, longest_of, no_room_reason, row_count, token_bytes
-from lightning_modules.generation.think_response import ThinkResponse, parse_response
+from lightning_modules.generation.think_response import ThinkResponse, respond
 from lightning_modules.generation.token_choice import Request, TokenChoice, Written
 from lightning_modules.generation.with_transformers import generate_batch
 
@@ -71,7 +71,7 @@ def generate(
         else:
             written = _by_batches(net, tokenizer, requests, decoding, rows or ROWS, cancelled, progress, batches, more)
         for number, one in written:
-            yield number, parse_response(one.ids, tokenizer, decoding.end_ids)
+            yield number, respond(one, tokenizer, decoding.end_ids)
     finally:
         net.train(training)
 

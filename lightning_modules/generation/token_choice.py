@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.generation.decoding import Decoding
+from lightning_modules.generation.think_control import ThinkControl
 
 
 class Request(NamedTuple):
@@ -26,6 +27,11 @@ class Written(NamedTuple):
     """What was written for a request."""
 
     ids: list[int]  # with the end id, if it was written
+    opened: bool = False  # the prompt ended within a thought
+    forced: Sequence[bool] = ()  # for each id, whether the control of thinking wrote it; empty if no control is on
+    cut: str | None = None  # why thinking was cut: budget, limit or loop
+    masked: float | None = None  # probability that masks took away; None if no control is on
+    confidence: float | None = None  # mean log-probability of the tokens that the model chose; None if not asked for
 
 
 class TokenChoice:
@@ -43,11 +49,21 @@ class TokenChoice:
         self.ends = torch.tensor(decoding.end_ids, device=device)
         samples = self.settings.temperature > 0
         self.draws = torch.zeros(slots, longest, device=device) if samples else None  # uniform, one for each token
+        self.opened = [False] * slots
+        self.control = ThinkControl(decoding.rules, slots, longest, device) if decoding.rules is not None else None
+        self.forced = torch.zeros(slots, longest if self.control else 0, dtype=torch.bool, device=device)
+        # Sum of log-probabilities of the tokens that the model chose, and their number
+        self.confidence = torch.zeros(slots, 2, dtype=torch.float64, device=device) if decoding.confidence else None
 
     def start(self, slot: int, request: Request) -> None:
         """Begin the sequence of a request in a slot."""
         longest = self.settings.max_new_tokens
         self.count[slot], self.ended[slot] = 0, False
+        self.opened[slot] = self.decoding.opens(request.ids)
+        if self.control is not None:
+            self.control.start(slot, self.opened[slot])
+        if self.confidence is not None:
+            self.confidence[slot] = 0
         self.limit[slot] = longest if request.limit is None else min(longest, request.limit)
         if self.draws is not None:
             generator = torch.Generator().manual_seed(request.seed)
@@ -60,23 +76,53 @@ class TokenChoice:
         logits: (B, vocabulary) of the last position of each. Sequences that ended write nothing more.
         """
         logits = logits[:, : self.decoding.known_ids]
-        chosen = logits.argmax(-1) if self.draws is None else self._sample(logits.float(), slots)
         going = ~self.ended[slots]
         at = self.count[slots].clamp(max=self.tokens.shape[1] - 1)
+        forced = None
+        if self.control is None:
+            chosen = self._pick(logits, slots)
+        else:
+            left = self.limit[slots] - self.count[slots]
+            chosen, forced = self.control.choose(
+                logits.float(), slots, left, going, lambda some: self._pick(some, slots)
+            )
+        if self.confidence is not None:
+            own = going if forced is None else going & ~forced
+            self.confidence[slots] += _confidence(logits.float(), chosen) * own[:, None]
         self.tokens[slots, at] = torch.where(going, chosen, self.tokens[slots, at])
+        if self.control is not None and forced is not None:
+            self.forced[slots, at] = torch.where(going, forced, self.forced[slots, at])
+            self.control.note(self.tokens, at, slots, forced)
         self.count[slots] += going
         is_end = (chosen[:, None] == self.ends).any(-1)
         self.ended[slots] |= is_end | (self.count[slots] >= self.limit[slots])
         return chosen
 
-    def _sample(self, logits: Tensor, slots: Tensor) -> Tensor:
-        assert self.draws is not None
+    def _pick(self, logits: Tensor, slots: Tensor) -> Tensor:
+        """The token of each line of logits, by the settings of sampling."""
+        if self.draws is None:
+            return logits.argmax(-1)
         draw = self.draws[slots, self.count[slots].clamp(max=self.draws.shape[1] - 1)]
-        return sample(logits, draw, self.settings.temperature, self.settings.top_p)
+        return sample(logits.float(), draw, self.settings.temperature, self.settings.top_p)
 
     def written(self, slot: int) -> Written:
         """Return what the sequence in a slot has written."""
-        return Written(self.tokens[slot, : int(self.count[slot])].tolist())
+        count = int(self.count[slot])
+        written = Written(self.tokens[slot, :count].tolist(), self.opened[slot])
+        if self.control is not None:
+            forced = self.forced[slot, :count].tolist()
+            written = written._replace(forced=forced, cut=self.control.cut(slot), masked=self.control.masked(slot))
+        if self.confidence is not None:
+            total, number = self.confidence[slot].tolist()
+            written = written._replace(confidence=total / max(number, 1))
+        return written
+
+
+def _confidence(logits: Tensor, chosen: Tensor) -> Tensor:
+    """(B, 2): the log-probability of the chosen token in the model's own distribution, and 1."""
+    chosen_logits = logits.gather(1, chosen[:, None])[:, 0]
+    log_probability = chosen_logits - logits.logsumexp(-1)
+    return torch.stack([log_probability, torch.ones_like(log_probability)], 1).double()
 
 
 def sample(logits: Tensor, draw: Tensor, temperature: float, top_p: float) -> Tensor:

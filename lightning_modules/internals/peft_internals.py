@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 ADAPTER = "default"  # the name that get_peft_model gives to an adapter
 
@@ -113,3 +113,26 @@ def new_embeddings_file_key(module: str) -> str:
     Why private: peft reads this name for `trainable_token_indices`; it holds the embeddings, not a difference.
     """
     return f"base_model.model.{module}.token_adapter.trainable_tokens_delta"
+
+
+def adapter_tensors(lm: Any) -> dict[str, Tensor]:
+    """Return the tensors of a peft model's adapters, which share its memory, by their names in an adapter's file."""
+    from peft import get_peft_model_state_dict
+
+    tensors: dict[str, Tensor] = get_peft_model_state_dict(lm, save_embedding_layers=False)
+    return tensors
+
+
+def file_key_layer(key: str) -> str | None:
+    """Return the layer of a name from an adapter's file that is that of an A or a B; None for other names."""
+    layer, matrix, _ = key.removeprefix("base_model.model.").partition(".lora_")
+    return layer if matrix else None
+
+
+def is_trained_key(key: str) -> bool:
+    """Return whether a name in an adapter's file is that of a part of an adapter, or of embeddings of single tokens."""
+    return ".lora_" in key or key == new_embeddings_file_key(_module_of(key))
+
+
+def _module_of(key: str) -> str:
+    return key.removeprefix("base_model.model.").partition(".token_adapter.")[0]

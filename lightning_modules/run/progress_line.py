@@ -43,11 +43,12 @@ class ProgressLine:
 class AnswerProgress:
     """The progress of answers, for `generate`.
 
-    doing: what is being done; longest: most tokens of an answer
+    doing: what is being done; total: answers in the end; longest: most tokens of an answer
+    there: answers that were there before, of `total`
     """
 
-    def __init__(self, doing: str, total: int, longest: int, line: ProgressLine) -> None:
-        self.doing, self.total, self.longest, self.line = doing, total, longest, line
+    def __init__(self, doing: str, total: int, longest: int, line: ProgressLine, there: int = 0) -> None:
+        self.doing, self.total, self.longest, self.line, self.there = doing, total, longest, line, there
         self.began: tuple[float, int] | None = None  # when the first tokens were written, and how many these were
 
     def __call__(self, ended: int, tokens: int) -> None:
@@ -57,8 +58,8 @@ class AnswerProgress:
         if not self.line.is_due():
             return
         seconds, new = time.monotonic() - self.began[0], tokens - self.began[1]
-        text = f"{self.doing}: {ended:,}/{self.total:,} answers"
-        left = tokens_left(ended, self.total, tokens, self.longest)
+        text = f"{self.doing}: {self.there + ended:,}/{self.total:,} answers"
+        left = tokens_left(ended, self.total - self.there, tokens, self.longest)
         if new and seconds:
             text += f", {new / seconds:,.0f} tokens/s, {timedelta(seconds=round(left * seconds / new))} left"
         self.line.show(text, tokens, tokens + left)

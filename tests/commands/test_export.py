@@ -9,6 +9,7 @@ import pytest
 
 from commands import export
 from errors import UserError
+from lightning_modules.checkpoints.start_weights import StartWeights
 from lightning_modules.run.folder import Run
 
 Settings = dict[str, Any]
@@ -22,10 +23,11 @@ def loaded_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
     def load_run(run: str | None, ckpt_path: str | None, root: str, **settings: Any) -> Any:
         asked.append(settings)
-        tuner = SimpleNamespace(name="base", revision=None)
+        tuner = SimpleNamespace(name="base", revision=None, start=StartWeights(None))
         return SimpleNamespace(
-            run=Run(tmp_path / "run"), checkpoint=Path("best.ckpt"), tuner=tuner, template=None, config={"model": model}
-        )
+            run=Run(tmp_path / "run"), checkpoint=Path("best.ckpt"), tuner=tuner, template=None,
+            config={"model": model}, step=3,
+        )  # fmt: skip
 
     def write(tuner: Any, template: Any, folder: Path, *_: Any) -> None:
         asked[-1]["folder"] = folder

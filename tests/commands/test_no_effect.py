@@ -14,6 +14,7 @@ PARSERS = {
     "preview": preview.build_parser,
     "estimate": estimate.build_parser,
 }
+EVALUATED = "--model.evaluation.decoding."
 MIX = ("--data.mix", "[{name: builtin}]")
 
 
@@ -27,6 +28,9 @@ def said(command: str, caplog: Any, *args: str) -> list[str]:
     ("command", "args", "named"),
     [
         ("fit", ("--model.revision", "main"), ["model.revision"]),
+        ("fit", ("--model.start", "runs/a/b"), []),
+        ("estimate", ("--model.start", "runs/a/b"), ["model.start"]),
+        ("preview", ("--model.start", "runs/a/b"), ["model.start"]),
         ("fit", ("--model.lora", "null", "--model.optim.new_token_lr", "1e-3"), ["model.optim.new_token_lr"]),
         ("fit", ("--model.optim.new_token_lr", "1e-3"), []),
         ("fit", ("--model.optim.min_lr_ratio", "0.1"), ["model.optim.min_lr_ratio"]),
@@ -44,6 +48,15 @@ def said(command: str, caplog: Any, *args: str) -> list[str]:
         ("fit", ("--trainer.default_root_dir", "x"), ["trainer.default_root_dir"]),
         ("generate", ("--top_p", "0.9", "--seed", "2"), ["top_p", "seed"]),
         ("generate", ("--top_p", "0.9", "--temperature", "0.6"), []),
+        ("generate", ("--thinking", "false", "--answer_reserve", "9"), ["answer_reserve"]),
+        ("generate", ("--thinking_budget", "0", "--cut_message", "Stop."), ["cut_message"]),
+        ("generate", ("--thinking_budget", "512"), ["thinking_budget"]),
+        ("generate", ("--thinking_budget", "8", "--thought_budget", "8"), ["thought_budget"]),
+        ("generate", ("--cut_message", "Stop."), ["cut_message"]),
+        ("generate", ("--cut_message", "Stop.", "--loop_tokens", "9", "--loop_repeats", "3"), []),
+        ("generate", ("--extend_text", "Hm,", "--loop_repeats", "3"), ["extend_text", "loop_repeats"]),
+        ("fit", (f"{EVALUATED}extend_text", "Hm,"), [f"{EVALUATED}extend_text".strip("-")]),
+        ("fit", (f"{EVALUATED}extend_text", "Hm,", f"{EVALUATED}extend", "1"), []),
         ("preview", ("--row", "3", "--rows", "9"), ["rows"]),
         ("estimate", ("--row_tokens", "9"), ["row_tokens"]),
         ("estimate", ("--row_tokens", "9", "--tflops", "100"), []),

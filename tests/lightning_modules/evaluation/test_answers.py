@@ -3,13 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from datamodules.batches.collate import collate
 from datamodules.prepare.token_dataset import TokenExample
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation import answers as module
-from lightning_modules.evaluation.answers import answer_rows, held_out_rows
+from lightning_modules.evaluation.answers import HeldOutRow, answer_rows, held_out_rows, questions
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.generate import generate
 from lightning_modules.generation.token_choice import Request
@@ -97,3 +98,31 @@ def test_ranks_that_are_sharded_generate_together(
 def test_cancelled_generation_answers_nothing_more(answer: Callable[..., Any], make_batch: MakeBatch) -> None:
     assert answer(make_batch(0), [0], cancelled=True) == []
     assert len(answer(make_batch(0), [0], cancelled=False)) == 1
+
+
+def test_rows_with_one_prompt_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [HeldOutRow(row, "all", [prompt], [10 + row]) for row, prompt in ((4, 1), (0, 2), (3, 2), (1, 1), (2, 3))]
+    asked = [HeldOutRow(0, "all", [2], [10], ([13],)), HeldOutRow(1, "all", [1], [11], ([14],)), rows[4]]
+    assert questions(rows) == asked
+    monkeypatch.setattr(module, "from_all_ranks", lambda mine: [*mine, *rows[2:]])  # another rank has the last ones
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        parts.append(questions(rows[:2]))
+    assert parts == [[asked[0], asked[2]], [asked[1]]]
+
+
+def test_of_several_responses_to_a_question_the_answer_of_most_is_the_reference(
+    net: ThinkNet, tiny_tokenizer: ThinkTokenizer
+) -> None:
+    prompt, seven, eight, also = tiny_tokenizer.encode(["Ask: ", "x = 7", "x = 8", "x  = 8"])
+    end = [tiny_tokenizer.end_id]
+    row = HeldOutRow(0, "all", prompt, seven + end, (eight + end, also + end))
+    decoding = Decoding.of(tiny_tokenizer, None, DecodingSettings(max_new_tokens=2))
+    (answered,) = answer_rows(net, tiny_tokenizer, decoding, [row], lambda: False, lambda *_: None, sharded=False)
+    assert (answered.reference.text, answered.rows) == ("x = 8", 3)
+    cut = row._replace(others=(eight, also))  # without an end: they have no answer
+    (answered,) = answer_rows(net, tiny_tokenizer, decoding, [cut], lambda: False, lambda *_: None, sharded=False)
+    assert answered.reference.text == "x = 7"

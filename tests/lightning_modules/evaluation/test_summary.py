@@ -14,7 +14,15 @@ def test_the_table_shows_every_figure_and_says_where_one_is_missing(capsys: pyte
     assert ["loss", "per", "token", "2.0000", "0.5000"] in lines
     assert ["well-formed", "thinking", "-", "99.5", "%"] in lines
     assert ["very", "easy", "(3)", "-", "100.0", "%"] in lines
+    assert ["95", "%", "interval", "-", "52.9", "to", "97.8", "%"] in lines  # of 7 of 8
     assert any("8 held-out rows answered" in " ".join(line) for line in lines)
+
+
+def test_the_title_tells_questions_from_rows_that_share_them(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table({"before": {"loss": 2.0}, "after": FIGURES | {"answered": 30.0, "answered_rows": 53.0}})
+    assert "53 held-out rows, 30 different questions answered" in capsys.readouterr().out
+    print_table({"before": FIGURES | {"answered": 9.0}, "after": FIGURES})
+    assert "8 held-out rows answered (before: 9)" in capsys.readouterr().out
 
 
 def test_figures_stand_in_order_and_none_is_lost() -> None:

@@ -44,4 +44,9 @@ def test_any_other_response_is_not_well_formed(pieces: tuple[str, ...], tiny_tok
 def test_the_json_object_has_the_documented_keys(tiny_tokenizer: ThinkTokenizer) -> None:
     ids = ids_of(tiny_tokenizer, "[", " a ", "]", "\n\nx")
     response = parse_response(ids, tiny_tokenizer, [tiny_tokenizer.end_id])
-    assert response.as_json("Ask") == {"prompt": "Ask", "thoughts": ["a"], "answer": "x", "finished": False}
+    thinking = len(ids) - 2 - len(tiny_tokenizer.encode(["\n\nx"])[0])
+    assert response.as_json("Ask") == {
+        "prompt": "Ask", "thoughts": ["a"], "answer": "x", "finished": False, "well_formed": False,
+        "ended_by": "limit", "tokens": len(ids), "thinking_tokens": thinking,
+        "forced_tokens": 0, "raw": "<think> a </think>\n\nx",
+    }  # fmt: skip
