@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -34,6 +33,7 @@ from lightning_modules.net.quantize import Quantize
 from lightning_modules.net.think_net import LossSums, ThinkNet
 from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.fit_data import FitData
+from lightning_modules.update.dropout import seed_dropout
 from lightning_modules.update.nonfinite import Attempt, Gradients, propagate_nan
 from lightning_modules.update.optim import (
     OptimSettings,
@@ -177,19 +177,12 @@ class ThinkTuner(LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         if batch_idx % accumulate == 0:
             self.gradients.attempts = []
-        seed = self._seed_dropout()
+        assert self.seed is not None
+        seed = seed_dropout(self.seed, batches_done(self.trainer), self.global_rank)
         sums: LossSums = self.net(batch)  # type: ignore[misc]
         self.gradients.attempts.append(Attempt(batch, seed, sums.total.detach()))
         self.train_loss.update(sums)
         return propagate_nan(sums.total) / batch.step_tokens * accumulate * self.trainer.world_size
-
-    def _seed_dropout(self) -> int:
-        """Seed dropout by (seed, batch, rank), so that a resumed fit has the dropout of an uninterrupted one."""
-        assert self.seed is not None
-        key = [self.seed, batches_done(self.trainer), self.global_rank]
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-        torch.manual_seed(seed)
-        return seed
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
