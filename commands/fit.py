@@ -105,7 +105,7 @@ class Job:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
         self.fits = self.command == "fit"
         self.checkpoint: Path | None = None
-        self.checkpoint_io = CheckedCheckpointIO()
+        self.checkpoint_io, self.progress = CheckedCheckpointIO(), Progress()
         self.lock: RunLock | None = None  # on the run's folder, held by the first rank of a fit
         self.saved: CheckpointContent | None = None
         shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
@@ -228,7 +228,7 @@ class Job:
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
         if chosen.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
-            callbacks.append(Progress())
+            callbacks.append(self.progress)
         if "ModelParallel" in type(chosen.strategy).__name__:
             more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
             if chosen.precision == "16-mixed":
@@ -253,9 +253,11 @@ class Job:
         """Train, between a measurement of the model that it begins with and one of the best checkpoint."""
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         if not self.dry and self.checkpoint is None:
+            self.progress.doing = f"measuring the {'start' if model.start.parents else 'base'}"
             trainer.validate(model, data, verbose=False)
-            before, of_start = stage_figures(trainer.callback_metrics, "val"), plain(model.start.parents)
-            record(before=before, right_before=rights(model.answered), parents=of_start)
+            self.progress.doing = None
+            before = stage_figures(trainer.callback_metrics, "val")
+            record(before=before, right_before=rights(model.answered), parents=plain(model.start.parents))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if self.dry:
@@ -264,6 +266,7 @@ class Job:
         training = self.throughput.figures(trainer.world_size)  # loading best.ckpt sets the counts back to its step
         best = trainer.strategy.broadcast(self.run.best_or_last())
         trainer.loggers = []  # the figures of best.ckpt are no point of the curve
+        self.progress.doing = f"measuring {best.name}"
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
         after_what = {"checkpoint": best.name, "after_step": trainer.global_step}

@@ -106,7 +106,7 @@ class ThinkTuner(LightningModule):
         self.lr = 0.0  # of the last optimizer step
         self.seed: int | None = None  # of dropout
         self.cancelled: Callable[[], bool] = lambda: False  # True stops generation
-        self.answer_progress: Callable[[int, int], None] = lambda ended, tokens: None
+        self.answer_progress: Callable[[int, int, int], None] = lambda total, ended, tokens: None
         self.optimizer_settings: list[dict[str, Any]] = []
         self.net: ThinkNet | None = None
         # Set before configure_model if a checkpoint will be loaded; else configure_model sets it
@@ -226,9 +226,10 @@ class ThinkTuner(LightningModule):
 
     test_step = validation_step
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """Return the model's response to each row of the batch, as JSON objects."""
-        return [answered.as_json() for answered in self._answer(held_out_rows(batch, range(len(batch.indices))))]
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
+        """Keep the rows: all are answered together, at the end."""
+        self.asked += held_out_rows(batch, range(len(batch.indices)))
+        return []
 
     def on_validation_epoch_start(self) -> None:
         self.gradients.check_finite(self)
@@ -236,7 +237,7 @@ class ThinkTuner(LightningModule):
         for metric in (self.eval_loss, self.tag_scores):  # an interrupted validation leaves sums
             metric.reset()
 
-    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -244,13 +245,15 @@ class ThinkTuner(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
 
-    def _answer(self, rows: list[HeldOutRow]) -> list[AnsweredRow]:
+    def on_predict_epoch_end(self) -> None:
         assert self.net is not None
-        sharded = self.device_mesh is not None
-        return answer_rows(self.net, self.tokenizer, self.decoding, rows, self.cancelled, self.answer_progress, sharded)
+        how = self.cancelled, self.answer_progress, self.device_mesh is not None
+        own = answer_rows(self.net, self.tokenizer, self.decoding, self.asked, *how)
+        self.answered = sorted(from_all_ranks(own), key=lambda row: row.row)
 
     def _log_evaluation(self, stage: str) -> None:
-        self.answered = sorted(from_all_ranks(self._answer(questions(self.asked))), key=lambda row: row.row)
+        self.asked = questions(self.asked)
+        self.on_predict_epoch_end()
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
         figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
         for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure

@@ -49,8 +49,10 @@ def switched_reason(module: Any) -> str | None:
     return None if module.active_adapters == [ADAPTER] else "other adapters are active"
 
 
-def not_plain_lora_reason(module: Any) -> str | None:
+def not_plain_lora_reason(module: Any, trains: bool = True) -> str | None:
     """Return why a layer's output is not base(x) + scale * B A x; None if it is, also without an adapter.
+
+    trains: whether dropout takes part
 
     Why private: peft has no public way to ask for variants (DoRA and others), dropout and biases of a layer.
     """
@@ -58,7 +60,7 @@ def not_plain_lora_reason(module: Any) -> str | None:
         return None
     if module.lora_variant:
         return "its adapters are not plain LoRA"
-    if any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
+    if trains and any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
         return "its adapters have dropout"
     if module.lora_bias.get(ADAPTER):
         return "its adapters have biases"

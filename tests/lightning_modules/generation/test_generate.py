@@ -137,5 +137,5 @@ def test_a_request_may_have_a_lower_limit(net: ThinkNet, tiny_tokenizer: ThinkTo
         generate(net, tiny_tokenizer, requests, decoding, progress=lambda ended, tokens: steps.append((ended, tokens)))
     )
     lengths = [len(tiny_tokenizer.encode([one.text])[0]) for one in both]
-    assert steps[-1] == (0, 12 + 5 + 12)
+    assert steps[-1] == (3, 12 + 5 + 12)
     assert lengths[1] <= 5 and not any(one.finished for one in both)
