@@ -11,8 +11,10 @@ from commands.parsing import Parser
 from commands.prompts import Conversation, plain, read_prompts, segments
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
-from lightning_modules.generation.generate import DecodingSettings, SamplingSettings, generate, generation_config
+from lightning_modules.generation.decoding import Decoding, DecodingSettings
+from lightning_modules.generation.generate import generate, in_order
 from lightning_modules.generation.think_response import ThinkResponse
+from lightning_modules.generation.token_choice import Request
 from visible import visible
 
 
@@ -28,7 +30,7 @@ def build_parser() -> Parser:
         "the user's; an earlier answer is given with its think blocks.",
     )
     add_run_arguments(parser)
-    parser.add_class_arguments(SamplingSettings, None)
+    parser.add_class_arguments(DecodingSettings, None)
     parser.add_argument(
         "--jsonl",
         action="store_true",
@@ -48,12 +50,11 @@ def run(args: Sequence[str]) -> int:
     prompts = [*map(plain, given.prompt), *read_prompts(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
-    settings = SamplingSettings(given.max_new_tokens, given.temperature, given.top_p)
+    settings = DecodingSettings(given.max_new_tokens, given.temperature, given.top_p)
     chosen = device(given.device)
     loaded = load_run(given.run, given.ckpt_path, given.root)
-    torch.manual_seed(given.seed)
     loaded.tuner.to(chosen)
-    for prompt, written in zip(prompts, answers(loaded, prompts, settings, given.batch_size), strict=True):
+    for prompt, written in zip(prompts, answers(loaded, prompts, settings, given.batch_size, given.seed), strict=True):
         if given.jsonl:
             print(json.dumps(written.as_json(prompt[-1].text), ensure_ascii=False), flush=True)
         else:
@@ -62,17 +63,17 @@ def run(args: Sequence[str]) -> int:
 
 
 def answers(
-    loaded: Loaded, prompts: Sequence[Conversation], settings: DecodingSettings, batch_size: int
+    loaded: Loaded, prompts: Sequence[Conversation], settings: DecodingSettings, rows: int, seed: int
 ) -> Iterator[ThinkResponse]:
     """Yield a ThinkResponse for each prompt, in order."""
     tuner = loaded.tuner
     assert tuner.net is not None
-    config = generation_config(tuner.tokenizer, tuner.net.vocabulary, tuner.generation_config, settings)
+    decoding = Decoding.of(tuner.tokenizer, tuner.generation_config, settings)
     ids = tuner.tokenizer.encode_prompts(
         [segments(number, prompt, loaded.template) for number, prompt in enumerate(prompts, 1)]
     )
-    for start in range(0, len(ids), batch_size):
-        yield from generate(tuner.net, tuner.tokenizer, ids[start : start + batch_size], config)
+    requests = [Request(prompt, seed + number) for number, prompt in enumerate(ids)]
+    yield from in_order(generate(tuner.net, tuner.tokenizer, requests, decoding, rows=rows))
 
 
 def device(name: str) -> torch.device:

@@ -18,10 +18,10 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
-from lightning_modules.evaluation.answers import EvalSettings, answer_rows
+from lightning_modules.evaluation.answers import EvalSettings, HeldOutRow, answer_rows, held_out_rows
 from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
-from lightning_modules.generation.generate import generation_config
+from lightning_modules.generation.decoding import Decoding, generation_config
 from lightning_modules.internals.lightning_internals import batches_done
 from lightning_modules.net.activation_checkpointing import checkpoint_activations
 from lightning_modules.net.base_check import BaseCheck
@@ -88,12 +88,14 @@ class ThinkTuner(LightningModule):
         self.new_token_init = new_token_init
         self.strict_loading = False  # checkpoints hold only trained tensors; on_load_checkpoint checks their names
         self.train_loss, self.eval_loss, self.tag_scores = RoleLoss(), RoleLoss(), TagScores()
+        self.asked: list[HeldOutRow] = []  # of this evaluation
         self.answered: list[AnsweredRow] = []
         self.gradients = Gradients()
         self.speed: dict[str, float] = {}  # throughput since the last log, by run/throughput.py
         self.lr = 0.0  # of the last optimizer step
         self.seed: int | None = None  # of dropout
         self.cancelled: Callable[[], bool] = lambda: False  # True stops generation
+        self.answer_progress: Callable[[int, int], None] = lambda ended, tokens: None
         self.optimizer_settings: list[dict[str, Any]] = []
         self.net: ThinkNet | None = None
         # Set before configure_model if a checkpoint will be loaded; else configure_model sets it
@@ -125,6 +127,7 @@ class ThinkTuner(LightningModule):
             self.generation_config = generation_config(
                 self.tokenizer, self.net.vocabulary, base.generation_config, self.evaluation.decoding
             )
+            self.decoding = Decoding.of(self.tokenizer, base.generation_config, self.evaluation.decoding)
         if self.device_mesh is not None:
             self.net.shard(self.device_mesh["data_parallel"])
 
@@ -221,17 +224,17 @@ class ThinkTuner(LightningModule):
         self.eval_loss.update(sums)
         self.tag_scores.update(sums)
         wanted = [k for k, index in enumerate(batch.indices) if index < self.evaluation.rows]
-        self.answered += self._answer(batch, wanted)
+        self.asked += held_out_rows(batch, wanted)
 
     test_step = validation_step
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """Return the model's response to each row of the batch, as JSON objects."""
-        return [answered.as_json() for answered in self._answer(batch, list(range(len(batch.indices))))]
+        return [answered.as_json() for answered in self._answer(held_out_rows(batch, range(len(batch.indices))))]
 
     def on_validation_epoch_start(self) -> None:
         self.gradients.check_finite(self)
-        self.answered = []
+        self.asked, self.answered = [], []
         for metric in (self.eval_loss, self.tag_scores):  # an interrupted validation leaves sums
             metric.reset()
 
@@ -243,13 +246,13 @@ class ThinkTuner(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
 
-    def _answer(self, batch: Batch, wanted: list[int]) -> list[AnsweredRow]:
+    def _answer(self, rows: list[HeldOutRow]) -> list[AnsweredRow]:
         assert self.net is not None
         sharded = self.device_mesh is not None
-        return answer_rows(self.net, self.tokenizer, self.generation_config, batch, wanted, self.cancelled, sharded)
+        return answer_rows(self.net, self.tokenizer, self.decoding, rows, self.cancelled, self.answer_progress, sharded)
 
     def _log_evaluation(self, stage: str) -> None:
-        self.answered = sorted(from_all_ranks(self.answered), key=lambda row: row.row)
+        self.answered = sorted(from_all_ranks(self._answer(self.asked)), key=lambda row: row.row)
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
         figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
         for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 
 from datamodules.batches.collate import Batch
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation.think_scores import AnsweredRow
-from lightning_modules.generation.generate import DecodingSettings, generate
+from lightning_modules.generation.decoding import Decoding, DecodingSettings
+from lightning_modules.generation.generate import ROWS, generate
 from lightning_modules.generation.think_response import parse_response
+from lightning_modules.generation.token_choice import Request
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.ranks import from_all_ranks
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
 
 
 @dataclass
@@ -29,36 +28,57 @@ class EvalSettings:
     """How the model answers them."""
 
 
+class HeldOutRow(NamedTuple):
+    """A held-out row that the model will answer."""
+
+    row: int
+    group: str
+    prompt: list[int]
+    reference: list[int]  # the data's response
+
+
+def held_out_rows(batch: Batch, places: Sequence[int]) -> list[HeldOutRow]:
+    """Return some rows of a batch, given by their places in it."""
+    ids = batch.token_ids()
+    return [
+        HeldOutRow(
+            batch.indices[k],
+            batch.groups[k],
+            ids[k][: batch.prompt_lengths[k]],
+            ids[k][batch.prompt_lengths[k] : _first_answer_end(batch, k)],
+        )
+        for k in places
+    ]
+
+
 def answer_rows(
     net: ThinkNet,
     tokenizer: ThinkTokenizer,
-    config: "GenerationConfig",
-    batch: Batch,
-    places: Sequence[int],
+    decoding: Decoding,
+    rows: Sequence[HeldOutRow],
     cancelled: Callable[[], bool],
+    progress: Callable[[int, int], None],
     sharded: bool,
 ) -> list[AnsweredRow]:
-    """Return the model's responses to some rows of a batch, given by their places in it.
+    """Return the model's responses to rows, in their order. Once `cancelled()` is True, responses are missing.
 
-    The responses are not complete once `cancelled()` is True. Sharded ranks can only generate together, so with
-    `sharded` all ranks must call it: if any has places, a rank without places answers an empty prompt.
+    Sharded ranks can only generate together, so with `sharded` all ranks must call it, also those without rows.
     """
-    if not (any(from_all_ranks([bool(places)])) if sharded else places):
-        return []
-    ids = batch.token_ids()
-    prompts = [ids[k][: batch.prompt_lengths[k]] for k in places] or [[tokenizer.end_id]]
-    references = [ids[k][batch.prompt_lengths[k] : _first_answer_end(batch, k)] for k in places]
-    more: dict[str, Any] = {"synced_gpus": True} if sharded else {}
-    responses = generate(net, tokenizer, prompts, config, cancelled, **more)
+    more: dict[str, Any] = {}
+    if sharded:
+        more = {"synced_gpus": True, "batches": max(from_all_ranks([-(-len(rows) // ROWS)]))}
+    requests = [Request(row.prompt) for row in rows]
+    responses = dict(generate(net, tokenizer, requests, decoding, cancelled=cancelled, progress=progress, **more))
     return [
         AnsweredRow(
-            batch.indices[k],
-            batch.groups[k],
-            tokenizer.decode(prompt),
-            response,
-            parse_response(reference, tokenizer, [tokenizer.end_id]),
+            row.row,
+            row.group,
+            tokenizer.decode(row.prompt),
+            responses[k],
+            parse_response(row.reference, tokenizer, [tokenizer.end_id]),
         )
-        for k, prompt, reference, response in zip(places, prompts, references, responses, strict=False)
+        for k, row in enumerate(rows)
+        if k in responses
     ]
 
 

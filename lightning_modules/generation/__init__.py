@@ -2,5 +2,5 @@
 
 In: ids of prompts. Out: a ThinkResponse for each prompt.
 
-Files: think_response.py, generate.py.
+Files: decoding.py, think_response.py, token_choice.py, with_transformers.py, generate.py.
 """

@@ -1,97 +1,100 @@
-"""Generation: from prompts to responses. Validation, `generate` and the exported model share its settings."""
+"""Generation: from prompts to responses. Validation and all commands that ask a model stand on `generate`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from datamodules.tokens.tokenizer import ThinkTokenizer
+from lightning_modules.generation.decoding import Decoding
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
+from lightning_modules.generation.token_choice import Request, TokenChoice
+from lightning_modules.generation.with_transformers import generate_batch
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig
-
     from lightning_modules.net.think_net import ThinkNet
 
-
-@dataclass
-class DecodingSettings:
-    """How responses are generated."""
-
-    max_new_tokens: int = 512
-    """Most tokens of a response; a longer one is cut off and counts as unfinished. Default 512. Set it to the length of
-    the longest responses that you train on."""
-    temperature: float = 0.0
-    """Temperature of sampling. Default 0: the likeliest token each time. A higher value gives more varied responses."""
+ROWS = 64  # sequences that are written at once, unless a caller knows better
 
 
-@dataclass
-class SamplingSettings(DecodingSettings):
-    """How `generate` answers prompts."""
-
-    top_p: float = 1.0
-    """Sample only from the likeliest tokens that together have this probability. Default 1, all tokens. Has no effect
-    with temperature 0."""
+def _never() -> bool:
+    return False
 
 
-def generation_config(
-    tokenizer: ThinkTokenizer, vocabulary: int, base: "GenerationConfig | None", settings: DecodingSettings
-) -> "GenerationConfig":
-    """Return the generation config of the trained model, for generation here and in the exported folder.
-
-    The base's own config may sample or penalize repetition, so only its end tokens are kept. Ids beyond the tokenizer
-    have untrained embeddings and are suppressed.
-    """
-    from transformers import GenerationConfig
-
-    ends = getattr(base, "eos_token_id", None)
-    ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
-    sampling: dict[str, Any] = {"do_sample": False}
-    if settings.temperature > 0:
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
-        if isinstance(settings, SamplingSettings):
-            sampling["top_p"] = settings.top_p
-    return GenerationConfig(
-        max_new_tokens=settings.max_new_tokens,
-        eos_token_id=sorted({tokenizer.end_id, *ends}),
-        pad_token_id=tokenizer.end_id,
-        use_cache=True,
-        suppress_tokens=list(range(len(tokenizer), vocabulary)) or None,
-        **sampling,
-    )
+def _quiet(ended: int, tokens: int) -> None:
+    pass
 
 
-@torch.no_grad()
 def generate(
     net: "ThinkNet",
     tokenizer: ThinkTokenizer,
-    prompts: Sequence[Sequence[int]],
-    config: "GenerationConfig",
-    cancelled: Callable[[], bool] = lambda: False,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    *,
+    rows: int = ROWS,
+    cancelled: Callable[[], bool] = _never,
+    progress: Callable[[int, int], None] = _quiet,
+    batches: int | None = None,
     **more: Any,
-) -> list[ThinkResponse]:
-    """Return a response for each prompt (ids without padding). All are one batch, padded on the left.
+) -> Iterator[tuple[int, ThinkResponse]]:
+    """Yield (number of the request, its response) as each response ends, in no order.
 
-    Generation asks `cancelled` after each token and stops when it returns True. `more` goes to transformers' generate.
+    rows:      most sequences that are written at once
+    cancelled: asked after each token; after True nothing more is yielded
+    progress:  called after each step with the responses that ended and the tokens that were written so far
+    batches:   number of calls of transformers' generate, for ranks that must call it together; further ones are empty
+    more:      for transformers' generate
     """
-    device = next(net.parameters()).device
-    width = max(map(len, prompts))
-    input_ids = torch.full((len(prompts), width), tokenizer.end_id)
-    attention_mask = torch.zeros_like(input_ids)
-    for k, prompt in enumerate(prompts):
-        input_ids[k, width - len(prompt) :] = torch.tensor(list(prompt))
-        attention_mask[k, width - len(prompt) :] = 1
     training = net.training
     net.eval()
     try:
-        written = net.generate(
-            input_ids=input_ids.to(device),
-            attention_mask=attention_mask.to(device),
-            generation_config=config,
-            stopping_criteria=[lambda ids, scores: torch.full((len(ids),), cancelled(), device=ids.device)],
-            **more,
-        )
+        yield from _by_batches(net, tokenizer, requests, decoding, rows, cancelled, progress, batches, more)
     finally:
         net.train(training)
-    return [parse_response(ids, tokenizer, config.eos_token_id) for ids in written[:, width:].tolist()]
+
+
+def _by_batches(
+    net: "ThinkNet",
+    tokenizer: ThinkTokenizer,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    rows: int,
+    cancelled: Callable[[], bool],
+    progress: Callable[[int, int], None],
+    batches: int | None,
+    more: dict[str, Any],
+) -> Iterator[tuple[int, ThinkResponse]]:
+    """The longest prompts come first: they need the most memory, and little padding stands beside equal lengths."""
+    device = next(net.parameters()).device
+    order = sorted(range(len(requests)), key=lambda k: -len(requests[k].ids))
+    starts = list(range(0, len(order), rows))
+    starts += [len(order)] * ((batches or 0) - len(starts))
+    choice = TokenChoice(decoding, max(1, min(rows, len(order))), device)
+    ended = tokens = 0
+    for start in starts:
+        chosen = order[start : start + rows]
+        asked = [requests[k] for k in chosen] or [Request([tokenizer.end_id], limit=1)]
+
+        def after_token(before: int = tokens, ended: int = ended) -> bool:
+            progress(ended, before + int(choice.count.sum()))
+            return cancelled()
+
+        with torch.no_grad():
+            written = generate_batch(net, choice, asked, tokenizer.end_id, after_token, **more)
+        if written is None:
+            return
+        for k, one in zip(chosen, written, strict=False):
+            tokens, ended = tokens + len(one.ids), ended + 1
+            yield k, parse_response(one.ids, tokenizer, decoding.end_ids)
+        choice.count.zero_()
+
+
+def in_order(responses: Iterator[tuple[int, ThinkResponse]]) -> Iterator[ThinkResponse]:
+    """Yield responses in the order of their requests, each as soon as all before it have ended."""
+    waiting: dict[int, ThinkResponse] = {}
+    following = 0
+    for number, response in responses:
+        waiting[number] = response
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1

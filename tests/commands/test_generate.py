@@ -5,7 +5,7 @@ import pytest
 from cli import main
 from commands.generate import device, print_response, run
 from errors import UserError
-from lightning_modules.generation.generate import DecodingSettings
+from lightning_modules.generation.decoding import DecodingSettings
 from lightning_modules.generation.think_response import ThinkResponse
 
 

@@ -9,8 +9,10 @@ from datamodules.prepare.token_dataset import TokenExample
 from datamodules.text.segments import Role
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation import answers as module
-from lightning_modules.evaluation.answers import answer_rows
-from lightning_modules.generation.generate import DecodingSettings, generate, generation_config
+from lightning_modules.evaluation.answers import answer_rows, held_out_rows
+from lightning_modules.generation.decoding import Decoding, DecodingSettings
+from lightning_modules.generation.generate import generate
+from lightning_modules.generation.token_choice import Request
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.net.think_net import ThinkNet
 from tests.conftest import random_lm
@@ -25,10 +27,11 @@ def net(tiny_tokenizer: ThinkTokenizer) -> ThinkNet:
 
 @pytest.fixture
 def answer(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> Callable[..., Any]:
-    config = generation_config(tiny_tokenizer, net.vocabulary, None, DecodingSettings(max_new_tokens=5))
+    decoding = Decoding.of(tiny_tokenizer, None, DecodingSettings(max_new_tokens=5))
 
     def answered(batch: Any, places: list[int], cancelled: bool = False, sharded: bool = False) -> Any:
-        return answer_rows(net, tiny_tokenizer, config, batch, places, lambda: cancelled, sharded)
+        rows = held_out_rows(batch, places)
+        return answer_rows(net, tiny_tokenizer, decoding, rows, lambda: cancelled, lambda *_: None, sharded)
 
     return answered
 
@@ -37,14 +40,14 @@ def test_only_the_given_rows_are_answered_from_their_own_prompts(
     net: ThinkNet, answer: Callable[..., Any], tiny_tokenizer: ThinkTokenizer, make_batch: MakeBatch
 ) -> None:
     batch = make_batch(0, 3, 9)
-    config = generation_config(tiny_tokenizer, net.vocabulary, None, DecodingSettings(max_new_tokens=5))
+    decoding = Decoding.of(tiny_tokenizer, None, DecodingSettings(max_new_tokens=5))
     rows = answer(batch, [2, 0])
     assert [row.row for row in rows] == [9, 0]
     for row in rows:
         ids = make_batch(row.row).token_ids()[0]
         prompt = ids[: make_batch(row.row).prompt_lengths[0]]
         assert row.prompt == tiny_tokenizer.decode(prompt) and "### Response:" in row.prompt
-        assert row.written == generate(net, tiny_tokenizer, [prompt], config)[0]
+        assert row.written == dict(generate(net, tiny_tokenizer, [Request(prompt)], decoding))[0]
         assert row.reference.well_formed
         assert row.prompt + row.reference.text == tiny_tokenizer.decode(ids[:-1])
 
@@ -67,24 +70,30 @@ def test_the_first_answer_of_several_is_asked_and_compared(
     assert (answered.prompt, answered.reference.text, answered.reference.finished) == ("Ask 1: ", "one", ends)
 
 
-def test_no_rows_need_no_generation_unless_another_sharded_rank_generates(
-    answer: Callable[..., Any], make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+def test_ranks_that_are_sharded_generate_together(
+    answer: Callable[..., Any], make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch, net: ThinkNet
 ) -> None:
-    prompts: list[Any] = []
+    batches: list[int] = []
+    own = net.generate
 
-    def generate_nothing(net: Any, tokenizer: Any, asked: Any, *_: Any, **__: Any) -> list[str]:
-        prompts.append(asked)
-        return ["nothing"]
+    def generate_alone(**given: Any) -> Any:
+        assert given.pop("synced_gpus", False) is sharded
+        batches.append(len(given["input_ids"]))
+        return own(**given)
 
-    monkeypatch.setattr(module, "generate", generate_nothing)
-    assert answer(make_batch(0), []) == answer(make_batch(0), [], sharded=True) == []
-    assert not prompts
-    monkeypatch.setattr(module, "from_all_ranks", lambda mine: [*mine, True])
+    monkeypatch.setattr(net, "generate", generate_alone)
+    sharded = False
+    assert answer(make_batch(0), []) == []
+    sharded = True
     assert answer(make_batch(0), [], sharded=True) == []
-    assert [len(asked) for asked in prompts] == [1]
+    assert batches == []
+    monkeypatch.setattr(module, "from_all_ranks", lambda mine: [*mine, 2])  # another rank has two batches
+    assert answer(make_batch(0), [], sharded=True) == []
+    assert batches == [1, 1]
+    assert len(answer(make_batch(0), [0], sharded=True)) == 1
+    assert batches == [1] * 4
 
 
-def test_cancelled_generation_stops_after_one_token(answer: Callable[..., Any], make_batch: MakeBatch) -> None:
-    (short,), (long,) = (answer(make_batch(0), [0], cancelled) for cancelled in (True, False))
-    assert len(short.written.text) < len(long.written.text)
-    assert not short.written.finished
+def test_cancelled_generation_answers_nothing_more(answer: Callable[..., Any], make_batch: MakeBatch) -> None:
+    assert answer(make_batch(0), [0], cancelled=True) == []
+    assert len(answer(make_batch(0), [0], cancelled=False)) == 1
