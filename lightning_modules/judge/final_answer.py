@@ -59,6 +59,7 @@ _IS = re.compile(
     r"\s(?:is|are|was|were|equals|be|to|gives|get|totals|costs|makes|has|takes)\s+(?:equal\s+to\s+|exactly\s+)?"
 )
 _LINE_BEGINS = re.compile(r"(?:[*•]\s+|-\s+(?!\d)|#+\s+|(?:so|thus|hence|therefore|then|answer),?\s+)+", re.IGNORECASE)
+_STEP_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s+(?=[^\W\d])")  # "2. Then we get 12"
 _NUMBER = re.compile(r"(?<![\w.,/^{}\\])[-+]?[$€£¥₹]?\d[\d,.]*(?:/\d+)?(?![\w/^(=+*{}\\])")
 
 
@@ -96,7 +97,8 @@ def final_answer(text: str) -> FinalAnswer | None:
         if re.match(r"\W*(?:not|incorrect|correct|wrong|right)\b", rest, re.IGNORECASE):
             continue
         return FinalAnswer(_inner(_head(rest)), "answer is")
-    last = _from_last_line(_display(text[-_TAIL:]) or re.sub(r"\*\*|__", "", lines[-1]))
+    line = _STEP_NUMBER.sub("", lines[-1]) if len(lines) > 1 else lines[-1]
+    last = _from_last_line(_display(text[-_TAIL:]) or re.sub(r"\*\*|__", "", line))
     return replace(last, whole=len(lines) == 1)
 
 
