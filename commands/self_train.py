@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from commands.load import add_run_arguments, find, run_config
+from commands.load import find, run_config
 from commands.own_rows import write_rows
 from commands.parsing import Parser
 from commands.tasks import HELD_OUT, PUBLIC, read_task
@@ -23,7 +23,8 @@ from errors import UserError
 from hub import CHECKOUT
 from lightning_modules.evaluation.answer_file import read_answers
 from lightning_modules.evaluation.own_answers import Selection, SelectionSettings
-from lightning_modules.run.folder import Run, find_runs, root_folder
+from lightning_modules.generation.decoding import DecodingSettings
+from lightning_modules.run.folder import Run, RunSettings, find_runs, root_folder
 
 log = logging.getLogger("thinkwright")
 TAKES = "give a file with instruction and answer in each line"
@@ -31,17 +32,15 @@ TAKES = "give a file with instruction and answer in each line"
 
 def build_parser() -> Parser:
     parser = Parser("self_train")
-    parser.add_argument("--task", type=str, default=None, help="Questions with answers, as of evaluate --task.")
-    add_run_arguments(parser)
+    parser.add_argument("--task", type=str | None, default=None, help="Questions with answers, as of evaluate --task.")
+    parser.add_argument("--run", type=str | None, default=None, help="Folder runs/NAME/TIME; null is the newest run.")
+    parser.add_argument("--root", type=str, default=RunSettings().root, help="Folder of all runs.")
     parser.add_argument("--rounds", type=int, default=1, help="Rounds of asking and training; 0 writes the rows only.")
     parser.add_argument("--samples", type=int, default=4, help="Answers to each question of a round.")
-    parser.add_argument("--temperature", type=float, default=1.0, help="Temperature of sampling; above 0.")
-    parser.add_argument(
-        "--max_new_tokens", type=int | None, default=None, help="Most tokens of an answer; null is the run's."
-    )
     parser.add_argument("--limit", type=int | None, default=None, help="Ask only so many questions; null asks all.")
     parser.add_argument("--seed", type=int, default=1, help="Random seed of sampling. Each round adds 1,000,003.")
     parser.add_class_arguments(SelectionSettings, None)
+    parser.add_class_arguments(DecodingSettings, None, temperature=1.0)
     parser.add_argument(
         "--overlay",
         type=str,
@@ -62,9 +61,12 @@ def run(args: Sequence[str]) -> int:
     given = build_parser().read(args)
     if given.task is None:
         raise UserError("--task", None, "is missing", TAKES)
+    if given.temperature == 0:
+        problem = "gives the same answer each time"
+        raise UserError("--temperature", "0", problem, "give 1, the default")
     if given.task in (HELD_OUT, *PUBLIC):
         raise UserError("--task", given.task, "is for measuring: a run that learned from it could not be judged", TAKES)
-    first, _ = find(given.run, given.ckpt_path, given.root)
+    first, _ = find(given.run, None, given.root)
     folder = root_folder(given.to, "--to") if given.to else first.folder / "self-training"
     steps = Steps(given, first, folder)
     steps.check()
@@ -96,7 +98,7 @@ class Steps:
 
     def check(self) -> None:
         """Remember the settings in the folder. Raise UserError if it holds rounds of other settings."""
-        names = ("task", "samples", "temperature", "max_new_tokens", "limit", "seed", "keep", "easy", "overlay")
+        names = ["task", "samples", "limit", "seed", "keep", "easy", "overlay", *vars(DecodingSettings())]
         settings = {name: self.given[name] for name in names} | {"run": str(self.first.folder.resolve())}
         path = self.folder / "settings.json"
         with disk_errors("--to", path):
@@ -117,11 +119,11 @@ class Steps:
         """Let `evaluate` ask and judge, then write the rows."""
         given, answers = self.given, self.rows(number).with_name("answers.jsonl")
         args = ["--task", given.task, "--run", str(run.folder), "--samples", str(given.samples)]
-        args += ["--temperature", str(given.temperature), "--seed", str(given.seed + 1_000_003 * (number - 1))]
-        args += ["--to", str(answers)]
-        for name in ("limit", "max_new_tokens"):
-            if given[name] is not None:
-                args += [f"--{name}", str(given[name])]
+        args += ["--seed", str(given.seed + 1_000_003 * (number - 1)), "--to", str(answers)]
+        args += [] if given.limit is None else ["--limit", str(given.limit)]
+        for name, default in vars(DecodingSettings()).items():
+            if given[name] != default:
+                args.append(f"--{name}={given[name] if isinstance(given[name], str) else json.dumps(given[name])}")
         command("evaluate", *args)
         settings = SelectionSettings(given.keep, given.easy)
         return write_rows(self.task, read_answers(answers, "--to"), self.rows(number), self.tags, settings)
@@ -133,14 +135,10 @@ class Steps:
         configs = [str(self.first.config()), *self.given.overlay]
         args = [part for config in configs for part in ("--config", config)]
         args += [
-            "--run.name",
-            name,
-            "--run.root",
-            root,
-            "--model.start",
-            str(run.folder.resolve()),
-            "--ckpt_path",
-            "null",
+            f"--run.name={name}",
+            f"--run.root={root}",
+            f"--model.start={run.folder.resolve()}",
+            "--ckpt_path=null",
         ]
         args += [f"--data.{key}={json.dumps(value)}" for key, value in self.data(number, chosen).items()]
         begun = next((one for one in find_runs(root, name) if self.is_of_round(one, number)), None)
