@@ -185,7 +185,7 @@ class ThinkControl:
             return torch.zeros_like(left, dtype=torch.bool)
         room = self._another(state, left, rules.again) & (left > 3 + rules.again + rules.message)  # and an answer
         wanted = (state.phase == BETWEEN) & (chosen != rules.open_id) & (state.extended < rules.settings.extend)
-        return wanted & room & (rules.text.open[state.text] == 0)
+        return wanted & room
 
     def _after(self, state: _State, chosen: Tensor, again: Tensor) -> _State:
         """The states after the chosen tokens."""
