@@ -1,6 +1,5 @@
 import pytest
 
-from commands import answer_progress
 from commands.answer_progress import AnswerProgress
 
 
@@ -15,7 +14,7 @@ def test_a_file_gets_a_line_only_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(answer_progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("commands.answer_progress.time.monotonic", lambda: now[0])
     progress = AnswerProgress("demo", total=10, there=0)
     for second in range(70):
         now[0] = float(second)
