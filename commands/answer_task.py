@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from commands.answer_progress import AnswerProgress
 from commands.load import Loaded, Opened
 from commands.tasks import Question, Task
 from disk import digest, disk_errors
@@ -20,6 +19,7 @@ from lightning_modules.generation.generate import generate
 from lightning_modules.generation.think_response import ThinkResponse
 from lightning_modules.generation.token_choice import Request
 from lightning_modules.judge.judge import judge
+from lightning_modules.run.progress_line import AnswerProgress, ProgressLine
 
 log = logging.getLogger("thinkwright")
 CUT_OFF = "cut off"  # the rung of a response that did not end
@@ -32,7 +32,7 @@ class Asking:
     settings: DecodingSettings
     samples: int  # answers to each question
     seed: int
-    rows: int  # sequences that are written at once
+    rows: int | None  # most sequences that are written at once; None: as many as pay
     device: torch.device
 
     def sample_seed(self, question: Question, sample: int) -> int:
@@ -91,18 +91,19 @@ class Contestant:
         if not missing:
             return
         loaded = self.opened.load(self.trained)
-        progress = AnswerProgress(self.name, len(wanted), there)
+        line = ProgressLine()
+        progress = AnswerProgress(self.name, len(wanted), asking.settings.max_new_tokens, line, there)
         try:
             self._write(file, asking, loaded, missing, progress)
         except KeyboardInterrupt:
-            progress.close()
+            line.close()
             log.warning(
                 f"stopped: {len(file.answers):,} of {len(wanted):,} answers are in {file.path}; "
                 "the same command goes on from there"
             )
             raise
         finally:
-            progress.close()
+            line.close()
             self.opened.tuner.net = None  # the next model needs its memory
 
     def _write(

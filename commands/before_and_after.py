@@ -23,7 +23,8 @@ def print_beside_before(
     if "val" not in figures or "before" not in saved or known.get("val") != data.stats.digests.get("val"):
         print_table(figures)
         return
-    print_table({"before": saved["before"], "after": figures["val"]})
+    first = "start" if saved.get("parents") else "before"  # a run that began with the weights of another one
+    print_table({first: saved["before"], "after": figures["val"]})
     before, after = saved.get("right_before", {}), rights(model.answered)
     found = compare(*({key: [bool(right)] for key, right in one.items()} for one in (before, after)))
     if found is not None:

@@ -61,7 +61,12 @@ def build_parser() -> Parser:
         help="Judge what another engine wrote: a file of JSON lines with `id` or `instruction`, and `response`. No "
         "model is loaded.",
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="Answers that are written at once.")
+    parser.add_argument(
+        "--batch_size",
+        type=int | None,
+        default=None,
+        help="Most answers that are written at once. Default null: as many as save time, at most 64.",
+    )
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )

@@ -7,6 +7,7 @@ import os
 import re
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from commands.load import run_config
 from commands.messages import quiet
 from commands.no_effect import ignored_variables
 from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
-from datamodules.same_rows import go_on_with_template
+from datamodules.same_rows import go_on_with_template, seen_by_parent_warning, settings_of
 from disk import FULL, REASONS, disk_error, disk_errors, remove_leftovers, write_file
 from errors import UserError
 from hub import model_folder
 from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback, CheckpointSettings
 from lightning_modules.checkpoints.checkpoint_file import CheckedCheckpointIO
-from lightning_modules.checkpoints.content import CheckpointContent
+from lightning_modules.checkpoints.content import CheckpointContent, Parent
 from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, stage_figures
 from lightning_modules.evaluation.think_scores import rights
@@ -104,7 +105,7 @@ class Job:
         self.command, self.args, self.signals, self.watchdog = args[0], args, signals, watchdog
         self.fits = self.command == "fit"
         self.checkpoint: Path | None = None
-        self.checkpoint_io = CheckedCheckpointIO()
+        self.checkpoint_io, self.progress = CheckedCheckpointIO(), Progress()
         self.lock: RunLock | None = None  # on the run's folder, held by the first rank of a fit
         self.saved: CheckpointContent | None = None
         shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
@@ -178,7 +179,14 @@ class Job:
         if self.saved is not None:
             self.model.identity.check(self.saved, resumes=self.fits)
             self.model.lora_start = self.saved.lora_start
+            if self.fits and self.model.start.given:
+                log.info("model.start is not read again: the checkpoint has the weights")
+            self.model.start.go_on(self.saved.parents)
             if self.command in ("test", "predict") and (warning := self.data.seen_warning(self.saved.data)):
+                log.warning(warning)
+        elif self.fits:
+            self.model.start.read(self.model)
+            if warning := seen_by_parent_warning(self.model.start.data, settings_of(self.data)):
                 log.warning(warning)
 
     def lock_run(self) -> None:
@@ -220,7 +228,7 @@ class Job:
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
         if chosen.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
-            callbacks.append(Progress())
+            callbacks.append(self.progress)
         if "ModelParallel" in type(chosen.strategy).__name__:
             more["inference_mode"] = False  # with it, some releases of torch cannot put sharded weights together
             if chosen.precision == "16-mixed":
@@ -234,17 +242,22 @@ class Job:
         nothing can be refused any more, since the other commands use the newest config of a run."""
         suffix, config = self.run.suffix(), self.given.clone()
         config.ckpt_path, config.allow_modules = None, []  # of this start, not of the run
+        parents = self.model.start.parents
+        config.model.start = parents[0].path if parents else None
         config.data.template = self.data.run_template.to_keep(self.data.think_tokenizer)
         with disk_errors("run.root", self.run.folder):
             write_file(self.run.folder / f"config{suffix}.yaml", self.parser.inner.dump(config, "yaml", False))
-        write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args])
+        write_environment(self.run.folder, suffix, ["python", "cli.py", *self.args], plain(parents))
 
     def fit(self) -> None:
-        """Train, between a measurement of the base and one of the best checkpoint."""
+        """Train, between a measurement of the model that it begins with and one of the best checkpoint."""
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         if not self.dry and self.checkpoint is None:
+            self.progress.doing = f"measuring the {'start' if model.start.parents else 'base'}"
             trainer.validate(model, data, verbose=False)
-            record(before=stage_figures(trainer.callback_metrics, "val"), right_before=rights(model.answered))
+            self.progress.doing = None
+            before = stage_figures(trainer.callback_metrics, "val")
+            record(before=before, right_before=rights(model.answered), parents=plain(model.start.parents))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if self.dry:
@@ -253,13 +266,17 @@ class Job:
         training = self.throughput.figures(trainer.world_size)  # loading best.ckpt sets the counts back to its step
         best = trainer.strategy.broadcast(self.run.best_or_last())
         trainer.loggers = []  # the figures of best.ckpt are no point of the curve
+        self.progress.doing = f"measuring {best.name}"
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
         after_what = {"checkpoint": best.name, "after_step": trainer.global_step}
         record(after=after, right_after=rights(model.answered), training=training, **after_what)
         if trainer.is_global_zero:
             print_beside_before(self.run, self.data, model, {"val": after})
+            parents = model.start.parents
             print_samples(model.answered)
+            for parent in parents[:1]:
+                log.info(f"start: {parent.described()}")
             log.info(f"after: {best.name}, of optimizer step {trainer.global_step:,} of {done:,}")
             log.info(f"written to {self.run.folder}")
 
@@ -270,6 +287,10 @@ class Job:
         wide = self.model.net.causal_lm.config.hidden_size >= WIDE and self.trainer.strategy.root_device.type == "cpu"
         if wide and (advice := advice_for_cpu(str(self.trainer.precision), bfloat16_gain())):
             log.info(advice)
+
+
+def plain(parents: Sequence[Parent]) -> list[dict[str, Any]]:
+    return [asdict(one) for one in parents]
 
 
 def as_list(given: Any) -> list[Any]:

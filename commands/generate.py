@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
 import torch
@@ -16,6 +16,7 @@ from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.generate import generate, in_order
 from lightning_modules.generation.think_response import ThinkResponse
 from lightning_modules.generation.token_choice import Request
+from lightning_modules.run.progress_line import AnswerProgress, ProgressLine
 from visible import visible
 
 CUTS = {
@@ -32,9 +33,10 @@ def build_parser() -> Parser:
         "--prompts",
         type=str | None,
         default=None,
-        help="File with one prompt per line; - reads standard input. In a .jsonl file each line is a conversation: "
-        '{"messages": [{"role": "user", "content": "…"}, …]}. It may begin with a system message; its last message is '
-        "the user's; an earlier answer is given with its think blocks.",
+        help="File with one prompt per line; - reads standard input. In a .jsonl file each line is "
+        '{"instruction": "…"}, so that a prompt may have several lines, or a conversation, {"messages": [{"role": '
+        '"user", "content": "…"}, …]}. A conversation may begin with a system message; its last message is the '
+        "user's; an earlier answer is given with its think blocks.",
     )
     add_run_arguments(parser)
     parser.add_class_arguments(DecodingSettings, None)
@@ -45,7 +47,13 @@ def build_parser() -> Parser:
         "ended_by (end, budget, limit or loop), tokens, thinking_tokens, forced_tokens, raw, and with a control of "
         "thinking also masked; docs/thinking.md explains them.",
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="Prompts per batch; fewer need less memory.")
+    parser.add_argument(
+        "--batch_size",
+        type=int | None,
+        default=None,
+        help="Most prompts that are answered at once; fewer need less memory. Default null: as many as save time, at "
+        "most 64.",
+    )
     parser.add_argument("--seed", type=int, default=1, help="Random seed, used if temperature is above 0.")
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
@@ -64,7 +72,12 @@ def run(args: Sequence[str]) -> int:
     chosen = device(given.device)
     loaded = load_run(given.run, given.ckpt_path, given.root, check=settings.check)
     loaded.tuner.to(chosen)
-    for prompt, written in zip(prompts, answers(loaded, prompts, settings, given.batch_size, given.seed), strict=True):
+    line = ProgressLine()
+    progress = AnswerProgress("answering", len(prompts), settings.max_new_tokens, line)
+    shown = progress if len(prompts) > 1 else lambda ended, tokens: None
+    written_by_prompt = answers(loaded, prompts, settings, given.batch_size, given.seed, shown)
+    for prompt, written in zip(prompts, written_by_prompt, strict=True):
+        line.close()  # the answer takes its place on a terminal
         if given.jsonl:
             print(json.dumps(written.as_json(prompt[-1].text), ensure_ascii=False), flush=True)
         else:
@@ -73,7 +86,12 @@ def run(args: Sequence[str]) -> int:
 
 
 def answers(
-    loaded: Loaded, prompts: Sequence[Conversation], settings: DecodingSettings, rows: int, seed: int
+    loaded: Loaded,
+    prompts: Sequence[Conversation],
+    settings: DecodingSettings,
+    rows: int | None,
+    seed: int,
+    progress: Callable[[int, int], None],
 ) -> Iterator[ThinkResponse]:
     """Yield a ThinkResponse for each prompt, in order."""
     tuner = loaded.tuner
@@ -83,7 +101,7 @@ def answers(
         [segments(number, prompt, loaded.template) for number, prompt in enumerate(prompts, 1)]
     )
     requests = [Request(prompt, seed + number) for number, prompt in enumerate(ids)]
-    yield from in_order(generate(tuner.net, tuner.tokenizer, requests, decoding, rows=rows))
+    yield from in_order(generate(tuner.net, tuner.tokenizer, requests, decoding, rows=rows, progress=progress))
 
 
 def device(name: str) -> torch.device:

@@ -42,7 +42,8 @@ class Opened:
         if trained:
             self.tuner.on_load_checkpoint(self.saved)
             self.tuner.load_state_dict(self.saved["state_dict"], strict=False)
-        return Loaded(self.run, self.checkpoint, self.tuner, self.data.template, self.config)
+        step = self.saved.get("global_step")
+        return Loaded(self.run, self.checkpoint, self.tuner, self.data.template, self.config, step, self.data)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Loaded:
     tuner: ThinkTuner
     template: Template
     config: dict[str, Any]  # of the run
+    step: int | None  # optimizer steps done at the checkpoint; None in a replay file
+    data: MagpieDataModule
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -127,5 +130,6 @@ def open_run(
     tuner, data = build_model(parser, given), build_data(parser, given)
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)
+    tuner.start.go_on(content.parents)
     go_on_with_template(data, content.data)
     return Opened(found, path, tuner, data, config, content, checkpoint)

@@ -122,6 +122,7 @@ CASES = (
         "only the time depends on it, which needs tflops or tokens_per_second",
     ),
     Case("preview estimate", "ckpt_path", _always, "this command loads no checkpoint"),
+    Case("preview estimate", "model.start", _always, "this command loads no weights"),
 )
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datamodules.layouts.columns import SYSTEMS
+from datamodules.layouts.columns import INPUT, SYSTEMS
 from datamodules.layouts.conversation import Message
 from datamodules.layouts.messages import read_conversation
 from datamodules.text.malformed import MalformedResponse
@@ -15,7 +15,10 @@ from hub import what_is_there
 
 Conversation = tuple[Message, ...]  # the last message is the user's
 LARGEST = 1 << 28  # bytes of a file of prompts: no endless stream fills the memory
-FIX = 'write {"messages": [{"role": "user", "content": "Solve x + 5 = 12"}]} in each line'
+FIX = (
+    'write {"instruction": "Solve x + 5 = 12"} or {"messages": [{"role": "user", "content": "Solve x + 5 = 12"}]} in '
+    "each line"
+)
 
 
 def plain(prompt: str) -> Conversation:
@@ -24,8 +27,9 @@ def plain(prompt: str) -> Conversation:
 
 
 def read_prompts(name: str | None) -> list[Conversation]:
-    """Return the prompts of a file: its non-empty lines, or the `messages` of each line of a .jsonl file; - is standard
-    input. Raises UserError for a file that cannot be read, and names the line of a conversation that is none."""
+    """Return the prompts of a file: its non-empty lines, or the `messages` or `instruction` of each line of a .jsonl
+    file; - is standard input. Raises UserError for a file that cannot be read, and names the line of a conversation
+    that is none."""
     if name is None:
         return []
     try:
@@ -70,15 +74,22 @@ def segments(number: int, prompt: Conversation, template: Template) -> list[Segm
 
 
 def conversation(value: Any) -> Conversation:
-    """Return the `messages` of an object, read as those of a row.
+    """Return the `messages` of an object, read as those of a row, or its `instruction`.
 
     Raises ValueError if there are none, or their order or a text of them is wrong.
     """
-    given = value.get("messages") if isinstance(value, dict) else None
+    value = value if isinstance(value, dict) else {}
+    given, instruction = value.get("messages"), value.get("instruction")
+    if instruction is not None:
+        if not isinstance(instruction, str):
+            raise ValueError("its instruction is not a text")
+        given = [{"role": "user", "content": instruction}]
+        if lost := next((name for name in ("messages", INPUT) if value.get(name)), None):
+            raise ValueError(f"it has {lost!r} beside its instruction")
     if not isinstance(given, list) or not given:
-        raise ValueError("it has no messages")
+        raise ValueError("it has no messages and no instruction")
     if lost := next((name for name in (*SYSTEMS, "tools") if value.get(name)), None):
-        raise ValueError(f"it has {lost!r} beside its messages")
+        raise ValueError(f"it has {lost!r} beside its {'messages' if instruction is None else 'instruction'}")
     messages = tuple(read_conversation(given, None, ()))
     if messages[0] == Message("system", None):
         messages = messages[1:]

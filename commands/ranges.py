@@ -27,6 +27,7 @@ RANGES: dict[str, Rule] = {
     "run.root": FILE,
     "model.name": FILE,
     "model.revision": WORD,
+    "model.start": FILE,
     "model.gradient_checkpointing": Number(0, 10_000, instead="true for all layers"),
     "model.lora.rank": Number(1, 2**16),
     "model.lora.alpha": Number(0, 10**6, above=True),

@@ -85,15 +85,28 @@ def check_same_rows(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     raise UserError("data.source", names, "holds other rows than when the checkpoint was written", fix)
 
 
-def seen_warning(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def seen_by_parent_warning(saved: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+    """Return a line if held-out rows may have been trained on in the run whose weights a fit begins with.
+
+    saved: the identity in its checkpoint. Rows of other sources are other rows, so None is returned for them.
+    """
+    if saved is None or not {*saved["data.source"]} & {*now["data.source"]}:
+        return None
+    return seen_warning(saved, now, "the run of model.start", "the held-out rows")
+
+
+def seen_warning(
+    saved: Mapping[str, Any], now: Mapping[str, Any], run: str = "the run", rows: str = "these rows"
+) -> str | None:
     """Return a line if test rows may have been trained or validated on in the run of `saved`; None if they were not.
 
-    `now` has the settings of the test. More validation rows than in the run only move the first test row.
+    `now` has the settings of the test. More validation rows than in the run only move the first test row. `run` and
+    `rows` are the words of the line.
     """
     for key in BORDER:
         before, value = saved.get(key, now[key]), now[key]
         more = key == "data.val_rows" and (value is None or (before is not None and value >= before))
         if value != before and not more:
-            told = f"{key} is {json.dumps(value)}, and was {json.dumps(before)} in the run"
-            return f"warning: {told}: some of these rows may have been trained or validated on"
+            told = f"{key} is {json.dumps(value)}, and was {json.dumps(before)} in {run}"
+            return f"warning: {told}: some of {rows} may have been trained or validated on"
     return None

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from datamodules.text.segments import Template
 from disk import disk_error, new_folder
 from errors import UserError
 from hub import local_folder, model_folder
+from lightning_modules.checkpoints.adapter_folder import metadata
+from lightning_modules.checkpoints.content import Parent
 from lightning_modules.evaluation.summary import label, ordered, shown
 from lightning_modules.internals.peft_internals import new_embeddings_file_key
 from lightning_modules.net.lora import convert_to_plain_lora
@@ -37,6 +39,8 @@ class Card:
     figures: Mapping[str, float]
     checkpoint: Path
     quantize: str | None = None  # quantization of the base in training
+    step: int | None = None  # optimizer steps done at the checkpoint
+    parents: Sequence[Parent] = ()  # the file that the run's weights came from, then the one before it, and so on
 
 
 def merge(net: ThinkNet) -> Any:
@@ -126,7 +130,8 @@ def export_adapter(tuner: ThinkTuner, template: Template, folder: Path, card: Ca
         settings["base_model_name_or_path"] = str(local_folder(tuner.name) or tuner.name)
         settings["revision"] = tuner.revision
         config.write_text(json.dumps(settings, indent=2))
-        save_file(tensors, weights, metadata={"format": "pt"})
+        facts = metadata(tensors, tuner.identity.values(), settings["base_model_name_or_path"], card.step, card.parents)
+        save_file(tensors, weights, metadata=facts)
         tuner.generation_config.save_pretrained(to)
         _write_tokenizer(tuner, template, to)
         base = json.loads((model_folder(tuner.name, tuner.revision) / "config.json").read_text())
@@ -213,6 +218,9 @@ Results on held-out rows after training:
 def _notes(card: Card, kind: str, grown: int | None) -> str:
     """Return what a user of this folder has to know beside the usual, a paragraph for each."""
     notes = ""
+    if card.parents:
+        names = ", before that with those of ".join(f"`{one.name()}`" for one in card.parents)
+        notes += f"\nThe training did not begin with the base itself, but with the weights of {names}.\n"
     if local_folder(card.base):
         notes += "\nThe base was a folder on the machine of the training, so this card names no model of the hub.\n"
     if card.quantize:

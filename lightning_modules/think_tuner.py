@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -18,6 +17,7 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
+from lightning_modules.checkpoints.start_weights import StartWeights
 from lightning_modules.evaluation.answers import EvalSettings, HeldOutRow, answer_rows, held_out_rows, questions
 from lightning_modules.evaluation.role_loss import RoleLoss, TagScores
 from lightning_modules.evaluation.think_scores import AnsweredRow, think_scores
@@ -33,8 +33,16 @@ from lightning_modules.net.quantize import Quantize
 from lightning_modules.net.think_net import LossSums, ThinkNet
 from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.fit_data import FitData
+from lightning_modules.update.dropout import seed_dropout
 from lightning_modules.update.nonfinite import Attempt, Gradients, propagate_nan
-from lightning_modules.update.optim import OptimSettings, build_optimizer, lr_factor, restore_settings, settings_of
+from lightning_modules.update.optim import (
+    OptimSettings,
+    build_optimizer,
+    lr_factor,
+    planned_steps,
+    restore_settings,
+    settings_of,
+)
 
 
 class ThinkTuner(LightningModule):
@@ -49,6 +57,8 @@ class ThinkTuner(LightningModule):
         lora: Adapters on a frozen base. null trains all weights, which takes several times the memory.
         quantize: nf4 holds a frozen base's linear layers with 4 bits per weight, by bitsandbytes. Default null, off.
             For a base that does not fit the GPU in half precision.
+        start: Begin with the weights of a run (its best checkpoint, else its last), of a .ckpt file, or of the folder
+            of an adapter; optimizer, schedule and rows are new. Default null: the base with new adapters.
         from_scratch: Start from random weights of the base's architecture. Default false. Needs model.lora null.
         gradient_checkpointing: Activation checkpointing, for less memory and more time: layers recompute their
             activations. Default false; true for all layers, or a number of layers (`estimate --device_gb` tells it).
@@ -70,6 +80,7 @@ class ThinkTuner(LightningModule):
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 (a default that is never changed)
         quantize: Quantize | None = None,
         from_scratch: bool = False,
+        start: str | None = None,
         gradient_checkpointing: bool | int = False,
         role_weights: RoleWeights = RoleWeights(),  # noqa: B008
         optim: OptimSettings = OptimSettings(),  # noqa: B008
@@ -82,7 +93,7 @@ class ThinkTuner(LightningModule):
         check_base(dtype, lora, from_scratch, quantize)
         self.name, self.revision, self.dtype_name = name, revision, dtype
         self.trust_remote_code = trust_remote_code
-        self.lora, self.quantize, self.from_scratch = lora, quantize, from_scratch
+        self.lora, self.quantize, self.from_scratch, self.start = lora, quantize, from_scratch, StartWeights(start)
         self.gradient_checkpointing, self.role_weights, self.optim = gradient_checkpointing, role_weights, optim
         self.evaluation, self.tags, self.new_tokens = evaluation, tags, tuple(new_tokens)
         self.new_token_init = new_token_init
@@ -95,7 +106,7 @@ class ThinkTuner(LightningModule):
         self.lr = 0.0  # of the last optimizer step
         self.seed: int | None = None  # of dropout
         self.cancelled: Callable[[], bool] = lambda: False  # True stops generation
-        self.answer_progress: Callable[[int, int], None] = lambda ended, tokens: None
+        self.answer_progress: Callable[[int, int, int], None] = lambda total, ended, tokens: None
         self.optimizer_settings: list[dict[str, Any]] = []
         self.net: ThinkNet | None = None
         # Set before configure_model if a checkpoint will be loaded; else configure_model sets it
@@ -116,17 +127,18 @@ class ThinkTuner(LightningModule):
             self.tokenizer = ThinkTokenizer.load(self.name, self.revision, self.tags, self.new_tokens)
             self.evaluation.decoding.check(self.tokenizer, "model.evaluation.decoding.")
             self.identity.values()  # of the files that are read now: they may change before the first checkpoint
+            self.start.read(self)
             given = self.name, self.revision, self.dtype_name, self.from_scratch, self.quantize, self.trust_remote_code
             base = load_base(*given)
             grow_vocabulary(base, len(self.tokenizer))  # first, because added logits change the base's own loss
             check = BaseCheck(base, self.tokenizer, self.name)
             checkpoint_activations(base, self.gradient_checkpointing)
-            lora_start = self.lora_start
-            self.net = ThinkNet(base, self.tokenizer, self.lora, self.new_token_init, self.role_weights, lora_start)
-            check.check(self.net)
-            self.lora_start = self.net.lora_start
+            net = ThinkNet(base, self.tokenizer, self.lora, self.new_token_init, self.role_weights, self.lora_start)
+            check.check(net)
+            self.net, self.lora_start = net, net.lora_start
+            self.start.put_into(self, net)
             self.generation_config = generation_config(
-                self.tokenizer, self.net.vocabulary, base.generation_config, self.evaluation.decoding
+                self.tokenizer, net.vocabulary, base.generation_config, self.evaluation.decoding
             )
             self.decoding = Decoding.of(self.tokenizer, base.generation_config, self.evaluation.decoding)
         if self.device_mesh is not None:
@@ -145,22 +157,14 @@ class ThinkTuner(LightningModule):
 
     def total_steps(self) -> int:
         """Return the optimizer steps of the whole fit. Lightning's own estimate would drop the loader's position."""
-        epochs, steps = self.trainer.max_epochs or -1, self.trainer.max_steps
-        if epochs < 0 and steps < 0 and (self.optim.lr_scheduler_type != "constant" or self.optim.warmup_ratio):
-            key, kind, fix = "model.optim.lr_scheduler_type", self.optim.lr_scheduler_type, "set trainer.max_epochs"
-            raise UserError(key, kind, "needs to know where training ends", f"{fix} or trainer.max_steps")
-        if epochs <= 0:
-            return steps
-        planned: int = self.extra_steps + epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
-        return min(planned, steps) if steps > 0 else planned
+        return planned_steps(self.trainer, self.extra_steps, self.optim)
 
     def on_train_start(self) -> None:
         """Restore the optimizer's settings from the config."""
         if isinstance(schedule := self.lr_schedulers(), LambdaLR):
             restore_settings(schedule, self.optimizer_settings)
         if self.seed is None:
-            seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
-            self.seed = int(self.trainer.strategy.broadcast(seed))
+            self.seed = int(self.trainer.strategy.broadcast(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()))
 
     # One step
 
@@ -173,19 +177,12 @@ class ThinkTuner(LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         if batch_idx % accumulate == 0:
             self.gradients.attempts = []
-        seed = self._seed_dropout()
+        assert self.seed is not None
+        seed = seed_dropout(self.seed, batches_done(self.trainer), self.global_rank)
         sums: LossSums = self.net(batch)  # type: ignore[misc]
         self.gradients.attempts.append(Attempt(batch, seed, sums.total.detach()))
         self.train_loss.update(sums)
         return propagate_nan(sums.total) / batch.step_tokens * accumulate * self.trainer.world_size
-
-    def _seed_dropout(self) -> int:
-        """Seed dropout by (seed, batch, rank), so that a resumed fit has the dropout of an uninterrupted one."""
-        assert self.seed is not None
-        key = [self.seed, batches_done(self.trainer), self.global_rank]
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-        torch.manual_seed(seed)
-        return seed
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -229,9 +226,10 @@ class ThinkTuner(LightningModule):
 
     test_step = validation_step
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """Return the model's response to each row of the batch, as JSON objects."""
-        return [answered.as_json() for answered in self._answer(held_out_rows(batch, range(len(batch.indices))))]
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Any]:
+        """Keep the rows: all are answered together, at the end."""
+        self.asked += held_out_rows(batch, range(len(batch.indices)))
+        return []
 
     def on_validation_epoch_start(self) -> None:
         self.gradients.check_finite(self)
@@ -239,7 +237,7 @@ class ThinkTuner(LightningModule):
         for metric in (self.eval_loss, self.tag_scores):  # an interrupted validation leaves sums
             metric.reset()
 
-    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -247,13 +245,15 @@ class ThinkTuner(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
 
-    def _answer(self, rows: list[HeldOutRow]) -> list[AnsweredRow]:
+    def on_predict_epoch_end(self) -> None:
         assert self.net is not None
-        sharded = self.device_mesh is not None
-        return answer_rows(self.net, self.tokenizer, self.decoding, rows, self.cancelled, self.answer_progress, sharded)
+        how = self.cancelled, self.answer_progress, self.device_mesh is not None
+        own = answer_rows(self.net, self.tokenizer, self.decoding, self.asked, *how)
+        self.answered = sorted(from_all_ranks(own), key=lambda row: row.row)
 
     def _log_evaluation(self, stage: str) -> None:
-        self.answered = sorted(from_all_ranks(self._answer(questions(self.asked))), key=lambda row: row.row)
+        self.asked = questions(self.asked)
+        self.on_predict_epoch_end()
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
         figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
         for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure
@@ -281,6 +281,7 @@ class ThinkTuner(LightningModule):
         return CheckpointContent(
             base=self.name, revision=self.revision, identity=self.identity.values(), seed=self.seed,
             train_loss=self.train_loss.snapshot(), skipped_steps=self.gradients.skipped, lora_start=self.lora_start,
+            parents=self.start.parents,
         )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -294,6 +295,6 @@ class ThinkTuner(LightningModule):
         if "state_dict" in checkpoint and set(checkpoint["state_dict"]) != set(self.trained()):
             fix = "use the model settings that it was trained with"
             raise UserError("--ckpt_path", None, "the checkpoint holds other trained tensors than this model", fix)
-        self.seed, self.gradients.skipped = content.seed, content.skipped_steps
+        self.seed, self.gradients.skipped, self.start.parents = content.seed, content.skipped_steps, content.parents
         ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         self.train_loss.restore(content.train_loss, self.global_rank if ranks > 1 else 0, ranks)

@@ -58,28 +58,31 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         file.write(CHECKSUM_MARK + hashed.digest.digest())
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint, on the CPU. Raise UserError if it is missing, damaged, or not readable by this version."""
+def read_checkpoint(path: Path, setting: str = "--ckpt_path") -> dict[str, Any]:
+    """Return a checkpoint, on the CPU. Raise UserError if it is missing, damaged, or not readable by this version.
+
+    setting: the one that gave the path, for messages
+    """
     if not path.is_file():
-        raise UserError("--ckpt_path", path, "does not exist", GIVE)
+        raise UserError(setting, path, "does not exist", GIVE)
     if not _has_right_checksum(path):
         problem = "is damaged or was not written by this program"
-        raise UserError("--ckpt_path", path, problem, _newest_whole_beside(path))
+        raise UserError(setting, path, problem, _newest_whole_beside(path, setting))
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:  # a pickle with other objects could run code
-        raise UserError("--ckpt_path", path, "holds more than numbers and text", GIVE) from error
+        raise UserError(setting, path, "holds more than numbers and text", GIVE) from error
     except Exception as error:  # a file of another kind with a right digest: torch raises many kinds
-        raise UserError("--ckpt_path", path, f"is no checkpoint ({type(error).__name__})", GIVE) from error
-    CheckpointContent.of(checkpoint, path)  # raises if this version cannot read it
+        raise UserError(setting, path, f"is no checkpoint ({type(error).__name__})", GIVE) from error
+    CheckpointContent.of(checkpoint, path, setting)  # raises if this version cannot read it
     return checkpoint
 
 
-def require_parts(checkpoint: dict[str, Any], path: Path, names: Iterable[str]) -> None:
+def require_parts(checkpoint: dict[str, Any], path: Path, names: Iterable[str], setting: str = "--ckpt_path") -> None:
     """Raise UserError if a part that Lightning writes is missing or of another kind, though the digest is right."""
     for name in names:
         if not isinstance(checkpoint.get(name), PARTS[name]):
-            raise UserError("--ckpt_path", path, f"has no readable {name}", GIVE)
+            raise UserError(setting, path, f"has no readable {name}", GIVE)
 
 
 def step_of(path: Path) -> int | None:
@@ -130,10 +133,11 @@ def _has_right_checksum(path: Path) -> bool:
         return file.read() == CHECKSUM_MARK + digest.digest()
 
 
-def _newest_whole_beside(damaged: Path) -> str:
+def _newest_whole_beside(damaged: Path, setting: str) -> str:
     """Return the way out of a damaged file: the newest whole checkpoint in its folder."""
+    option = f"--{setting.removeprefix('--')}"
     others = [other for other in damaged.parent.glob("*.ckpt") if other != damaged]
     for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
         if _has_right_checksum(other):
-            return f"the newest whole one is --ckpt_path {other}"
-    return "no other file beside it is whole, so train anew without --ckpt_path"
+            return f"the newest whole one is {option} {other}"
+    return f"no other file beside it is whole, so train anew without {setting}"

@@ -1,5 +1,6 @@
 """The identity of the model that a checkpoint belongs to: base model, tokenizer and adapters."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,8 +40,8 @@ class ModelIdentity:
             self._values = self._quick() | weights | {"quantize": self._model.quantize}
         return self._values
 
-    def check(self, content: CheckpointContent, resumes: bool = False) -> None:
-        """Raise UserError with the first difference to the model of a checkpoint.
+    def check(self, content: CheckpointContent, resumes: bool = False, setting: str = "--ckpt_path") -> None:
+        """Raise UserError with the first difference to the model of a checkpoint, which `setting` gave.
 
         A fit that `resumes` must quantize the base as before; other commands may put adapters of a 4-bit base on the
         full base.
@@ -48,10 +49,15 @@ class ModelIdentity:
         if content.identity == self._checked:
             return
         quantize = {"quantize": self._model.quantize} if resumes else {}
-        check_settings(content.identity, content.base, self._quick() | quantize)
+        check_settings(content.identity, content.base, self._quick() | quantize, setting)
         if not self._model.from_scratch:  # last, because the weights may have to be downloaded
             check_weights(content.identity, content.base, self.values()["weights"])
         self._checked = content.identity
+
+    def check_base(self, saved: Mapping[str, Any], base: str, setting: str) -> None:
+        """Raise UserError with the first difference of base and tokens alone; `saved` is an identity without LoRA."""
+        check_settings(saved, base, {key: value for key, value in self._quick().items() if key in saved}, setting)
+        check_weights(saved, base, self.values()["weights"])
 
     def _folder(self, weights: bool = False) -> Path:
         return model_folder(self._model.name, self._model.revision, weights=weights)
@@ -68,8 +74,13 @@ def settings_identity(folder: Path, tokenizer: ThinkTokenizer, lora: LoraSetting
     return known | (lora.identity() if lora else {"lora.rank": None})
 
 
-def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) -> None:
-    """Raise UserError with the first difference between a checkpoint's model, called `base`, and the current one."""
+def check_settings(
+    saved: Mapping[str, Any], base: str, current: Mapping[str, Any], setting: str = "--ckpt_path"
+) -> None:
+    """Raise UserError with the first difference between a checkpoint's model, called `base`, and the current one.
+
+    setting: the one that gave the checkpoint, for messages
+    """
     for key in [*current, *(key for key in saved if key.startswith("lora.") and key not in current)]:
         value, there = current.get(key), saved.get(key)
         if there == value:
@@ -77,17 +88,17 @@ def check_settings(saved: dict[str, Any], base: str, current: dict[str, Any]) ->
         if key.startswith("lora.") or key == "quantize":
             fix = f"set model.{key} to {there}"
             if there is None:
-                setting = f"model.{key.partition('.')[0]}"
-                fix = f"remove model.{key}" if key.startswith("lora.peft.") else f"set {setting} null"
+                group = f"model.{key.partition('.')[0]}"
+                fix = f"remove model.{key}" if key.startswith("lora.peft.") else f"set {group} null"
             problem = f"differs from the checkpoint's, {there}"
-            raise UserError(f"model.{key}", value, problem, f"{fix}, or train anew without --ckpt_path")
+            raise UserError(f"model.{key}", value, problem, f"{fix}, or train anew without {setting}")
         if key != "config":
             raise _another_base(base, "has another tokenizer")
         if found := first_difference(value or {}, there or {}):
             raise _another_base(base, f"has {found[0]} {found[1]}, the checkpoint's model {found[2]}")
 
 
-def check_weights(saved: dict[str, Any], base: str, weights: dict[str, str]) -> None:
+def check_weights(saved: Mapping[str, Any], base: str, weights: dict[str, str]) -> None:
     """Raise UserError if a file of the base's weights differs from that in the checkpoint; both are digests by name."""
     there = saved.get("weights", {})
     if weights.keys() != there.keys():

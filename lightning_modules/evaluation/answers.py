@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,8 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.evaluation.think_scores import AnsweredRow
 from lightning_modules.evaluation.votes import same_answer, vote
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
-from lightning_modules.generation.generate import ROWS, generate
+from lightning_modules.generation.generate import generate
+from lightning_modules.generation.memory import ROWS
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
 from lightning_modules.generation.token_choice import Request
 from lightning_modules.net.think_net import ThinkNet
@@ -73,10 +75,11 @@ def answer_rows(
     decoding: Decoding,
     rows: Sequence[HeldOutRow],
     cancelled: Callable[[], bool],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int, int], None],
     sharded: bool,
 ) -> list[AnsweredRow]:
     """Return the model's responses to rows, in their order. Once `cancelled()` is True, responses are missing.
+    `progress` gets the number of rows, of responses that ended, and of tokens.
 
     Sharded ranks can only generate together, so with `sharded` all ranks must call it, also those without rows.
     """
@@ -84,7 +87,8 @@ def answer_rows(
     if sharded:
         more = {"synced_gpus": True, "batches": max(from_all_ranks([-(-len(rows) // ROWS)]))}
     requests = [Request(row.prompt) for row in rows]
-    responses = dict(generate(net, tokenizer, requests, decoding, cancelled=cancelled, progress=progress, **more))
+    count = partial(progress, len(rows))
+    responses = dict(generate(net, tokenizer, requests, decoding, cancelled=cancelled, progress=count, **more))
     return [
         AnsweredRow(
             row.row,

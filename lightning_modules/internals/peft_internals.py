@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 ADAPTER = "default"  # the name that get_peft_model gives to an adapter
 
@@ -49,8 +49,10 @@ def switched_reason(module: Any) -> str | None:
     return None if module.active_adapters == [ADAPTER] else "other adapters are active"
 
 
-def not_plain_lora_reason(module: Any) -> str | None:
+def not_plain_lora_reason(module: Any, trains: bool = True) -> str | None:
     """Return why a layer's output is not base(x) + scale * B A x; None if it is, also without an adapter.
+
+    trains: whether dropout takes part
 
     Why private: peft has no public way to ask for variants (DoRA and others), dropout and biases of a layer.
     """
@@ -58,7 +60,7 @@ def not_plain_lora_reason(module: Any) -> str | None:
         return None
     if module.lora_variant:
         return "its adapters are not plain LoRA"
-    if any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
+    if trains and any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
         return "its adapters have dropout"
     if module.lora_bias.get(ADAPTER):
         return "its adapters have biases"
@@ -111,3 +113,27 @@ def new_embeddings_file_key(module: str) -> str:
     Why private: peft reads this name for `trainable_token_indices`; it holds the embeddings, not a difference.
     """
     return f"base_model.model.{module}.token_adapter.trainable_tokens_delta"
+
+
+def adapter_tensors(lm: Any) -> dict[str, Tensor]:
+    """Return the tensors of a peft model's adapters, which share its memory, by their names in an adapter's file."""
+    from peft import get_peft_model_state_dict
+
+    # A state given by the caller is not compared with shapes; else peft warns of a bias as of a part of a shard
+    tensors: dict[str, Tensor] = get_peft_model_state_dict(lm, lm.state_dict(), save_embedding_layers=False)
+    return tensors
+
+
+def file_key_layer(key: str) -> str | None:
+    """Return the layer of a name from an adapter's file that is that of an A or a B; None for other names."""
+    layer, matrix, _ = key.removeprefix("base_model.model.").partition(".lora_")
+    return layer if matrix else None
+
+
+def is_trained_key(key: str) -> bool:
+    """Return whether a name in an adapter's file is that of a part of an adapter, or of embeddings of single tokens."""
+    return ".lora_" in key or key == new_embeddings_file_key(_module_of(key))
+
+
+def _module_of(key: str) -> str:
+    return key.removeprefix("base_model.model.").partition(".token_adapter.")[0]

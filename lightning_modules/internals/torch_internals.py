@@ -71,6 +71,29 @@ def copy_and_scale_(copies: list[Tensor], originals: list[Tensor], scales: Seque
     torch._foreach_mul_(copies[::2], scales)
 
 
+def pack_linear(weight: Tensor, rows: int) -> Tensor | None:
+    """Return a copy of a linear layer's weight, (out, in), for `packed_linear`; None where torch has no such layout.
+
+    rows: of the inputs that it will mostly serve. The layout suits this CPU's matrix units. An input of another number
+    of rows gives the same product.
+
+    Why private: torch packs weights for its compiled graphs only.
+    """
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return None
+    try:
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    except (AttributeError, RuntimeError):  # built without it, or not for this dtype on this CPU
+        return None
+    return packed
+
+
+def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W' + bias, (T, out), for x (T, in) and a weight from pack_linear. Why private: see there."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return out
+
+
 def whole_of(part: Tensor) -> Tensor:
     """Return the tensor that `part` is a view of.
 

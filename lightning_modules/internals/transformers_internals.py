@@ -32,6 +32,7 @@ class DecoderLayerParts(NamedTuple):
     down: nn.Module
     scaling: float  # of attention scores
     sliding_window: int | None
+    head_width: int
 
     @property
     def linear(self) -> list[nn.Module]:
@@ -97,6 +98,7 @@ def layer_parts(layer: Any) -> DecoderLayerParts:
     return DecoderLayerParts(
         layer.input_layernorm, [attn.q_proj, attn.k_proj, attn.v_proj], attn.o_proj, layer.post_attention_layernorm,
         [mlp.gate_proj, mlp.up_proj], mlp.down_proj, attn.scaling, getattr(attn, "sliding_window", None),
+        attn.head_dim,
     )  # fmt: skip
 
 
@@ -108,6 +110,25 @@ def norm_eps(norm: Any) -> float:
 def final_norm(lm: Any) -> Any:
     """Return the norm after the last decoder layer. Why private: its name is no API."""
     return lm.base_model.norm
+
+
+def changing_rotary_kind(lm: Any) -> str | None:
+    """Return the kind of a model's rotary embedding if its angles depend on the length of a sequence; else None.
+
+    Why private: only the module tells its kind.
+    """
+    kind = str(getattr(lm.base_model.rotary_emb, "rope_type", "default"))
+    return kind if "dynamic" in kind or kind == "longrope" else None
+
+
+def rotary_table(lm: Any, positions: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of the rotary embedding at positions 0, 1, …, (positions, d) each, in the dtype of `like`.
+
+    Why private: the name `rotary_emb` is no API.
+    """
+    ids = torch.arange(positions, device=like.device)[None]
+    cos, sin = lm.base_model.rotary_emb(like, ids)
+    return cos[0], sin[0]
 
 
 def enable_checkpointing(lm: Any) -> None:

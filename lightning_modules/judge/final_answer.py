@@ -20,7 +20,7 @@ _MOST_PARTS = 20  # boxes that are one answer together
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _NOTHING = re.compile(r"\s*(?:\\[\[\]()]|\$\$?|[*_#`-]*|\\(?:begin|end)\{\w+\*?\})\s*")  # a line without words
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;$]|\\[()\[\],;! ]|\\text\{\s*(?:and|or)\s*\}|\band\b|\bor\b)*")
-_ADJECTIVE = r"(?:final|correct|best|right|overall|exact|only)"
+_ADJECTIVE = r"(?:final|correct|best|right|overall|exact|only|possible)"
 _PHRASE = re.compile(
     rf"""(?:\b(?:{_ADJECTIVE}\s+){{0,3}}(?:answer|(?P<weak>result|option|choice|solution))(?:\s+choice)?
         (?:\s+(?:to|of|for|in)\s[^.:=\n]{{1,80}}?)?\s*(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|[:=])
@@ -59,6 +59,7 @@ _IS = re.compile(
     r"\s(?:is|are|was|were|equals|be|to|gives|get|totals|costs|makes|has|takes)\s+(?:equal\s+to\s+|exactly\s+)?"
 )
 _LINE_BEGINS = re.compile(r"(?:[*•]\s+|-\s+(?!\d)|#+\s+|(?:so|thus|hence|therefore|then|answer),?\s+)+", re.IGNORECASE)
+_STEP_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s+(?=[^\W\d])")  # "2. Then we get 12"
 _NUMBER = re.compile(r"(?<![\w.,/^{}\\])[-+]?[$€£¥₹]?\d[\d,.]*(?:/\d+)?(?![\w/^(=+*{}\\])")
 
 
@@ -89,14 +90,15 @@ def final_answer(text: str) -> FinalAnswer | None:
     for found in reversed(list(_PHRASE.finditer(tail))):
         rest, _, after = tail[found.end() :].partition("\n")
         start = tail.rfind("\n", 0, found.end()) + 1
-        if not rest.strip() or (start > found.start() and after.strip()):
+        if not rest.strip() or (start > found.start() and after.strip() and not is_value(rest)):
             continue  # a heading above several lines
         if found["weak"] and tail.count("\n", found.end()) > 1:
             continue  # an "option" or a "result" on the way
         if re.match(r"\W*(?:not|incorrect|correct|wrong|right)\b", rest, re.IGNORECASE):
             continue
         return FinalAnswer(_inner(_head(rest)), "answer is")
-    last = _from_last_line(_display(text[-_TAIL:]) or re.sub(r"\*\*|__", "", lines[-1]))
+    line = _STEP_NUMBER.sub("", lines[-1]) if len(lines) > 1 else lines[-1]
+    last = _from_last_line(_display(text[-_TAIL:]) or re.sub(r"\*\*|__", "", line))
     return replace(last, whole=len(lines) == 1)
 
 

@@ -150,7 +150,7 @@ class LoraSettings:
             problem = "is odd, but init_lora_weights orthogonal halves it"
             raise UserError("model.lora.rank", odd_ranks[0], problem, "give an even rank")
         try:
-            _config(self)
+            peft_config(self)
         except (TypeError, ValueError) as error:
             raise UserError(PEFT_KEY, given, f"is refused by peft ({_one_line(error)})", "correct it") from error
 
@@ -166,7 +166,7 @@ def add_lora(
     """
     from peft import get_peft_model
 
-    config = _config(lora)
+    config = peft_config(lora)
     linear = {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if isinstance(module, nn.Linear)}
     names = ", ".join(sorted(linear - {"lm_head"}))
     if lora.changes_base:
@@ -219,7 +219,8 @@ def convert_to_plain_lora(tensors: dict[str, Tensor], settings: dict[str, Any], 
     settings["alpha_pattern"] = {name: wider * alpha for name, alpha in settings["alpha_pattern"].items()}
 
 
-def _config(lora: LoraSettings) -> Any:
+def peft_config(lora: LoraSettings) -> Any:
+    """Return the settings as a peft.LoraConfig. Raises TypeError or ValueError for settings that peft refuses."""
     from peft import LoraConfig
 
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@
 - `callbacks.py`: facts of the start, sample answers, predictions, how to resume
 - `metrics_file.py`: the lines of metrics.csv
 - `loggers.py`: metrics.csv and TensorBoard
-- `progress.py`: the progress of a command in one line
+- `progress_line.py`, `progress.py`: the progress of a command in one line
 - `signals.py`: SIGINT and SIGTERM end training after an optimizer step
 - `failure_watchdog.py`: an error on one rank ends all ranks
 - `flops.py`, `throughput.py`: tokens per second, memory, FLOPs, time left

@@ -15,7 +15,6 @@ from disk import disk_errors, writing
 from errors import UserError
 from lightning_modules.evaluation.summary import SAMPLES
 from lightning_modules.evaluation.think_scores import AnsweredRow
-from lightning_modules.ranks import from_all_ranks
 from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
 from visible import visible
@@ -102,23 +101,11 @@ class WritePredictions(Callback):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.written: list[dict[str, Any]] = []
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.written += outputs
-
+    @rank_zero_only
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        written = sorted(from_all_ranks(self.written), key=lambda row: row["row"])
-        if trainer.is_global_zero:
-            path = self.run.folder / f"predictions-{datetime.now():%Y-%m-%d_%H-%M-%S}.jsonl"
-            with disk_errors("run.root", path), writing(path) as file:
-                file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in written)
-            log.info(f"{len(written):,} answers in {path}")
+        tuner: Any = pl_module
+        path = self.run.folder / f"predictions-{datetime.now():%Y-%m-%d_%H-%M-%S}.jsonl"
+        with disk_errors("run.root", path), writing(path) as file:
+            file.writelines(json.dumps(row.as_json(), ensure_ascii=False).encode() + b"\n" for row in tuner.answered)
+        log.info(f"{len(tuner.answered):,} answers in {path}")

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,14 @@ def program_version() -> str:
     return str(tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
 
 
-def write_environment(folder: Path, suffix: str, command: Sequence[str]) -> None:
-    """Write `environment{suffix}.json`, and `uncommitted{suffix}.patch` if tracked files differ from the commit."""
-    found = environment(command)
+def write_environment(
+    folder: Path, suffix: str, command: Sequence[str], parents: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write `environment{suffix}.json`, and `uncommitted{suffix}.patch` if tracked files differ from the commit.
+
+    parents: the files that the run's weights came from
+    """
+    found = environment(command) | {"parents": list(parents)}
     patch = _git("diff", "HEAD")
     with disk_errors("run.root", folder):
         write_file(folder / f"environment{suffix}.json", json.dumps(found, indent=2) + "\n")

@@ -3,7 +3,6 @@
 This file imports nothing heavy: the command line looks for runs before it loads torch.
 """
 
-import glob
 import json
 import logging
 from collections.abc import Iterator
@@ -167,7 +166,8 @@ def newest_run(root: str, name: str | None = None, setting: str = "run.root") ->
         if run.best_or_last().is_file():
             return run
     where = Path(root) / (name or "")
-    if found := next(root_folder(root).glob(f"{glob.escape(name) if name else '*'}/*/checkpoints/last.ckpt"), None):
+    named = root_folder(root) / name if name else root_folder(root)  # a name may be a path of its own
+    if found := next(named.glob("*/checkpoints/last.ckpt" if name else "*/*/checkpoints/last.ckpt"), None):
         fix = "restore config.yaml from a copy, or give --config and --ckpt_path FILE"
         raise UserError("--run", found.parent.parent, "has checkpoints and no config.yaml", fix)
     names = {str(run.folder.parent.relative_to(root_folder(root))) for run in find_runs(root)}

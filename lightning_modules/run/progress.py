@@ -1,34 +1,35 @@
-"""The progress of a command in one line. A terminal shows it as a bar; a file gets a line every half minute."""
+"""The progress of fit, validate, test and predict in one line."""
 
-import sys
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from tqdm import tqdm
 
-COLUMNS = 80
-REFRESH = 0.2  # seconds between two drawings on a terminal
-EVERY = 30.0  # seconds between two lines in a file
+from lightning_modules.run.progress_line import AnswerProgress, ProgressLine
 
 
 class Progress(ProgressBar):
     """For a fit: epoch, optimizer steps, loss, supervised tokens a second, and the time left without evaluation. The
-    last three are as of the last log (`trainer.log_every_n_steps`). For evaluation: batches."""
+    last three are as of the last log (`trainer.log_every_n_steps`). For evaluation: batches, then answers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._enabled, self._bar = True, None  # type: tuple[bool, tqdm[Any] | None]
-        self._shown = time.monotonic()
+        self._enabled, self._line = True, ProgressLine()
+        self._answers: AnswerProgress | None = None  # of the evaluation that is going on
+        self.doing: str | None = None  # what an evaluation is for, if its command says so
 
     def disable(self) -> None:
         self._enabled = False
 
     def enable(self) -> None:
         self._enabled = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        tuner: Any = pl_module
+        tuner.answer_progress = lambda total, ended, tokens: self._answer(tuner, total, ended, tokens)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,7 +38,7 @@ class Progress(ProgressBar):
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._is_due():
             tuner: Any = pl_module
             loss = trainer.progress_bar_metrics.get("train/loss")
-            self._show(*fit_line(trainer, tuner.total_steps(), tuner.speed, loss))
+            self._line.show(*fit_line(trainer, tuner.total_steps(), tuner.speed, loss))
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         self._evaluation("validation", batch[2], trainer.num_val_batches)
@@ -48,34 +49,30 @@ class Progress(ProgressBar):
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         self._evaluation("predict", batch[2], trainer.num_predict_batches)
 
+    def _answer(self, tuner: Any, total: int, ended: int, tokens: int) -> None:
+        if not self._enabled:
+            return
+        if self._answers is None:
+            doing = self.doing or "answering held-out rows"
+            self._answers = AnswerProgress(doing, total, tuner.decoding.settings.max_new_tokens, self._line)
+        self._answers(ended, tokens)
+        if ended == total:
+            self._answers = None
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
+        self._line.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._close()
+        self._line.close()
 
     def _evaluation(self, stage: str, batch_idx: int, batches: Sequence[int | float]) -> None:
+        self._answers = None  # an evaluation that was stopped leaves it
         if self._is_due():
             done, total = batch_idx + 1, sum(batches)
-            self._show(f"{stage}  batch {done:,}/{total:,}", done, total)
+            self._line.show(f"{self.doing or stage}  batch {done:,}/{total:,}", done, total)
 
     def _is_due(self) -> bool:
-        return self._enabled and time.monotonic() - self._shown >= (REFRESH if sys.stderr.isatty() else EVERY)
-
-    def _show(self, text: str, done: int, total: float) -> None:
-        self._shown = time.monotonic()
-        if not sys.stderr.isatty():
-            print(text, file=sys.stderr, flush=True)
-            return
-        if self._bar is None:
-            self._bar = tqdm(bar_format="{desc}  |{bar}|", ncols=COLUMNS, leave=False, file=sys.stderr)
-        self._bar.n, self._bar.total = done, total
-        self._bar.set_description_str(text)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        return self._enabled and self._line.is_due()
 
 
 def fit_line(trainer: Trainer, total: int, speed: dict[str, float], loss: Any) -> tuple[str, int, float]:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from errors import UserError
+
 
 @dataclass
 class OptimSettings:
@@ -70,6 +72,21 @@ def restore_settings(schedule: LambdaLR, groups: list[dict[str, Any]]) -> None:
     factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
     for group, base, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True):
         group["lr"] = base * factor
+
+
+def planned_steps(trainer: Any, extra_steps: int, settings: OptimSettings) -> int:
+    """Return the optimizer steps of a whole fit, with `extra_steps` that are in no epoch; -1 or less if it has no end.
+
+    Raises UserError for a schedule that needs an end.
+    """
+    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
+    if epochs < 0 and steps < 0 and (settings.lr_scheduler_type != "constant" or settings.warmup_ratio):
+        key, kind, fix = "model.optim.lr_scheduler_type", settings.lr_scheduler_type, "set trainer.max_epochs"
+        raise UserError(key, kind, "needs to know where training ends", f"{fix} or trainer.max_steps")
+    if epochs <= 0:
+        return int(steps)
+    planned = int(extra_steps + epochs * trainer.datamodule.steps_per_epoch)
+    return min(planned, steps) if steps > 0 else planned
 
 
 def lr_factor(step: int, total: int, settings: OptimSettings) -> float:

@@ -180,6 +180,18 @@ def test_generate_prints_text_or_an_object_a_line(in_trained: Path, capsys: pyte
     assert objects[0]["answer"] in text or objects[0]["thoughts"]
 
 
+def test_thinking_is_steered_from_the_command_line(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steered = ["--grammar", "true", "--thinking_budget", "3", "--answer_reserve", "9", "--max_new_tokens", "20"]
+    assert main(["generate", "--prompt", "Solve x + 5 = 12", "--jsonl", *steered]) == 0
+    (one,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert one["thinking_tokens"] <= 3 and one["thoughts"] and one["answer"]
+    assert (one["ended_by"], one["forced_tokens"]) == ("budget", 1)
+    assert "⟦</think>⟧" in one["raw"] and 0 <= one["masked"] <= 1
+    long = "and so on " * 20
+    assert main(["generate", "--prompt", "a", "--thinking_budget", "9", "--cut_message", long]) == 2
+    assert "error: cut_message: 'and so on" in capsys.readouterr().err
+
+
 def test_prompts_come_from_a_file_too(in_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "asks.txt").write_text("Solve x + 5 = 12\n\nWhat is 3 * 4?\n")
     assert main(["generate", "--prompts", str(tmp_path / "asks.txt"), "--jsonl", "--max_new_tokens", "4"]) == 0

@@ -28,6 +28,9 @@ def said(command: str, caplog: Any, *args: str) -> list[str]:
     ("command", "args", "named"),
     [
         ("fit", ("--model.revision", "main"), ["model.revision"]),
+        ("fit", ("--model.start", "runs/a/b"), []),
+        ("estimate", ("--model.start", "runs/a/b"), ["model.start"]),
+        ("preview", ("--model.start", "runs/a/b"), ["model.start"]),
         ("fit", ("--model.lora", "null", "--model.optim.new_token_lr", "1e-3"), ["model.optim.new_token_lr"]),
         ("fit", ("--model.optim.new_token_lr", "1e-3"), []),
         ("fit", ("--model.optim.min_lr_ratio", "0.1"), ["model.optim.min_lr_ratio"]),

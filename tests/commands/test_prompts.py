@@ -50,6 +50,13 @@ def test_a_line_of_a_jsonl_file_is_a_conversation(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_instruction_is_a_prompt_that_may_have_several_lines(tmp_path: Path) -> None:
+    rows = [{"instruction": "Solve:\nx + 5 = 12", "response": "7", "id": 3}, {"instruction": "Hi", "messages": None}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert read_prompts(str(file)) == [plain("Solve:\nx + 5 = 12"), plain("Hi")]
+
+
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
 def test_earlier_reasoning_is_found_as_in_the_rows(field: str, tmp_path: Path) -> None:
     turns = [said("system", None), said("User", "Hi"), said("assistant", "Oh", **{field: "Hm"}), said("user", "Sure?")]
@@ -63,8 +70,13 @@ def test_earlier_reasoning_is_found_as_in_the_rows(field: str, tmp_path: Path) -
     [
         ("{", "Expecting property name"),
         ("[" * 100_000, "recursion"),
-        ('["Hi"]', "it has no messages"),
-        ('{"messages": []}', "it has no messages"),
+        ('["Hi"]', "it has no messages and no instruction"),
+        ('{"messages": []}', "it has no messages and no instruction"),
+        ('{"instruction": ["a"]}', "its instruction is not a text"),
+        ('{"instruction": " "}', "the last message is empty"),
+        ('{"instruction": "a", "input": "b"}', "it has 'input' beside its instruction"),
+        ('{"instruction": "a", "system": "b"}', "it has 'system' beside its instruction"),
+        ('{"instruction": "a", "messages": [{"role": "user", "content": "b"}]}', "it has 'messages' beside its inst"),
         ('{"messages": [3]}', "a message is neither a text nor a mapping"),
         ('{"messages": [{"role": "tool", "content": "1"}]}', "tool calls"),
         ('{"messages": [{"role": "user", "content": 1}]}', "a message of user is not a text"),

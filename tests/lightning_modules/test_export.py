@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import ModelCard
 from datamodules.tokens.template import load_template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
+from lightning_modules.checkpoints.content import Parent
 from lightning_modules.export import OF_THIS_MACHINE, Card, _card, export_adapter, export_merged, merge
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
@@ -160,6 +162,16 @@ def test_the_model_card_has_base_and_figures(trained: Callable[..., ThinkTuner],
         assert words in text and ("base_model:" in text) == (card is hub)
         assert {"| right answers | 90.0 % |", "| easy | 100.0 % |"} <= set(text.splitlines()) and "`best.ckpt`" in text
         assert dict(vars(ModelCard(text).data))["pipeline_tag"] == "text-generation"
+
+
+def test_the_model_card_names_the_weights_that_training_began_with() -> None:
+    parents = [
+        Parent("/home/me/runs/b/T2/checkpoints/best.ckpt", 9, ""),
+        Parent("/home/me/runs/a/T1/adapter", None, ""),
+    ]
+    text = _card(replace(CARD, parents=parents), "merged")
+    assert "with the weights of `b/T2/best.ckpt`, before that with those of `a/T1/adapter`." in text
+    assert "/home/me" not in text and "did not begin" not in _card(CARD, "merged")
 
 
 def test_an_exported_folder_is_the_same_everywhere(

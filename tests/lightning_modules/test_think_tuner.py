@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -227,28 +226,6 @@ def test_a_batch_without_rows_has_a_gradient_of_zero(make_batch: Callable[..., A
     assert tuner.net is not None
     tuner.net(collate([], 5, 0)).total.backward()
     assert all(p.grad is not None and not p.grad.any() for p in tuner.trained().values())
-
-
-def test_dropout_differs_between_ranks_and_batches_but_not_between_runs() -> None:
-    """Ranks with equal dropout would average less noise than the batch size promises."""
-
-    class OfRank(ThinkTuner):
-        rank = 0
-
-        @property
-        def global_rank(self) -> int:
-            return self.rank
-
-    def seed(rank: int, batches: int) -> int:
-        progress = SimpleNamespace(total=SimpleNamespace(processed=batches))
-        tuner = OfRank(BASE)
-        fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-        tuner._trainer = SimpleNamespace(fit_loop=fit_loop)  # type: ignore[assignment]
-        tuner.rank, tuner.seed = rank, 1
-        return tuner._seed_dropout()
-
-    assert seed(0, 5) == seed(0, 5)
-    assert len({seed(rank, batches) for rank in (0, 1) for batches in (5, 6)}) == 4
 
 
 def test_each_rank_restores_its_own_part_of_the_logged_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,9 +92,9 @@ def test_a_checkpoint_is_compared_once_and_another_one_again(
     compared: list[str] = []
     original = model_identity.check_settings
 
-    def note(saved: dict[str, Any], base: str, current: dict[str, Any]) -> None:
+    def note(saved: dict[str, Any], base: str, *more: Any) -> None:
         compared.append(base)
-        original(saved, base, current)
+        original(saved, base, *more)
 
     monkeypatch.setattr(model_identity, "check_settings", note)
     mine.check(saved, resumes=True)

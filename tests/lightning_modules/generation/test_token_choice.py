@@ -124,7 +124,7 @@ def test_a_row_that_ended_stays_as_it_was(tiny_tokenizer: ThinkTokenizer) -> Non
     assert both[1].cut == "limit"
 
 
-class NoWaits(TorchDispatchMode):
+class NoWaits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Fails if the host asks for a value on the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -138,10 +138,10 @@ def test_a_step_makes_the_host_wait_for_nothing(given: dict[str, Any], tiny_toke
     for slot in range(3):
         choice.start(slot, Request([5], seed=slot))
     slots, logits = torch.arange(3), torch.randn(3, 2, len(tiny_tokenizer))
-    with NoWaits():
+    with NoWaits():  # type: ignore[no-untyped-call]
         for step in range(2):
             choice.step(logits[:, step], slots)
-    with pytest.raises(AssertionError), NoWaits():
+    with pytest.raises(AssertionError), NoWaits():  # type: ignore[no-untyped-call]
         bool(choice.ended.any())
 
 

@@ -40,6 +40,8 @@ def test_the_last_closed_box_is_found_however_deep_its_braces_are(text: str, con
         ("The best answer is: (A)  \nStep-by-step explanation: the birds are 5.", "(A)", "answer is"),
         ("The answer is B because A is wrong.", "(B)", "answer is"),
         ("Answer: A, B", "A, B", "answer is"),
+        ("The best possible answer is:\n\n**Option A**\n\n(Others come close.)", "Option A", "answer is"),
+        ("Explanation and Answer:\n1. First we add.\n2. Then we get 12", "12", "sentence"),
         ("The best option is to go on.\nWe go on.\nOne more line.\nSo x = 3", "x = 3", "last line"),
         ("所以答案是 12。", "12", "answer is"),
         ("الجواب: ٧", "٧", "answer is"),

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.rows.builtin import rows as builtin_rows
+from lightning_modules.judge.final_answer import last_boxed
 from lightning_modules.judge.judge import judge
 from lightning_modules.judge.math_verify_worker import MathVerify
+from tests.conftest import REAL_ROWS
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
 LARGEST_FALSE_WRONG = 0.02
@@ -70,6 +72,18 @@ def test_the_built_in_answers_are_judged_by_their_value(seed: int) -> None:
         assert judge(f"{own}, Check: 1 + 1 = 2.", own).right
         if [word for word in own.split() if word.isdigit()] != [word for word in other.split() if word.isdigit()]:
             assert not judge(other, own).right, (other, own)
+
+
+@pytest.mark.skipif(REAL_ROWS is None, reason="needs THINKWRIGHT_REAL_ROWS")
+def test_real_answers_are_right_against_themselves_and_not_against_another_number() -> None:
+    rows = [json.loads(line) for file in sorted(Path(REAL_ROWS or "").glob("r1_*.jsonl")) for line in file.open()]
+    responses = [row["response"] for row in rows if "</think>" in row["response"]]
+    answers = [text for response in responses if (text := response.rpartition("</think>")[2]).strip()]
+    assert len(answers) > 1_000
+    assert not [text for text in answers if not judge(text, f"Well.\n\n{text}").right]
+    numbers = [(int(box), text) for text in answers if (box := last_boxed(text)) and box.isdigit()]
+    for (own, text), (other, another) in pairwise(numbers):
+        assert judge(text, another).right == (own == other)
 
 
 @settings(deadline=None)

@@ -128,3 +128,9 @@ def test_a_summary_without_figures_is_damaged(content: str, tmp_path: Path) -> N
     run.summary.write_text(content)
     assert run.read_summary() == {}
     assert len(list(tmp_path.glob("summary-damaged-*.json"))) == 1
+
+
+@pytest.mark.parametrize("name", ["/dev/null/x", "/", "..", "a*[b"])
+def test_a_name_that_is_an_absolute_path_or_a_pattern_holds_no_run(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run with a checkpoint yet"):
+        newest_run(str(tmp_path / "runs"), name)

@@ -22,7 +22,8 @@ def trainer(step: int = 1_234, loss: float | None = 1.23456, epoch: int = 2, epo
 
 
 def tuner(total: int = 123_456) -> Any:
-    return SimpleNamespace(speed=SPEED, total_steps=lambda: total)
+    decoding = SimpleNamespace(settings=SimpleNamespace(max_new_tokens=100))
+    return SimpleNamespace(speed=SPEED, total_steps=lambda: total, decoding=decoding)
 
 
 class Terminal(io.StringIO):
@@ -34,7 +35,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds; the first element is the time."""
     now = [100.0]
-    monkeypatch.setattr("lightning_modules.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lightning_modules.run.progress_line.time.monotonic", lambda: now[0])
     return now
 
 
@@ -93,6 +94,38 @@ def test_a_terminal_shows_one_line_of_80_columns(clock: list[float], monkeypatch
     assert any("validation  batch 3/3" in part for part in drawn)
     assert "\n" not in terminal.getvalue()
     assert terminal.getvalue().endswith("\r")  # and the line is empty again
+
+
+def answer(bar: Progress, clock: list[float], seconds: float) -> None:
+    """Two evaluations, each a pass over three batches and 64 answers of 100 tokens, 32 at once."""
+    measured = tuner()
+    bar.setup(trainer(), measured, "validate")
+    for _ in range(2):
+        for k in range(3):
+            bar.on_validation_batch_end(trainer(), measured, None, None, k, 0)
+        for step in range(1, 201):
+            clock[0] += seconds
+            measured.answer_progress(64, 32 * (step // 100), 32 * step)
+    bar.teardown(trainer(), measured, "validate")
+
+
+def test_answers_are_shown_with_speed_and_time_left(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    bar = Progress()
+    bar.doing = "measuring the base"
+    answer(bar, clock, seconds=1)
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 2 * 200 // 30
+    assert lines[0] == "measuring the base: 0/64 answers, 32 tokens/s, 0:02:50 left"
+    assert lines[4] == "measuring the base: 32/64 answers, 32 tokens/s, 0:00:50 left"
+    assert lines[6].startswith("measuring the base  batch") or lines[6].startswith("measuring the base: 0/64")
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    answer(Progress(), clock, seconds=1)
+    assert file.getvalue().splitlines()[0].startswith("answering held-out rows: 0/64 answers, ")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    answer(Progress(), clock, seconds=1)
+    assert max(len(part) for part in terminal.getvalue().split("\r")) <= 80
+    assert "\n" not in terminal.getvalue()
 
 
 def test_ranks_other_than_the_first_are_silent(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
