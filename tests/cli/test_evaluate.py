@@ -57,7 +57,7 @@ def test_answers_are_judged_written_and_reported(
     assert all(named <= one.keys() for one in answers)
     assert all(not one["right"] for one in answers if not one["finished"])
     assert all(0 < one["tokens"] <= 24 for one in answers)
-    summary = json.loads(path.with_suffix(".json").read_text())
+    summary = json.loads(path.with_suffix(".summary.json").read_text())
     assert summary["figures"]["right"] == sum(one["right"] for one in answers) / 3
     assert summary["figures"]["groups"]["easy"]["questions"] == 2
     assert header["prompts"] in out
@@ -119,7 +119,7 @@ def test_the_base_is_the_model_before_training(in_trained: Path, capsys: pytest.
     assert "task heldout: 8 different questions, test rows of the run" in out
     assert "right answers on the same 8 questions" in out and "exact McNemar test" in out
     base, mine = files(in_trained)[::-1] if "base" not in files(in_trained)[0].name else files(in_trained)
-    summary = json.loads(mine.with_suffix(".json").read_text())
+    summary = json.loads(mine.with_suffix(".summary.json").read_text())
     assert summary["against"]["answers"].endswith(base.name)
     comparison = summary["comparison"]
     outcomes = {name: comparison[name] for name in ("gained", "lost", "both", "none")}
@@ -213,6 +213,7 @@ def test_responses_of_another_engine_are_judged_without_a_model(
         (["--task", "task.jsonl", "--score", "task.jsonl"], "--score: 'task.jsonl' line 1 cannot be scored"),
         (["--task", "task.jsonl", "--score", "x.jsonl", "--against", "base"], "--against: 'base' would have to be ask"),
         (["--task", "heldout", "--score", "x.jsonl"], "--score: 'x.jsonl' needs the run that held the rows out"),
+        (["--task", "task.jsonl", "--to", "task.json"], "--to: 'task.json' does not end in .jsonl"),
         (["--task", "empty.jsonl"], "--task: 'empty.jsonl' is empty"),
         (["--task", "task.jsonl", "--device", "cuda:99"], "--device: 'cuda:99' is not a device"),
         (["--task", "math500"], "--task: 'HuggingFaceH4/MATH-500' is not in the local cache"),

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.score_file import response_of
+from datamodules.text.tags import Tags
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.generation.think_response import parse_response
 from tests.conftest import TINY
@@ -30,3 +31,8 @@ def test_an_end_token_in_the_text_is_no_part_of_the_answer() -> None:
 def test_a_tag_in_code_is_text() -> None:
     found = response_of("<think>It says `</think>`.</think>4", True)
     assert (found.thoughts, found.answer, found.well_formed) == (("It says `</think>`.",), "4", True)
+
+
+def test_the_tags_may_be_others() -> None:
+    found = response_of("<t>a</t><think>4", True, Tags("<t>", "</t>"))
+    assert (found.thoughts, found.answer) == (("a",), "<think>4")

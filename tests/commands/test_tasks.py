@@ -1,6 +1,8 @@
 """Tasks: rows as questions, and what a file of them lacks."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 
 from commands.tasks import PUBLIC, PublicSet, read_task
 from errors import UserError
+from tests.conftest import ROOT
+from tests.stand_ins.hub import Hub, Kind, Repository
 
 
 def write(rows: list[dict[str, Any]], name: str = "task.jsonl") -> str:
@@ -89,3 +93,34 @@ def test_a_public_set_is_read_by_its_own_columns(name: str, in_tmp: Path, monkey
     write([{"other": "x"}], "set.jsonl")
     with pytest.raises(UserError, match="has no column"):
         read_task(name)
+
+
+CARD = "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: test\n    path: main/test-*\n---\n"
+
+
+def test_public_sets_come_from_the_hub_at_their_commits(in_tmp: Path) -> None:
+    """In the layouts of their repositories, from a hub on this machine."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    gsm8k, math500 = (in_tmp / name for name in ("gsm8k", "math500"))
+    (gsm8k / "main").mkdir(parents=True)
+    (gsm8k / "README.md").write_text(CARD)
+    made = {"question": ["One?", "Two?"], "answer": ["1\n#### 1", "2\n#### 2"]}
+    pq.write_table(pa.table(made), gsm8k / "main" / "test-00000-of-00001.parquet")
+    math500.mkdir()
+    row = {"problem": "One?", "answer": "1", "subject": "Algebra", "unique_id": "test/1.json"}
+    (math500 / "test.jsonl").write_text(json.dumps(row) + "\n")
+    served: dict[tuple[Kind, str], Repository] = {
+        ("datasets", PUBLIC[name].hub_id): Repository(folder, PUBLIC[name].revision)
+        for name, folder in (("gsm8k", gsm8k), ("math500", math500))
+    }
+    code = "from commands.tasks import read_task\nfor name in ('gsm8k', 'math500'): print(read_task(name).line())"
+    with Hub(served).serving() as hub:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=hub.environment(in_tmp / "hf"), capture_output=True, text=True
+        )
+    assert ended.stdout.splitlines() == [
+        "task gsm8k: 2 different questions, test of openai/gsm8k at 740312a",
+        "task math500: 1 different question, test of HuggingFaceH4/MATH-500 at 6e4ed1a",
+    ], ended.stderr
