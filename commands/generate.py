@@ -4,18 +4,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from typing import Literal
 
 import torch
 
-from commands.load import Loaded, add_run_arguments, load_run
+from commands.load import Loaded, Opened, add_run_arguments, load_run, open_run
 from commands.parsing import Parser
 from commands.prompts import Conversation, plain, read_prompts, segments
+from datamodules.text.segments import Template
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.evaluation.summary import styled
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.generate import generate, in_order
-from lightning_modules.generation.think_response import ThinkResponse
+from lightning_modules.generation.think_response import ThinkResponse, respond
 from lightning_modules.generation.token_choice import Request
+from lightning_modules.generation.with_vllm import check_vllm, write_with_vllm
 from lightning_modules.run.progress_line import AnswerProgress, ProgressLine
 from visible import visible
 
@@ -58,6 +62,13 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
+    parser.add_argument(
+        "--engine",
+        type=Literal["own", "vllm"],
+        default="own",
+        help="vllm: write with vLLM on the folder export of the run, for large jobs on a GPU. It must be installed, "
+        "and thinking is not controlled there. Default own.",
+    )
     return parser
 
 
@@ -69,13 +80,18 @@ def run(args: Sequence[str]) -> int:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
     settings = DecodingSettings(**{one.name: given[one.name] for one in fields(DecodingSettings)})
     settings.check()
-    chosen = device(given.device)
-    loaded = load_run(given.run, given.ckpt_path, given.root, check=settings.check)
-    loaded.tuner.to(chosen)
     line = ProgressLine()
-    progress = AnswerProgress("answering", len(prompts), settings.max_new_tokens, line)
-    shown = progress if len(prompts) > 1 else lambda ended, tokens: None
-    written_by_prompt = answers(loaded, prompts, settings, given.batch_size, given.seed, shown)
+    if given.engine == "vllm":
+        opened = open_run(given.run, given.ckpt_path, given.root)
+        check_vllm(opened.run.folder / "export", settings)
+        written_by_prompt = answers_of_vllm(opened, prompts, settings, given.seed)
+    else:
+        chosen = device(given.device)
+        loaded = load_run(given.run, given.ckpt_path, given.root, check=settings.check)
+        loaded.tuner.to(chosen)
+        progress = AnswerProgress("answering", len(prompts), settings.max_new_tokens, line)
+        shown = progress if len(prompts) > 1 else lambda ended, tokens: None
+        written_by_prompt = answers(loaded, prompts, settings, given.batch_size, given.seed, shown)
     for prompt, written in zip(prompts, written_by_prompt, strict=True):
         line.close()  # the answer takes its place on a terminal
         if given.jsonl:
@@ -97,11 +113,29 @@ def answers(
     tuner = loaded.tuner
     assert tuner.net is not None
     decoding = Decoding.of(tuner.tokenizer, tuner.generation_config, settings)
-    ids = tuner.tokenizer.encode_prompts(
-        [segments(number, prompt, loaded.template) for number, prompt in enumerate(prompts, 1)]
-    )
-    requests = [Request(prompt, seed + number) for number, prompt in enumerate(ids)]
+    requests = requests_of(prompts, loaded.template, tuner.tokenizer, seed)
     yield from in_order(generate(tuner.net, tuner.tokenizer, requests, decoding, rows=rows, progress=progress))
+
+
+def answers_of_vllm(
+    opened: Opened, prompts: Sequence[Conversation], settings: DecodingSettings, seed: int
+) -> Iterator[ThinkResponse]:
+    """Yield a ThinkResponse for each prompt, in order, by vLLM. The end tokens are those of the export."""
+    from transformers import GenerationConfig
+
+    folder, tokenizer = opened.run.folder / "export", opened.data.think_tokenizer
+    of_export = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    decoding = Decoding.of(tokenizer, GenerationConfig.from_dict(of_export), settings)
+    requests = requests_of(prompts, opened.data.template, tokenizer, seed)
+    for written in write_with_vllm(folder, requests, decoding):
+        yield respond(written, tokenizer, decoding.end_ids)
+
+
+def requests_of(
+    prompts: Sequence[Conversation], template: Template, tokenizer: ThinkTokenizer, seed: int
+) -> list[Request]:
+    ids = tokenizer.encode_prompts([segments(number, prompt, template) for number, prompt in enumerate(prompts, 1)])
+    return [Request(prompt, seed + number) for number, prompt in enumerate(ids)]
 
 
 def device(name: str) -> torch.device:
