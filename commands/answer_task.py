@@ -142,7 +142,9 @@ def judged(question: Question, sample: int, written: ThinkResponse) -> dict[str,
         "finished": written.finished,
         "well_formed": written.well_formed,
         "thoughts": len(written.thoughts),
-        "tokens": written.tokens or None,
+        "tokens": written.tokens or None,  # not known of another engine's text
+        "thinking_tokens": written.thinking_tokens if written.tokens else None,
+        "ended_by": written.ended_by,
         "confidence": None if written.confidence is None else round(written.confidence, 6),
         "text": written.text,
     }

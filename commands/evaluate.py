@@ -15,6 +15,7 @@ from commands.parsing import Parser
 from commands.rivals import find_rival, known_answers, run_name
 from commands.score_file import score_file
 from commands.tasks import HELD_OUT, PUBLIC, Task, read_task
+from datamodules.text.tags import Tags
 from disk import disk_errors, write_file
 from errors import UserError
 from lightning_modules.evaluation.answer_file import AnswerFile, Answers
@@ -108,6 +109,8 @@ def check(given: Any) -> None:
     if given.samples > 1 and given.temperature == 0:
         problem = "would be so many equal answers, because --temperature is 0"
         raise UserError("--samples", given.samples, problem, "add --temperature 0.7")
+    if given.to is not None and not given.to.endswith(".jsonl"):
+        raise UserError("--to", given.to, "does not end in .jsonl", "give the name of a new file like answers.jsonl")
     if given.score is not None and given.task == HELD_OUT and given.run is None and given.ckpt_path is None:
         raise UserError("--score", given.score, "needs the run that held the rows out", "add --run runs/NAME/TIME")
     if given.score is not None and given.against is not None and not given.against.endswith(".jsonl"):
@@ -128,14 +131,13 @@ def answered(one: Contestant, asking: Asking, to: str | None) -> Answers:
 
 
 def score(given: Any) -> int:
-    """Judge the responses of a file, and report them as those of a model."""
-    if given.task == HELD_OUT:
-        task = held_out(open_run(given.run, given.ckpt_path, given.root))
-    else:
-        task = read_task(given.task)
-    task = task.first(given.limit)
+    """Judge the responses of a file, and report them as those of a model. A run, if one is given, has the tags."""
+    held = given.task == HELD_OUT
+    opened = open_run(given.run, given.ckpt_path, given.root) if held or given.run or given.ckpt_path else None
+    task = (held_out(opened) if held and opened else read_task(given.task)).first(given.limit)
     print(task.line())
-    file, without = score_file(given.score, task, given.to)
+    tags = opened.data.tags if opened else Tags()
+    file, without = score_file(given.score, task, tags, given.to)
     file.close()
     if without:
         print(f"{without:,} of {len(task.questions):,} questions have no response; the figures are of the others")
@@ -162,7 +164,7 @@ def report(task: Task, second: tuple[str, Answers], first: tuple[str, Answers] |
     if found is not None and first is not None:
         print(*found.lines(), sep="\n")
         print_outcomes(found, first[1], file)
-    path = file.path.with_suffix(".json")
+    path = file.path.with_name(f"{file.path.stem}.summary.json")
     with disk_errors("--to", path):
         write_file(path, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     print(f"answers in {file.path}, summary in {path.name}")

@@ -14,6 +14,8 @@ from errors import UserError
 from hub import what_is_there
 from lightning_modules.export import Card, export_adapter, export_merged
 
+log = logging.getLogger("thinkwright")
+
 
 def build_parser() -> Parser:
     parser = Parser("export")
@@ -37,6 +39,8 @@ def run(args: Sequence[str]) -> int:
     folder = Path(given.to).expanduser() if given.to else found.folder / ("adapter" if given.adapter else "export")
     check_new(folder)
     loaded = load_run(str(found.folder), str(checkpoint), given.root, **overrides)
+    if loaded.tuner.evaluation.decoding.controlled:
+        log.warning("the exported model does not steer thinking, as this run's model.evaluation.decoding does")
     figures = loaded.run.read_summary().get("after", {})
     card = Card(
         loaded.tuner.name, loaded.tuner.revision, figures, loaded.checkpoint, loaded.config["model"].get("quantize"),

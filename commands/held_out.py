@@ -10,14 +10,16 @@ from lightning_modules.evaluation.answers import held_out_rows, questions, refer
 log = logging.getLogger("thinkwright")
 
 
-def held_out(opened: Opened) -> Task:
-    """Return the different questions of a run's test rows, or of its validation rows if it keeps no test rows.
+STAGES = {"test": "test", "val": "validate"}  # by split: what prepares it
+
+
+def held_out(opened: Opened, split: str = "test") -> Task:
+    """Return the different questions of a run's test rows, or of another split.
 
     The rows are prepared if they are not on disk. Of several responses to one question the answer of most counts.
     """
     data = opened.data
-    split, stage = ("val", "validate") if data.rows_wanted["test"] == 0 else ("test", "test")
-    data.setup(stage)
+    data.setup(STAGES[split])
     rows, tokenizer = data.splits[split], data.think_tokenizer
     asked = [row for k in range(len(rows)) for row in held_out_rows(collate([rows[k]], 1, tokenizer.end_id), range(1))]
     found = []

@@ -43,7 +43,7 @@ class Opened:
             self.tuner.on_load_checkpoint(self.saved)
             self.tuner.load_state_dict(self.saved["state_dict"], strict=False)
         step = self.saved.get("global_step")
-        return Loaded(self.run, self.checkpoint, self.tuner, self.data.template, self.config, step)
+        return Loaded(self.run, self.checkpoint, self.tuner, self.data.template, self.config, step, self.data)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Loaded:
     template: Template
     config: dict[str, Any]  # of the run
     step: int | None  # optimizer steps done at the checkpoint; None in a replay file
+    data: MagpieDataModule
 
 
 def add_run_arguments(parser: Parser) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "estimate": "estimate the memory and the time that a config needs",
     "generate": "answer prompts with a run's model",
     "evaluate": "score a run's model on questions, beside the base or another run",
+    "self_train": "train a run on its own right answers, in rounds",
     "export": "write a run's model as a folder that transformers opens",
     "replay": "recompute an optimizer step that was not finite, row by row",
 }

@@ -155,6 +155,10 @@ RANGES: dict[str, Rule] = {
     "task": FILE,
     "against": FILE,
     "samples": Number(1, 10_000),
+    "rounds": Number(0, 1_000),
+    "keep": Number(1, 10_000),
+    "easy": SHARE,
+    "overlay": Each(FILE, empty=True),
     "score": FILE,
     "precision": WORD,
     # preview, estimate

@@ -19,7 +19,7 @@ LINE = '{"id": "0", "response": "<think>…</think>x = 7"}'
 END_TOKEN = re.compile(r"\s*(?:<\|[a-z_]+\|>|</s>)\s*\Z")  # left by an engine that does not skip it
 
 
-def score_file(name: str, task: Task, to: str | None) -> tuple[AnswerFile, int]:
+def score_file(name: str, task: Task, tags: Tags, to: str | None) -> tuple[AnswerFile, int]:
     """Judge the responses of a file. Return the file with the verdicts, and the number of questions without a response.
 
     A line has the `id` of a question or its text, and the response; further lines of a question are further samples.
@@ -27,8 +27,8 @@ def score_file(name: str, task: Task, to: str | None) -> tuple[AnswerFile, int]:
     that is none, or that belongs to no question of the task.
     """
     path = Path(name).expanduser()
-    responses = _read(path, task)
-    header = {"task": task.name, "questions": task.digest(), "responses": digest(path)}
+    responses = _read(path, task, tags)
+    header = {"task": task.name, "questions": task.digest(), "responses": digest(path), "tags": [tags.open, tags.close]}
     file = AnswerFile(Path(to).expanduser() if to else path.with_name(f"{path.stem}-judged.jsonl"), header)
     for question, sample, written in responses:
         if (question.id, sample) not in file.answers:
@@ -55,7 +55,7 @@ def response_of(text: str, finished: bool, tags: Tags = Tags()) -> ThinkResponse
     return ThinkResponse(text, tuple(thoughts), answer, finished, balanced and not opened)
 
 
-def _read(path: Path, task: Task) -> list[tuple[Question, int, ThinkResponse]]:
+def _read(path: Path, task: Task, tags: Tags) -> list[tuple[Question, int, ThinkResponse]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
@@ -84,7 +84,7 @@ def _read(path: Path, task: Task) -> list[tuple[Question, int, ThinkResponse]]:
         sample = samples.get(question.id, 0)
         samples[question.id] = sample + 1
         finished = bool(value.get("finished", value.get("finish_reason", "stop") in ("stop", None)))
-        found.append((question, sample, response_of(text, finished)))
+        found.append((question, sample, response_of(text, finished, tags)))
     if not found:
         raise UserError("--score", path, "has no responses", f"write lines like {LINE}")
     return found

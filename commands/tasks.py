@@ -94,7 +94,8 @@ class Task:
     def line(self) -> str:
         """Return what the task is, in one line."""
         rows = f" in {self.rows:,} rows" if self.rows > len(self.questions) else ""
-        return f"task {self.name}: {len(self.questions):,} different questions{rows}, {self.source}"
+        number = f"{len(self.questions):,} different question{'s' if len(self.questions) != 1 else ''}"
+        return f"task {self.name}: {number}{rows}, {self.source}"
 
     def digest(self) -> str:
         """Return a hash of the questions and their answers."""

@@ -1,6 +1,7 @@
 """What validation and test report.
 
-In: LossSums of batches, and held-out rows that the model answers. Out: named figures, and a table of them.
+In: LossSums of batches, and questions that the model answers. Out: named figures, and tables of them.
 
-Files: statistics.py, votes.py, comparison.py, role_loss.py, think_scores.py, answers.py, summary.py.
+Files: statistics.py, votes.py, comparison.py, role_loss.py, think_scores.py, answers.py, answer_file.py, summary.py,
+report.py, own_answers.py.
 """

@@ -170,9 +170,9 @@ class ThinkControl:
         own = torch.minimum(budget, limit) - rules.message - 1  # tokens of the thought after this one
         own = torch.where(state.loops > 0, torch.minimum(own, debt - 1), own)
         allowed = torch.where(in_thought, own, left - 1).masked_fill(must_open, -1)
-        allowed = allowed.masked_fill((state.forced >= 0) | ~going, ENOUGH).clamp(max=ENOUGH)
+        allowed = allowed.masked_fill((state.forced >= 0) | ~going, ENOUGH).clamp(-1, ENOUGH)
         line = 2 * state.text + (debt == rules.text.open[state.text])
-        legal: Tensor = rules.debt[line] <= allowed[:, None]
+        legal: Tensor = rules.debt[line] <= allowed[:, None].to(torch.int8)  # bytes on both sides: four times as fast
         legal[:, rules.open_id] = may_open
         legal[:, rules.close_id] = may_close
         legal[:, rules.end_ids] = (may_end & ~must_open)[:, None]
@@ -185,7 +185,7 @@ class ThinkControl:
             return torch.zeros_like(left, dtype=torch.bool)
         room = self._another(state, left, rules.again) & (left > 3 + rules.again + rules.message)  # and an answer
         wanted = (state.phase == BETWEEN) & (chosen != rules.open_id) & (state.extended < rules.settings.extend)
-        return wanted & room & (rules.text.open[state.text] == 0)
+        return wanted & room
 
     def _after(self, state: _State, chosen: Tensor, again: Tensor) -> _State:
         """The states after the chosen tokens."""

@@ -119,7 +119,8 @@ def adapter_tensors(lm: Any) -> dict[str, Tensor]:
     """Return the tensors of a peft model's adapters, which share its memory, by their names in an adapter's file."""
     from peft import get_peft_model_state_dict
 
-    tensors: dict[str, Tensor] = get_peft_model_state_dict(lm, save_embedding_layers=False)
+    # A state given by the caller is not compared with shapes; else peft warns of a bias as of a part of a shard
+    tensors: dict[str, Tensor] = get_peft_model_state_dict(lm, lm.state_dict(), save_embedding_layers=False)
     return tensors
 
 

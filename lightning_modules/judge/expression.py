@@ -18,6 +18,11 @@ _COMMANDS = _FUNCTIONS | frozenset(
     """frac binom cdot times div infty leq geq neq approx cup emptyset theta alpha beta gamma lambda omega phi sigma mu
     delta rho epsilon overline bar hat vec mathbb int sum prod""".split()
 )  # that Math-Verify reads; it drops others and calls what is left the same
+_WORDS = frozenset(  # that a product of letters would hardly be
+    """the and not for but yes no is are was has had of to in at or if by on as an be it we he she you his her all
+    any one two six ten sum odd out off per day men who how why add get got its let now old new red sun
+    mon cat dog""".split()
+)
 _UNIT_AFTER = re.compile(
     r"(.*?[\d})πa-z])\s*(?:\\(?:text|mathrm)\{\s*([^{}]+)\}(\^\{?[23]\}?)?|\s([a-zA-Z]{2,}(?:\^\{?[23]\}?)?))"
 )
@@ -32,7 +37,7 @@ _NAMES = re.compile(r"\\(?:begin|end)\s*\{[a-z]*matrix\}|\\(?:text|mathrm)\{\s*\
 def compare_expressions(written: str, reference: str, math_verify: MathVerify) -> Outcome | None:
     """Return what Math-Verify says of two LaTeX texts; None if they are not for it."""
     (ours, our_unit), (theirs, their_unit) = _without_unit(written), _without_unit(reference)
-    if not (_is_maths(ours) and _is_maths(theirs)) or not re.search(r"[+\-*/^=<>\\]", ours + theirs):
+    if not (_is_maths(ours) and _is_maths(theirs)) or not re.search(r"[+\-*/^=<>!\\]", ours + theirs):
         return None
     if our_unit and their_unit and our_unit != their_unit:
         return "different"
@@ -66,4 +71,6 @@ def _is_maths(source: str) -> bool:
     if re.search(r'[:;"?|]', rest):
         return False
     words = re.findall(r"[^\W\d_]{2,}", rest)
-    return all(word in _FUNCTIONS or (len(word) <= 3 and word.isascii()) for word in words)
+    return all(
+        word in _FUNCTIONS or (len(word) <= 3 and word.isascii() and word.lower() not in _WORDS) for word in words
+    )

@@ -20,7 +20,7 @@ _MOST_PARTS = 20  # boxes that are one answer together
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _NOTHING = re.compile(r"\s*(?:\\[\[\]()]|\$\$?|[*_#`-]*|\\(?:begin|end)\{\w+\*?\})\s*")  # a line without words
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;$]|\\[()\[\],;! ]|\\text\{\s*(?:and|or)\s*\}|\band\b|\bor\b)*")
-_ADJECTIVE = r"(?:final|correct|best|right|overall|exact|only)"
+_ADJECTIVE = r"(?:final|correct|best|right|overall|exact|only|possible)"
 _PHRASE = re.compile(
     rf"""(?:\b(?:{_ADJECTIVE}\s+){{0,3}}(?:answer|(?P<weak>result|option|choice|solution))(?:\s+choice)?
         (?:\s+(?:to|of|for|in)\s[^.:=\n]{{1,80}}?)?\s*(?:\bis\b|\bare\b|\bwould\s+be\b|\bmust\s+be\b|[:=])
@@ -59,6 +59,7 @@ _IS = re.compile(
     r"\s(?:is|are|was|were|equals|be|to|gives|get|totals|costs|makes|has|takes)\s+(?:equal\s+to\s+|exactly\s+)?"
 )
 _LINE_BEGINS = re.compile(r"(?:[*•]\s+|-\s+(?!\d)|#+\s+|(?:so|thus|hence|therefore|then|answer),?\s+)+", re.IGNORECASE)
+_STEP_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s+(?=[^\W\d])")  # "2. Then we get 12"
 _NUMBER = re.compile(r"(?<![\w.,/^{}\\])[-+]?[$€£¥₹]?\d[\d,.]*(?:/\d+)?(?![\w/^(=+*{}\\])")
 
 
@@ -89,14 +90,15 @@ def final_answer(text: str) -> FinalAnswer | None:
     for found in reversed(list(_PHRASE.finditer(tail))):
         rest, _, after = tail[found.end() :].partition("\n")
         start = tail.rfind("\n", 0, found.end()) + 1
-        if not rest.strip() or (start > found.start() and after.strip()):
+        if not rest.strip() or (start > found.start() and after.strip() and not is_value(rest)):
             continue  # a heading above several lines
         if found["weak"] and tail.count("\n", found.end()) > 1:
             continue  # an "option" or a "result" on the way
         if re.match(r"\W*(?:not|incorrect|correct|wrong|right)\b", rest, re.IGNORECASE):
             continue
         return FinalAnswer(_inner(_head(rest)), "answer is")
-    last = _from_last_line(_display(text[-_TAIL:]) or re.sub(r"\*\*|__", "", lines[-1]))
+    line = _STEP_NUMBER.sub("", lines[-1]) if len(lines) > 1 else lines[-1]
+    last = _from_last_line(_display(text[-_TAIL:]) or re.sub(r"\*\*|__", "", line))
     return replace(last, whole=len(lines) == 1)
 
 
@@ -176,6 +178,8 @@ def _from_last_line(line: str) -> FinalAnswer:
     if head != line and is_value(head):
         return FinalAnswer(head, "last line")
     sentence = re.split(r"(?<=[^\W\d])[.!?]\s+|[.!?]\s+(?=[A-Z(])", line)[-1] if len(line) <= LONGEST else line
+    if is_value(sentence):
+        return FinalAnswer(sentence.strip(" ."), "last line")
     if (found := _last(_SO, sentence)) is not None and sentence[found.end() :].strip(" ."):
         sentence = sentence[found.end() :]
     letters = {next(filter(None, found)) for found in _LETTERED.findall(sentence)}
@@ -184,16 +188,16 @@ def _from_last_line(line: str) -> FinalAnswer:
     if len(letters) > 1 and (found := _last(re.compile(r"\b(?:so|must be|is|therefore)\s+\(([A-J])\)\W*$"), sentence)):
         return FinalAnswer(f"({found[1]})", "choice")
     if (found := re.search(r":\s+([^:]+)$", sentence)) and is_value(found[1]):
-        return FinalAnswer(found[1].strip(), "sentence", sentence)
+        return FinalAnswer(found[1].strip(" ."), "sentence", sentence)
     if not _HEDGE.search(sentence) and not _TAG.search(sentence):
         if (found := _last(_IS, sentence)) and is_value(sentence[found.end() :]):
-            return FinalAnswer(sentence[found.end() :].strip(), "sentence", sentence)
+            return FinalAnswer(sentence[found.end() :].strip(" ."), "sentence", sentence)
         numbers = list(_NUMBER.finditer(sentence))
         if len(numbers) == 1 and len(sentence.split()) > 2:  # "room 5" is a name
-            value = sentence[numbers[0].start() :].strip().rstrip(".")
+            value = sentence[numbers[0].start() :].strip(" .")
             return FinalAnswer(value if is_value(value) else numbers[0][0].rstrip(".,"), "sentence", sentence)
         if (found := _last(_IS, sentence)) and not numbers:
-            return FinalAnswer(sentence[found.end() :].strip(), "sentence", sentence)
+            return FinalAnswer(sentence[found.end() :].strip(" ."), "sentence", sentence)
     return FinalAnswer(line, "last line")
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 _JOINERS = re.compile(r",?\s+(?:and|or|und)\s+|\s*&\s*|,?\s*(?:∪)\s*")
+_LABEL = re.compile(r"(?<![^\s,;])\(([a-h])\)\s*(?=[^\s,;])")  # of the parts of an answer
 _OPEN, _CLOSE = "([{", ")]}"
 MOST_ELEMENTS = 50  # a longer list is compared as text: the order-free comparison is quadratic
 
@@ -28,6 +29,10 @@ def find_list(text: str) -> Listed | None:
     if "±" in text and (found := re.fullmatch(r"([^±]*)±([^±]+)", text)):
         head, tail = found[1].strip(), found[2].strip()
         return Listed("", (f"{head}+{tail}", f"{head}-{tail}") if head else (tail, f"-{tail}"))
+    if len(labels := list(_LABEL.finditer(text))) > 1 and labels[0].start() == 0:
+        ends = [label.start() for label in labels[1:]] + [len(text)]
+        values = [text[label.end() : end].strip(" ,;") for label, end in zip(labels, ends, strict=True)]
+        return Listed("", tuple(f"{label[1]} = {value}" for label, value in zip(labels, values, strict=True)))
     brackets = ""
     if text[:1] in tuple(_OPEN) and text[-1:] in tuple(_CLOSE) and _one_pair(text):
         brackets, text = text[0] + text[-1], text[1:-1].strip()

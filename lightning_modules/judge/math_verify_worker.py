@@ -142,10 +142,18 @@ def _serve(requests: TextIO, answers: TextIO) -> None:
 
 
 def _same(math_verify: Any, request: dict[str, Any]) -> bool:
-    sides = []
-    for side in ("reference", "written"):
-        text = request[side] if request["as_found"] else f"${request[side]}$"
-        sides.append(math_verify.parse(text, parsing_timeout=None))
+    if request["as_found"]:
+        sides = [math_verify.parse(request[side], parsing_timeout=None) for side in ("reference", "written")]
+    else:
+        from latex2sympy2_extended import NormalizationConfig
+
+        # Its own cleaning takes letters after a product for units: the h of \pi r^2 h
+        cleaning = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+        config = [math_verify.LatexExtractionConfig(normalization_config=cleaning)]
+        sides = [
+            math_verify.parse(f"${request[side]}$", config, fallback_mode="no_fallback", parsing_timeout=None)
+            for side in ("reference", "written")
+        ]
     return all(sides) and bool(math_verify.verify(*sides, timeout_seconds=None))
 
 

@@ -94,7 +94,7 @@ def plain(text: str) -> str:
         if text == before:
             break
     text = re.sub(r"\\([{}$%#&_])", r"\1", text)
-    text = " ".join(text.split())
+    text = " ".join(text.split()).rstrip("\\ ")
     return "∅" if text in ("{}", "{ }") else text
 
 

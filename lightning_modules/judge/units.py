@@ -87,7 +87,7 @@ class Unit:
 
 def find_unit(text: str) -> Unit | None:
     """Return the unit that a text after a number names; None if the text is no unit, but a sentence that goes on."""
-    text = re.sub(r"\s+per\s+", "/", text.strip().strip("."))
+    text = re.sub(r"\s+per\s+", "/", text.strip().rstrip("."))
     text = re.sub(r"\bmph\b", "mi/h", re.sub(r"\b(?:kph|kmh)\b", "km/h", text))
     text = re.sub(r"°\s*([CF])\b", r"°\1", _TEMPERATURE.sub(lambda found: "°" + found[1][0].upper(), text))
     words = [word for word in text.split() if word.casefold() not in _EMPTY_WORDS or word in _UNITS]

@@ -9,6 +9,7 @@ from tests.datamodules.text.test_steps import labelled_steps
 SCRIPTS = [
     "generate",
     "hostile_text",
+    "judge",
     "loading",
     "memory",
     "plan",

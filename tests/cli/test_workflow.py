@@ -118,6 +118,27 @@ def test_validate_without_arguments_measures_the_newest_runs_best(
     assert len(list(in_trained.parent.iterdir())) == 1  # validating makes no run
 
 
+def test_fit_keeps_which_questions_were_right_and_validate_compares_with_them(
+    in_trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = summary(in_trained)
+    assert len(kept["right_before"]) == 8 and kept["right_before"].keys() == kept["right_after"].keys()
+    for when in ("before", "after"):
+        assert sum(kept[f"right_{when}"].values()) / 8 == kept[when]["answer_match"]
+    questions = list(kept["right_after"])
+    changed = {question: not kept["right_after"][question] for question in questions[:3]}  # as if these had changed
+    path = in_trained / "summary.json"
+    path.write_text(json.dumps(kept | {"right_before": kept["right_after"] | changed}))
+    assert main(["validate"]) == 0
+    out = capsys.readouterr().out
+    gained = sum(not right for right in changed.values())
+    assert "before" in out and "after" in out and "95 % interval" in out
+    assert "right answers on the same 8 questions" in out and f"{gained} gained, {3 - gained} lost" in out
+    assert main(["validate", "--data.val_rows", "4"]) == 0  # other rows: nothing to compare
+    out = capsys.readouterr().out
+    assert "before" not in out and "gained" not in out and "4 held-out rows answered" in out
+
+
 def test_a_value_on_the_command_line_beats_the_runs(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = str(in_trained / "checkpoints" / "last.ckpt")
     assert main(["validate", "--ckpt_path", checkpoint, "--model.evaluation.rows", "3"]) == 0
@@ -157,6 +178,18 @@ def test_generate_prints_text_or_an_object_a_line(in_trained: Path, capsys: pyte
     assert [set(one) for one in objects] == [RESPONSE] * 2
     assert objects[0]["prompt"] == "Solve x + 5 = 12"
     assert objects[0]["answer"] in text or objects[0]["thoughts"]
+
+
+def test_thinking_is_steered_from_the_command_line(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steered = ["--grammar", "true", "--thinking_budget", "3", "--answer_reserve", "9", "--max_new_tokens", "20"]
+    assert main(["generate", "--prompt", "Solve x + 5 = 12", "--jsonl", *steered]) == 0
+    (one,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert one["thinking_tokens"] <= 3 and one["thoughts"] and one["answer"]
+    assert (one["ended_by"], one["forced_tokens"]) == ("budget", 1)
+    assert "⟦</think>⟧" in one["raw"] and 0 <= one["masked"] <= 1
+    long = "and so on " * 20
+    assert main(["generate", "--prompt", "a", "--thinking_budget", "9", "--cut_message", long]) == 2
+    assert "error: cut_message: 'and so on" in capsys.readouterr().err
 
 
 def test_prompts_come_from_a_file_too(in_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

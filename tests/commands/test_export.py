@@ -10,20 +10,24 @@ import pytest
 from commands import export
 from errors import UserError
 from lightning_modules.checkpoints.start_weights import StartWeights
+from lightning_modules.evaluation.answers import EvalSettings
+from lightning_modules.generation.decoding import DecodingSettings
 from lightning_modules.run.folder import Run
 
 Settings = dict[str, Any]
 
 
 @pytest.fixture
-def loaded_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Settings]]:
+def loaded_with(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Settings]]:
     """The settings with which `export` loads a model; no model is loaded and none is written."""
     asked: list[Settings] = []
     model = {"dtype": "bfloat16", "quantize": "nf4"}
+    decoding = request.param if hasattr(request, "param") else DecodingSettings()
 
     def load_run(run: str | None, ckpt_path: str | None, root: str, **settings: Any) -> Any:
         asked.append(settings)
-        tuner = SimpleNamespace(name="base", revision=None, start=StartWeights(None))
+        evaluation = EvalSettings(decoding=decoding)
+        tuner = SimpleNamespace(name="base", revision=None, start=StartWeights(None), evaluation=evaluation)
         return SimpleNamespace(
             run=Run(tmp_path / "run"), checkpoint=Path("best.ckpt"), tuner=tuner, template=None,
             config={"model": model}, step=3,
@@ -47,6 +51,15 @@ def test_a_model_is_merged_in_float32_and_never_in_4_bits(loaded_with: Any, tmp_
 def test_an_adapter_keeps_the_dtype_of_the_run(loaded_with: Any, tmp_path: Path) -> None:
     assert export.run(["--adapter"]) == 0
     assert loaded_with() == [{"quantize": None, "folder": tmp_path / "run" / "adapter"}]
+
+
+@pytest.mark.parametrize("loaded_with", [DecodingSettings(), DecodingSettings(thinking_budget=9)], indirect=True)
+def test_an_export_says_that_it_does_not_steer_thinking(loaded_with: Any, request: Any, caplog: Any) -> None:
+    assert export.run([]) == 0
+    steered = request.node.callspec.params["loaded_with"].controlled
+    assert [record.message.startswith("the exported model does not steer") for record in caplog.records] == [
+        True
+    ] * steered
 
 
 def test_a_folder_with_files_is_not_overwritten(loaded_with: Any, tmp_path: Path) -> None:

@@ -33,6 +33,20 @@ def test_an_answer_that_was_cut_off_is_marked(finished: bool, capsys: pytest.Cap
     assert err == ("" if finished else "(cut off after 7 tokens, the limit of --max_new_tokens)\n")
 
 
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ("budget", "(thinking was cut after 3 tokens, by its budget)"),
+        ("limit", "(thinking was cut after 3 tokens, so that the answer has its --answer_reserve)"),
+        ("loop", "(thinking was in a loop, and was cut after 3 tokens)"),
+    ],
+)
+def test_thinking_that_was_cut_is_said_in_one_line(cut: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ThinkResponse("<think>a</think>b", ("a",), "b", True, balanced=True, thinking_tokens=3, cut=cut)
+    print_response(None, answer, DecodingSettings())
+    assert capsys.readouterr() == ("<think>a</think>b\n", f"{said}\n")
+
+
 def test_the_help_says_what_decoding_settings_do(capsys: pytest.CaptureFixture[str]) -> None:
     main(["generate", "--help"])
     shown = " ".join(capsys.readouterr().out.split())

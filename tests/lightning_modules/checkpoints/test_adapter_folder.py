@@ -22,6 +22,10 @@ LORA = LoraSettings(4, target_modules="all-linear")
 VARIANTS = {
     "lora": (LORA, LORA),
     "dora": (LoraSettings(4, peft={"use_dora": True}), LoraSettings(4, peft={"use_dora": True})),
+    "bias": (
+        LoraSettings(4, target_modules=["q_proj"], peft={"lora_bias": True}),
+        LoraSettings(4, target_modules=["q_proj"], peft={"lora_bias": True}),
+    ),
     "ranks": (
         LoraSettings(4, use_rslora=True, peft={"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"k_proj": 3}}),
         LoraSettings(4, use_rslora=True, peft={"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"k_proj": 3}}),

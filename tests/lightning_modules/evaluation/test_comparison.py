@@ -39,6 +39,8 @@ def test_several_samples_are_compared_by_question() -> None:
     assert found.difference == pytest.approx((1 / 3 - 2 / 3 + 1) / 3)
     assert found.p_value == 0.75  # 3, -6 and 9: six of the eight signs give a sum of 6 or more
     assert found.test == "exact paired sign-flip test"
+    half = compare({"a": [True, False]}, {"a": [True, True]})
+    assert half is not None and half.gained == ["a"]  # half is not most
     unequal = compare({"a": [True]}, {"a": [True, False]})
     assert unequal is not None and unequal.difference == -0.5
 

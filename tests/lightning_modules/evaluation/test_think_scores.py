@@ -3,7 +3,7 @@ import pytest
 from lightning_modules.evaluation import think_scores
 from lightning_modules.evaluation.think_scores import AnsweredRow, rights
 from lightning_modules.generation.think_response import ThinkResponse
-from lightning_modules.judge.judge import judge
+from lightning_modules.judge.judge import Verdict, judge
 
 
 def response(answer: str, finished: bool = True, thoughts: tuple[str, ...] = ("a",)) -> ThinkResponse:
@@ -22,8 +22,13 @@ def response(answer: str, finished: bool = True, thoughts: tuple[str, ...] = ("a
 def test_a_row_is_judged_once_and_an_unfinished_answer_is_never_right(
     ours: str, theirs: str, rung: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    monkeypatch.setattr(think_scores, "judge", lambda *texts: calls.append(texts) or judge(*texts))
+    calls: list[tuple[str, str]] = []
+
+    def counted(written: str, reference: str) -> Verdict:
+        calls.append((written, reference))
+        return judge(written, reference)
+
+    monkeypatch.setattr(think_scores, "judge", counted)
     row = AnsweredRow(0, "easy", "p", response(ours), response(theirs))
     assert [row.matches, row.matches, row.as_json()["matches"]] == [rung is not None] * 3
     assert rung in (None, row.verdict.rung)

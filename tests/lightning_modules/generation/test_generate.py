@@ -36,6 +36,29 @@ def test_a_batch_gives_what_each_prompt_gives_alone(
         assert answer(net, tiny_tokenizer, prompts, rows=rows, temperature=temperature) == one_by_one
 
 
+STEERED: dict[str, Any] = {
+    "grammar": True, "thinking_budget": 9, "thought_budget": 5, "max_thoughts": 3, "min_thinking": 3,
+    "answer_reserve": 8, "cut_message": "!", "extend": 1, "extend_text": "Hm", "loop_tokens": 2, "loop_repeats": 2,
+    "max_new_tokens": 30,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_steered_thinking_is_the_same_alone_and_beside_prompts_of_other_lengths(
+    net: ThinkNet, tiny_tokenizer: ThinkTokenizer, temperature: float
+) -> None:
+    """Shorter prompts are padded on the left; the fourth ends within a thought."""
+    prompts = tiny_tokenizer.encode(["Solve x + 5 = 12", "What is 7 * 8?", "Hi", "Solve x", "Why?"])
+    prompts[3].append(tiny_tokenizer.open_id)
+    steered = STEERED | {"temperature": temperature}
+    one_by_one = answer(net, tiny_tokenizer, prompts, rows=1, **steered)
+    assert answer(net, tiny_tokenizer, prompts, rows=5, **steered) == one_by_one
+    for k, written in enumerate(one_by_one):
+        assert written.balanced and written.thoughts and written.answer.strip()
+        assert written.thinking_tokens <= 9 and written.masked is not None
+        assert written.text.startswith("<think>") == (k != 3)
+
+
 def test_ids_beyond_the_tokenizer_are_never_written(net: ThinkNet, tiny_tokenizer: ThinkTokenizer) -> None:
     """A padded vocabulary has untrained embeddings; here they would be the likeliest every time."""
     with torch.no_grad():

@@ -147,6 +147,12 @@ FIVE = ("[", *"abcde")
         (("[", "a", "x"), {"thinking_budget": 0}, "", "end"),  # without grammar it may end at once
         (("[", "a", "x"), {"thinking": False, "grammar": True}, "xax", "end"),
         (("[", "a", "_", "_", "x"), {"thinking_budget": 2, "cut_message": "!"}, "<think>a⟦!</think>⟧x", "budget"),
+        (  # one token is left, too few for a thought with the message
+            ("[", "a", "_", "_", "[", "b"),
+            {"thinking_budget": 3, "thought_budget": 2, "cut_message": "!"},
+            "<think>a⟦!</think>⟧",
+            "budget",
+        ),
         (("[", "a", "_", "[", "c", "]", "x"), {"thought_budget": 1}, "<think>a⟦</think>⟧<think>c</think>x", "budget"),
         (("[", "a", "]", "[", "b", "]"), {"thinking_budget": 1, "grammar": True}, "<think>a</think>xb", "end"),
         (("[", "a", "]", "[", "b", "]"), {"max_thoughts": 1, "grammar": True}, "<think>a</think>xb", "end"),

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from lightning_modules.internals.peft_internals import (
+    adapter_tensors,
     base_layer,
     decompose_,
+    file_key_layer,
     is_a_key,
+    is_trained_key,
     lora_config_fields,
     lora_file_key,
     lora_layers,
@@ -93,6 +96,22 @@ def test_names_in_an_adapters_file_are_those_that_peft_writes(tmp_path: Path) ->
     ours = {lora_file_key(name, matrix) for name, _ in lora_layers(lm) for matrix in "AB"}
     assert names == ours | {new_embeddings_file_key(name) for name in ("model.embed_tokens", "lm_head")}
     assert {name for name in ours if is_a_key(name)} == {lora_file_key(name, "A") for name, _ in lora_layers(lm)}
+
+
+def test_the_tensors_of_a_file_are_known_by_name_and_share_the_memory_of_the_model(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    lm = adapted(trainable_token_indices={"embed_tokens": [3, 4]}, use_dora=True)
+    lm.save_pretrained(tmp_path, save_embedding_layers=False)
+    held = load_file(tmp_path / "adapter_model.safetensors")
+    assert all(is_trained_key(name) for name in held)
+    assert not is_trained_key("base_model.model.model.embed_tokens.weight")
+    assert {file_key_layer(name) for name in held} == {None, *(name for name, _ in lora_layers(lm))}
+    tensors = {name: tensor for name, tensor in adapter_tensors(lm).items() if file_key_layer(name)}
+    assert tensors.keys() == {name for name in held if file_key_layer(name)}
+    for tensor in tensors.values():
+        tensor.fill_(7)
+    assert all((p == 7).all() for name, p in lm.named_parameters() if ".lora_" in name)
 
 
 def test_variants_of_lora_are_known_by_their_setting() -> None:
