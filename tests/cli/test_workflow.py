@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +207,9 @@ def test_several_prompts_have_a_line_of_progress(
     assert main(["generate", "--prompt", "Hi", "--max_new_tokens", "4"]) == 0
     assert "answers" not in capsys.readouterr().err
     assert main(["generate", "--prompt", "Hi", "What is 3 * 4?", "--max_new_tokens", "4"]) == 0
-    assert re.search(r"^answering: \d/2 answers, [\d,]+ tokens/s, 0:00:\d\d left$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(
+        r"^answering: \d/2 answers, [\d,]+ tokens/s, 0:00:\d\d left$", capsys.readouterr().err, re.MULTILINE
+    )
     assert main(["validate"]) == 0
     assert re.search(r"^answering held-out rows: \d/8 answers", capsys.readouterr().err, re.MULTILINE)
 
