@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,26 @@ def test_prompts_come_from_a_file_too(in_trained: Path, tmp_path: Path, capsys: 
     (tmp_path / "asks.txt").write_text("Solve x + 5 = 12\n\nWhat is 3 * 4?\n")
     assert main(["generate", "--prompts", str(tmp_path / "asks.txt"), "--jsonl", "--max_new_tokens", "4"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_several_prompts_have_a_line_of_progress(
+    in_trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_modules.run.progress_line.EVERY", 0.0)
+    assert main(["generate", "--prompt", "Hi", "--max_new_tokens", "4"]) == 0
+    assert "answers" not in capsys.readouterr().err
+    assert main(["generate", "--prompt", "Hi", "What is 3 * 4?", "--max_new_tokens", "4"]) == 0
+    assert re.search(
+        r"^answering: \d/2 answers, [\d,]+ tokens/s, 0:00:\d\d left$", capsys.readouterr().err, re.MULTILINE
+    )
+    assert main(["validate"]) == 0
+    assert re.search(r"^answering held-out rows: \d/8 answers", capsys.readouterr().err, re.MULTILINE)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_an_engine_that_is_not_installed_is_one_line(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--prompt", "Hi", "--engine", "vllm"]) == 2
+    assert "--engine: 'vllm' is not installed. pip install vllm, or delete --engine." in capsys.readouterr().err
 
 
 def test_the_export_opens_with_pipeline_and_writes_what_generate_writes(
