@@ -8,7 +8,6 @@ Each line of the table answers the run's held-out rows anew, greedy, as `validat
 """
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from lightning.pytorch import Trainer
 
 from commands.load import Loaded, load_run
 from errors import UserError
+from lightning_modules.evaluation.statistics import wilson
 from lightning_modules.generation.decoding import Decoding
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -49,9 +49,7 @@ class Line:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the share of right answers."""
-        z, n = 1.959964, self.rows
-        middle, spread = self.right + z * z / 2, z * math.sqrt(self.right * (n - self.right) / n + z * z / 4)
-        return (middle - spread) / (n + z * z), (middle + spread) / (n + z * z)
+        return wilson(self.right, self.rows)
 
     def markdown(self) -> str:
         low, high = (f"{100 * end:.1f}" for end in self.interval)
