@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from commands.generate import responses_of_vllm
 from commands.load import Loaded, Opened
 from commands.tasks import Question, Task
 from disk import digest, disk_errors
@@ -34,6 +35,7 @@ class Asking:
     seed: int
     rows: int | None  # most sequences that are written at once; None: as many as pay
     device: torch.device
+    vllm: bool = False  # vLLM writes, with the export of the run
 
     def sample_seed(self, question: Question, sample: int) -> int:
         """Return the seed of a sample. It depends on nothing else, so an evaluation can stop and go on anywhere."""
@@ -60,7 +62,9 @@ class Contestant:
         tuner = self.opened.tuner
         with disk_errors("--ckpt_path", self.opened.checkpoint):
             checkpoint = digest(self.opened.checkpoint) if self.trained else "none: the base before training"
+        engine = {"engine": "vllm"} if asking.vllm else {}
         return {
+            **engine,
             "task": self.task.name,
             "questions": self.task.digest(),
             "prompts": self.prompts_digest,
@@ -105,6 +109,15 @@ class Contestant:
         finally:
             line.close()
             self.opened.tuner.net = None  # the next model needs its memory
+
+    def _write_with_vllm(
+        self, file: AnswerFile, asking: Asking, missing: Sequence[tuple[Question, int, list[int]]]
+    ) -> None:
+        requests = [Request(ids, asking.sample_seed(question, sample)) for question, sample, ids in missing]
+        for (question, sample, _), written in zip(
+            missing, responses_of_vllm(self.opened, requests, asking.settings), strict=True
+        ):
+            file.add(judged(question, sample, written))
 
     def _write(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from commands.answer_task import Asking, Contestant
-from commands.generate import device
+from commands.generate import add_engine, device
 from commands.held_out import held_out
 from commands.load import add_run_arguments, open_run
 from commands.messages import quiet
@@ -22,6 +22,7 @@ from lightning_modules.evaluation.answer_file import AnswerFile, Answers
 from lightning_modules.evaluation.comparison import Comparison, compare
 from lightning_modules.evaluation.report import Figures, print_report, report_figures, verdicts
 from lightning_modules.generation.decoding import DecodingSettings
+from lightning_modules.generation.with_vllm import check_vllm
 from visible import visible
 
 SHOWN = 5  # questions that were gained or lost, printed with their lines; the summary has all
@@ -70,6 +71,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
+    add_engine(parser)
     return parser
 
 
@@ -81,10 +83,14 @@ def run(args: Sequence[str]) -> int:
         return score(given)
     settings = DecodingSettings(**{field.name: given[field.name] for field in fields(DecodingSettings)})
     settings.check()
-    asking = Asking(settings, given.samples, given.seed, given.batch_size, device(given.device))
+    asking = Asking(
+        settings, given.samples, given.seed, given.batch_size, device(given.device), vllm=given.engine == "vllm"
+    )
     task = None if given.task == HELD_OUT else read_task(given.task)
     opened = open_run(given.run, given.ckpt_path, given.root)
     settings.check(opened.data.think_tokenizer)
+    if asking.vllm:
+        check_vllm(opened.run.folder / "export", settings)
     task = (task or held_out(opened)).first(given.limit)
     prompts = task.prompts(opened.data.template, opened.data.think_tokenizer)
     mine = Contestant(run_name(opened), opened, True, task, prompts)
@@ -111,6 +117,9 @@ def check(given: Any) -> None:
         raise UserError("--samples", given.samples, problem, "add --temperature 0.7")
     if given.to is not None and not given.to.endswith(".jsonl"):
         raise UserError("--to", given.to, "does not end in .jsonl", "give the name of a new file like answers.jsonl")
+    if given.engine == "vllm" and given.against is not None and not given.against.endswith(".jsonl"):
+        fix = "evaluate the other model by itself, and give the .jsonl file of its answers"
+        raise UserError("--against", given.against, "would be asked by vLLM, which has one model", fix)
     if given.score is not None and given.task == HELD_OUT and given.run is None and given.ckpt_path is None:
         raise UserError("--score", given.score, "needs the run that held the rows out", "add --run runs/NAME/TIME")
     if given.score is not None and given.against is not None and not given.against.endswith(".jsonl"):

@@ -62,6 +62,11 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
+    add_engine(parser)
+    return parser
+
+
+def add_engine(parser: Parser) -> None:
     parser.add_argument(
         "--engine",
         type=Literal["own", "vllm"],
@@ -69,7 +74,6 @@ def build_parser() -> Parser:
         help="vllm: write with vLLM on the folder export of the run, for large jobs on a GPU. It must be installed, "
         "and thinking is not controlled there. Default own.",
     )
-    return parser
 
 
 def run(args: Sequence[str]) -> int:
@@ -120,13 +124,20 @@ def answers(
 def answers_of_vllm(
     opened: Opened, prompts: Sequence[Conversation], settings: DecodingSettings, seed: int
 ) -> Iterator[ThinkResponse]:
-    """Yield a ThinkResponse for each prompt, in order, by vLLM. The end tokens are those of the export."""
+    """Yield a ThinkResponse for each prompt, in order, by vLLM."""
+    requests = requests_of(prompts, opened.data.template, opened.data.think_tokenizer, seed)
+    yield from responses_of_vllm(opened, requests, settings)
+
+
+def responses_of_vllm(
+    opened: Opened, requests: Sequence[Request], settings: DecodingSettings
+) -> Iterator[ThinkResponse]:
+    """Yield a ThinkResponse for each request, in order, by vLLM. The end tokens are those of the export."""
     from transformers import GenerationConfig
 
     folder, tokenizer = opened.run.folder / "export", opened.data.think_tokenizer
     of_export = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     decoding = Decoding.of(tokenizer, GenerationConfig.from_dict(of_export), settings)
-    requests = requests_of(prompts, opened.data.template, tokenizer, seed)
     for written in write_with_vllm(folder, requests, decoding):
         yield respond(written, tokenizer, decoding.end_ids)
 

@@ -7,6 +7,7 @@ import pytest
 from tests.datamodules.text.test_steps import labelled_steps
 
 SCRIPTS = [
+    "budget",
     "generate",
     "hostile_text",
     "judge",

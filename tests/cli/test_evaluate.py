@@ -3,7 +3,9 @@
 import functools
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import commands.evaluate
 from cli import main
 from commands import answer_task
 from commands.held_out import held_out
+from datamodules.tokens.tokenizer import ThinkTokenizer
 from lightning_modules.generation.generate import generate
 from tests.conftest import ROOT
 
@@ -250,3 +253,51 @@ def test_held_out_rows_are_not_given_to_a_run_with_another_template(
 
 def test_the_tables_of_the_docs_name_the_command() -> None:
     assert "evaluate" in (ROOT / "README.md").read_text()
+
+
+def test_vllm_writes_and_the_same_judge_judges(
+    task: Path, in_trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for vLLM writes what the run's own engine wrote, from the ids that it was given."""
+    assert evaluate("--task", task, *SHORT) == 0
+    (own,) = files(in_trained)
+    assert evaluate("--task", task, *SHORT, "--engine", "vllm") == 2
+    assert "--engine: 'vllm' is not installed" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "vllm", stand_in_for_vllm(lines(own)[1:]))
+    assert evaluate("--task", task, *SHORT, "--engine", "vllm", "--against", "base") == 2
+    assert "would be asked by vLLM, which has one model" in capsys.readouterr().err
+    assert evaluate("--task", task, *SHORT, "--engine", "vllm") == 2
+    assert "needs the merged export of the run" in capsys.readouterr().err
+    assert main(["export"]) == 0
+    assert evaluate("--task", task, *SHORT, "--engine", "vllm", "--against", own) == 0
+    (other,) = set(files(in_trained)) - {own}
+    header, *answers = lines(other)
+    assert header["engine"] == "vllm"
+    verdicts = {one["id"]: (one["right"], one["text"], one["finished"]) for one in answers}
+    assert verdicts == {one["id"]: (one["right"], one["text"], one["finished"]) for one in lines(own)[1:]}
+
+
+def stand_in_for_vllm(answers: list[dict[str, Any]]) -> Any:
+    tokenizer = ThinkTokenizer.load(str(ROOT / "assets" / "tiny-qwen"))
+    by_prompt = {}
+    for one, question in ((one, question) for one in answers for question in QUESTIONS if question["id"] == one["id"]):
+        asked = question.get("instruction") or question["messages"][0]["content"]
+        by_prompt[asked] = one
+
+    class LLM:
+        def __init__(self, model: str) -> None:
+            assert (Path(model) / "config.json").is_file()
+
+        def generate(self, prompts: Any, sampling: Any) -> list[Any]:
+            found = []
+            for prompt in prompts:
+                text = tokenizer.decode(prompt["prompt_token_ids"])
+                one = next(answer for asked, answer in by_prompt.items() if asked in text)
+                ids = tokenizer.full.encode(one["text"], add_special_tokens=False)
+                how = {"finish_reason": "stop" if one["finished"] else "length", "stop_reason": None}
+                found.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, **how)]))
+            return found
+
+    module: Any = ModuleType("vllm")
+    module.LLM, module.SamplingParams, module.__spec__ = LLM, SimpleNamespace, SimpleNamespace()
+    return module

@@ -58,7 +58,9 @@ def test_the_settings_of_the_recipe_come_before_lightnings(help_text: str) -> No
     assert [title for title in titles if title != "usage"] == ["run", "model", "data", "checkpoint", "trainer"]
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "preview", "estimate", "generate", "replay"])
+@pytest.mark.parametrize(
+    "command", ["fit", "validate", "test", "predict", "preview", "estimate", "generate", "evaluate", "replay"]
+)
 def test_help_fits_a_terminal_of_80_columns(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []

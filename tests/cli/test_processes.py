@@ -269,7 +269,7 @@ def test_two_processes_train_what_one_trains(
         assert f"{figures['after']['loss']:.4f}" in said
     capsys.readouterr()
     assert here(command("validate", "--trainer.devices", "1", "--trainer.strategy", "auto")) == 0
-    shown = re.search(r"loss per token +([\d.]+)", capsys.readouterr().out)
+    shown = re.search(r"loss per token +[\d.]+ +([\d.]+)", capsys.readouterr().out)
     assert shown is not None and float(shown[1]) == pytest.approx(figures["after"]["loss"], abs=1e-4)
     # One device resumes at the same step, and prints what is not exact
     more = ["--trainer.max_epochs", "3", "--ckpt_path", "last", "--checkpoint.every_n_train_steps", "1"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from commands import estimate, export, generate, preview, replay
+from commands import estimate, evaluate, export, generate, preview, replay
 from commands.fit_settings import fit_parser
 from commands.parsing import Parser
 from commands.ranges import RANGES
@@ -21,6 +21,7 @@ from errors import UserError
 PARSERS: dict[str, Parser] = {
     "fit": fit_parser("fit"), "generate": generate.build_parser(), "preview": preview.build_parser(),
     "estimate": estimate.build_parser(), "export": export.build_parser(), "replay": replay.build_parser(),
+    "evaluate": evaluate.build_parser(),
 }  # fmt: skip
 # Values that are whole YAML trees or classes: their own code checks them
 OPEN = {
