@@ -28,13 +28,16 @@ def main() -> int:
     parser.add_argument("--to", type=Path, required=True, help="folder of runs, answers and figures")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=800, help="asked in each round")
+    parser.add_argument("--questions", type=int, default=500, help="asked in each round")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--test", type=int, default=400, help="held-out questions")
     parser.add_argument("--train_rows", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=6, help="of the first fit")
+    parser.add_argument("--round_epochs", type=int, default=3, help="of the fit of each round")
     given = parser.parse_args()
     given.to.mkdir(parents=True, exist_ok=True)
+    overlay = {"trainer": {"max_epochs": given.round_epochs}}
+    (given.to / "rounds.yaml").write_text(json.dumps(overlay), encoding="utf-8")
     write_task(given.to / "questions.jsonl", ASKED, given.questions, held_out=False)
     write_task(given.to / "test.jsonl", ASKED + 1, given.test, held_out=True)
     results = [one_seed(given, seed) for seed in range(1, given.seeds + 1)]
@@ -67,7 +70,16 @@ def one_seed(given: Any, seed: int) -> dict[str, Any]:
     seconds = {"first": first_cost}
     before = cpu_seconds()
     rounds = ["--task", str(given.to / "questions.jsonl"), "--run", str(first.folder), "--rounds", str(given.rounds)]
-    cli("self_train", *rounds, "--samples", str(given.samples), "--seed", str(seed))
+    cli(
+        "self_train",
+        *rounds,
+        "--samples",
+        str(given.samples),
+        "--seed",
+        str(seed),
+        "--overlay",
+        str(given.to / "rounds.yaml"),
+    )
     seconds["rounds"] = cpu_seconds() - before
     trained = [newest_run(str(folder), f"first-round-{k}") for k in range(1, given.rounds + 1)]
     more = max(1, round(given.epochs * seconds["rounds"] / seconds["first"]))
