@@ -3,7 +3,7 @@
 For each seed the embedded model is trained on 500 rows. Then one arm learns in rounds from its own right answers to new
 questions, with the 500 rows beside them (`self_train`). The other arm trains on the 500 rows only, in as many more
 epochs as cost the CPU seconds of the rounds, asking included. All are asked the same held-out questions, and the arms
-are compared in pairs. The same command goes on where it was stopped.
+are compared in pairs. The same command goes on with the first seed that is not finished.
 """
 
 import argparse
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=6, help="of the first fit")
     parser.add_argument("--round_epochs", type=int, default=3, help="of the fit of each round")
     given = parser.parse_args()
+    given.to = given.to.resolve()
     given.to.mkdir(parents=True, exist_ok=True)
     overlay = {"trainer": {"max_epochs": given.round_epochs}}
     (given.to / "rounds.yaml").write_text(json.dumps(overlay), encoding="utf-8")
@@ -70,16 +71,8 @@ def one_seed(given: Any, seed: int) -> dict[str, Any]:
     seconds = {"first": first_cost}
     before = cpu_seconds()
     rounds = ["--task", str(given.to / "questions.jsonl"), "--run", str(first.folder), "--rounds", str(given.rounds)]
-    cli(
-        "self_train",
-        *rounds,
-        "--samples",
-        str(given.samples),
-        "--seed",
-        str(seed),
-        "--overlay",
-        str(given.to / "rounds.yaml"),
-    )
+    rounds += ["--samples", str(given.samples), "--seed", str(seed), "--overlay", str(given.to / "rounds.yaml")]
+    cli("self_train", *rounds)
     seconds["rounds"] = cpu_seconds() - before
     trained = [newest_run(str(folder), f"first-round-{k}") for k in range(1, given.rounds + 1)]
     more = max(1, round(given.epochs * seconds["rounds"] / seconds["first"]))

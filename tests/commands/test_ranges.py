@@ -37,7 +37,8 @@ MAY_BE_0 = {
     "model.evaluation.decoding.temperature", "data.seed", "data.num_workers", "checkpoint.every_n_minutes",
     "checkpoint.save_total_limit", "trainer.fast_dev_run", "trainer.limit_val_batches", "trainer.overfit_batches",
     "trainer.num_sanity_val_steps", "trainer.gradient_clip_val", "trainer.reload_dataloaders_every_n_epochs",
-    "temperature", "seed", "rows", "rounds", "easy", *(f"{group}{key}" for group in ("", "model.evaluation.decoding.") for key in (
+    "temperature", "seed", "rows", "rounds", "easy",
+    *(f"{group}{key}" for group in ("", "model.evaluation.decoding.") for key in (
         "thinking_budget", "min_thinking", "answer_reserve", "extend", "loop_tokens",
     )), *(f"model.role_weights.{role}" for role in ("thought", "tag", "answer", "end")),
 }  # fmt: skip
