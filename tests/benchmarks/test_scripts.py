@@ -7,6 +7,7 @@ import pytest
 from tests.datamodules.text.test_steps import labelled_steps
 
 SCRIPTS = [
+    "base_check",
     "budget",
     "generate",
     "hostile_text",
@@ -15,6 +16,7 @@ SCRIPTS = [
     "memory",
     "plan",
     "prepare",
+    "self_training",
     "speed.__main__",
     "speed.rows",
     "speed.scaling",
