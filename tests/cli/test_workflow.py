@@ -163,7 +163,7 @@ def test_predict_writes_an_object_for_each_row(in_trained: Path) -> None:
     (path,) = in_trained.glob("predictions-*.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["row"] for row in rows] == list(range(8))
-    assert set(rows[0]) == {"row", "reference", "matches", *RESPONSE}
+    assert set(rows[0]) == {"row", "reference", "matches", "judged_by", *RESPONSE}
 
 
 def test_generate_prints_text_or_an_object_a_line(in_trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
