@@ -93,4 +93,6 @@ def write_inputs(folder: Path) -> None:
     (folder / "rows.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     (folder / "template.jinja").write_text("Question: {{ instruction }}\nThink, then answer: ")
     (folder / "prompts.txt").write_text("Solve x + 5 = 12\nWhat is 3 times 4?\n")
+    questions = [{"instruction": f"Solve x + {k} = 12", "answer": f"x = {12 - k}"} for k in range(1, 6)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
     (folder / "config.yaml").write_text(CONFIG)

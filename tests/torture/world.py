@@ -24,6 +24,7 @@ FIT = ("fit", "--config", "config.yaml")
 TENSORBOARD = (1, 2, 3, 50, 150)  # operations on its files that count, of some hundreds
 RESUME = (*FIT, "--ckpt_path", "last")
 GENERATE = ("generate", "--jsonl", "--max_new_tokens", "6", "--prompts", "prompts.txt")
+EVALUATE = ("evaluate", "--task", "questions.jsonl", "--max_new_tokens", "6", "--to", "out/answers.jsonl")
 PREVIEW = ("preview", "--config", "config.yaml", "--jsonl", "rows_seen.jsonl", "--html", "rows_seen.html")
 THIRD_CHECKPOINT = Operation("rename", "runs/torture/#-#-#_#-#-#/checkpoints/last.ckpt", 3)
 Result = Callable[[Path, Ended], Any]
@@ -89,6 +90,13 @@ def files_of(*places: str) -> Result:
     return result
 
 
+def answers_of_evaluation(folder: Path, ended: Ended) -> Any:
+    """The answers, in any order, once the summary beside them says that they are complete."""
+    if not (folder / "out" / "answers.summary.json").is_file():
+        return {}
+    return sorted((folder / "out" / "answers.jsonl").read_text().splitlines())
+
+
 COMMANDS = {
     one.name: one
     for one in (
@@ -98,6 +106,7 @@ COMMANDS = {
         Command("test", ("test",), "trained", printed),
         Command("predict", ("predict",), "trained", files_of("runs/*/*/predictions-*.jsonl")),
         Command("generate", GENERATE, "trained", printed),
+        Command("evaluate", EVALUATE, "trained", answers_of_evaluation),
         Command("export", ("export", "--to", "out/export"), "trained", files_of("out/export/*")),
         Command("adapter", ("export", "--adapter", "--to", "out/adapter"), "trained", files_of("out/adapter/*")),
         Command("preview", PREVIEW, "fresh", files_of("rows_seen.jsonl")),

@@ -43,6 +43,7 @@ class Target:
 
 
 RUN = "runs/*/*"
+OF_BEST = "generate", "evaluate", "validate", "adapter"  # commands that read the best checkpoint
 CONFIGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 NEW = {"fit": ANY, "preview": ANY, "estimate": ANY}
 TARGETS = [
@@ -60,7 +61,7 @@ TARGETS = [
     Target(f"{RUN}/checkpoints/last.ckpt", "stopped", {"resume": RIGHT}, DAMAGES + MORE_FLIPS),
     Target(f"{RUN}/checkpoints/best.ckpt", "stopped", {"resume": RIGHT}),
     Target(f"{RUN}/checkpoints/step-*.ckpt", "stopped", {"resume": RIGHT}),
-    Target(f"{RUN}/checkpoints/best.ckpt", "trained", {"generate": RIGHT, "validate": RIGHT, "adapter": RIGHT}),
+    Target(f"{RUN}/checkpoints/best.ckpt", "trained", dict.fromkeys(OF_BEST, RIGHT)),
     Target(f"{RUN}/config.yaml", "trained", {"generate": ANY, "validate": ANY, "export": ANY, "replay": ANY}),
     Target(f"{RUN}/config.yaml", "stopped", {"resume": RIGHT}),
     Target(f"{RUN}/summary.json", "trained", {"generate": RIGHT, "export": RIGHT, "validate": RIGHT}),
@@ -71,6 +72,7 @@ TARGETS = [
     Target(f"{RUN}/nonfinite/*.replay", "trained", {"replay": RIGHT}),
     Target("config.yaml", "fresh", {"fit": ANY, "preview": ANY, "estimate": ANY}),
     Target("prompts.txt", "trained", {"generate": ANY}),
+    Target("questions.jsonl", "trained", {"evaluate": ANY}),
     Target("rows.jsonl", "fresh", {"fit": ANY}),
     Target("rows.jsonl", "stopped", {"resume": RIGHT}),
     *(

@@ -15,7 +15,7 @@ from tests.torture.suite import DONE, REFUSED, Case, ends_well, error_line, numb
 from tests.torture.world import COMMANDS, World, arguments, difference
 
 KIND = "disk errors"
-AT_EACH_OPERATION = ("fit", "resume", "test", "predict", "export", "adapter", "preview")
+AT_EACH_OPERATION = ("fit", "resume", "test", "predict", "evaluate", "export", "adapter", "preview")
 ERRORS = {errno.ENOSPC: "full", errno.EROFS: "read-only", errno.EACCES: "not permitted"}
 SETTINGS = ("run.root", "data.cache_dir", "--to", "--jsonl", "--html", "--ckpt_path")
 

@@ -15,7 +15,7 @@ from tests.torture.suite import DONE, REFUSED, Case, ends_well, numbered
 from tests.torture.world import COMMANDS, FIT, RESUME, World, arguments, difference
 
 KIND = "kills"
-AT_EACH_OPERATION = ("fit", "resume", "export", "adapter", "predict", "preview")
+AT_EACH_OPERATION = ("fit", "resume", "export", "adapter", "predict", "evaluate", "preview")
 SIZES = (8_192, 9_000, 12_288, 16_384, 20_000, 24_576, 32_768, 49_152, 65_536, 2**18, 2**20)  # bytes
 RANDOM_MOMENTS = 100
 

@@ -68,6 +68,7 @@ SHORT = (
 COMMANDS = {
     "fit": ("fresh", SHORT),
     "generate": ("trained", ("generate", "--prompt", "Solve x + 5 = 12", "--max_new_tokens", "4")),
+    "evaluate": ("trained", ("evaluate", "--task", "questions.jsonl", "--max_new_tokens", "4", "--limit", "1")),
     "export": ("trained", ("export",)),
     "preview": ("fresh", ("preview", "--config", "config.yaml")),
     "estimate": ("fresh", ("estimate", "--config", "config.yaml")),
@@ -92,7 +93,7 @@ def _checks(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def _settings() -> dict[str, list[Setting]]:
     """The settings of each command; those of fit are tried with fit only."""
-    from commands import estimate, generate
+    from commands import estimate, evaluate, generate
     from commands.fit_settings import fit_parser
     from commands.load import add_run_arguments
     from commands.parsing import Parser
@@ -100,10 +101,13 @@ def _settings() -> dict[str, list[Setting]]:
     of_runs = Parser("export")
     add_run_arguments(of_runs)
     fit = fit_parser("fit").settings
+    generating = generate.build_parser().settings
+    asking = {key: one for key, one in evaluate.build_parser().settings.items() if key not in generating}
     of_fit = {key: one for key, one in fit.items() if key not in ("config", "print_config")}
     found = {
         "fit": of_fit,
-        "generate": generate.build_parser().settings,
+        "generate": generating,
+        "evaluate": asking,
         "export": of_runs.settings | {"to": Setting("to", str, None, "")},
         "preview": {key: Setting(key, str, None, "") for key in ("row", "rows", "jsonl", "html", "limit")},
         "estimate": {key: one for key, one in estimate.build_parser().settings.items() if key not in fit},
