@@ -145,6 +145,14 @@ class CheckpointCallback(Checkpoint):
         if trainer.global_step != self._written:
             self.write_last(trainer, numbered=False)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the last step, if a signal stopped its validation: Lightning begins no loop after the last step."""
+        if self._resume is not None and self._resume.validation_due and self._validated < 0:
+            self.signals.deferred, self._since = True, self.clock()
+            run_pending_validation(trainer)
+            self.signals.deferred = False
+            self.write_last(trainer, numbered=False)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._in_validation = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 

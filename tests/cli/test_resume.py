@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_modules.checkpoints import checkpoint_file, model_identity
+from lightning_modules.checkpoints.checkpoint_callback import CheckpointCallback
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY
 from lightning_modules.run.lock import RunLock
@@ -329,3 +330,29 @@ def test_a_fit_into_a_run_that_another_process_writes_is_refused(
     assert "is being written by process" in capfd.readouterr().err
     lock.release()
     assert fit(*QUIET, "--trainer.max_steps", "2", "--ckpt_path", "last") == 0
+
+
+def test_a_signal_in_the_last_validation_leaves_it_to_the_resume(
+    in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning begins no loop after the last step, so the best checkpoint would stay that of an earlier step."""
+    own = CheckpointCallback.on_validation_batch_start
+
+    def signalled(self: Any, trainer: Any, *given: Any, **more: Any) -> None:
+        if self._in_validation and trainer.global_step == 4:
+            self.signals.received = signal.SIGINT
+        own(self, trainer, *given, **more)
+
+    def steps() -> tuple[int, int]:
+        (run,) = (in_tmp / "runs" / "demo").iterdir()
+        best, last = (read_checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+        return best["global_step"], last["global_step"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointCallback, "on_validation_batch_start", signalled)
+        assert fit() == 128 + signal.SIGINT
+    assert steps() == (2, 4)
+    assert fit("--ckpt_path", "last") == 0
+    assert steps() == (4, 4)
+    assert fit("--ckpt_path", "last") == 0  # nothing is left to do
+    assert steps() == (4, 4)

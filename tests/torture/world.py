@@ -91,10 +91,11 @@ def files_of(*places: str) -> Result:
 
 
 def answers_of_evaluation(folder: Path, ended: Ended) -> Any:
-    """The answers, in any order, once the summary beside them says that they are complete."""
+    """The answers, in any order, once the summary beside them says that they are complete. Not the header, which names
+    the checkpoint: without a best one, the last one is asked."""
     if not (folder / "out" / "answers.summary.json").is_file():
         return {}
-    return sorted((folder / "out" / "answers.jsonl").read_text().splitlines())
+    return sorted((folder / "out" / "answers.jsonl").read_text().splitlines()[1:])
 
 
 COMMANDS = {
