@@ -294,9 +294,14 @@ def test_weights_and_biases_by_config(in_tmp: Path, fit: Callable[..., int], mon
 def test_a_logger_whose_package_is_missing_is_named(
     in_tmp: Path, fit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise ModuleNotFoundError("No module named 'wandb'")
+    class Missing:
+        def __bool__(self) -> bool:
+            return False
 
-    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.__init__", missing)
+        def __str__(self) -> str:
+            return "No module named 'wandb'"
+
+    # Not its __init__: the parser remembers the settings of a class, also for a test that comes later
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", Missing())
     assert fit("--trainer.logger.class_path", "lightning.pytorch.loggers.WandbLogger") == 2
     assert "No module named 'wandb'" in capsys.readouterr().err

@@ -43,7 +43,7 @@ class Target:
 
 
 RUN = "runs/*/*"
-OF_BEST = "generate", "evaluate", "validate", "adapter"  # commands that read the best checkpoint
+OF_BEST = "generate", "evaluate", "validate"  # read the best checkpoint, or the last; an adapter names the one it is of
 CONFIGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 NEW = {"fit": ANY, "preview": ANY, "estimate": ANY}
 TARGETS = [
@@ -61,7 +61,7 @@ TARGETS = [
     Target(f"{RUN}/checkpoints/last.ckpt", "stopped", {"resume": RIGHT}, DAMAGES + MORE_FLIPS),
     Target(f"{RUN}/checkpoints/best.ckpt", "stopped", {"resume": RIGHT}),
     Target(f"{RUN}/checkpoints/step-*.ckpt", "stopped", {"resume": RIGHT}),
-    Target(f"{RUN}/checkpoints/best.ckpt", "trained", dict.fromkeys(OF_BEST, RIGHT)),
+    Target(f"{RUN}/checkpoints/best.ckpt", "trained", {**dict.fromkeys(OF_BEST, RIGHT), "adapter": ANY}),
     Target(f"{RUN}/config.yaml", "trained", {"generate": ANY, "validate": ANY, "export": ANY, "replay": ANY}),
     Target(f"{RUN}/config.yaml", "stopped", {"resume": RIGHT}),
     Target(f"{RUN}/summary.json", "trained", {"generate": RIGHT, "export": RIGHT, "validate": RIGHT}),
