@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from commands.generate import responses_of_vllm
-from commands.load import Loaded, Opened
+from commands.load import Opened
 from commands.tasks import Question, Task
 from disk import digest, disk_errors
 from lightning_modules.evaluation.answer_file import AnswerFile
@@ -94,11 +94,18 @@ class Contestant:
             log.info(f"{self.name}: {there:,} of {len(wanted):,} answers were in {file.path}")
         if not missing:
             return
-        loaded = self.opened.load(self.trained)
+        requests = [Request(ids, asking.sample_seed(question, sample)) for question, sample, ids in missing]
         line = ProgressLine()
-        progress = AnswerProgress(self.name, len(wanted), asking.settings.max_new_tokens, line, there)
+        responses: Iterator[tuple[int, ThinkResponse]]
         try:
-            self._write(file, asking, loaded, missing, progress)
+            if asking.vllm:
+                responses = enumerate(responses_of_vllm(self.opened, requests, asking.settings))
+            else:
+                progress = AnswerProgress(self.name, len(wanted), asking.settings.max_new_tokens, line, there)
+                responses = self._responses(asking, requests, progress)
+            for number, written in responses:
+                question, sample, _ = missing[number]
+                file.add(judged(question, sample, written))
         except KeyboardInterrupt:
             line.close()
             log.warning(
@@ -110,32 +117,15 @@ class Contestant:
             line.close()
             self.opened.tuner.net = None  # the next model needs its memory
 
-    def _write_with_vllm(
-        self, file: AnswerFile, asking: Asking, missing: Sequence[tuple[Question, int, list[int]]]
-    ) -> None:
-        requests = [Request(ids, asking.sample_seed(question, sample)) for question, sample, ids in missing]
-        for (question, sample, _), written in zip(
-            missing, responses_of_vllm(self.opened, requests, asking.settings), strict=True
-        ):
-            file.add(judged(question, sample, written))
-
-    def _write(
-        self,
-        file: AnswerFile,
-        asking: Asking,
-        loaded: Loaded,
-        missing: Sequence[tuple[Question, int, list[int]]],
-        progress: AnswerProgress,
-    ) -> None:
-        tuner = loaded.tuner.to(asking.device)
+    def _responses(
+        self, asking: Asking, requests: Sequence[Request], progress: AnswerProgress
+    ) -> Iterator[tuple[int, ThinkResponse]]:
+        """Load the model, and yield (number of the request, its response)."""
+        tuner = self.opened.load(self.trained).tuner.to(asking.device)
         assert tuner.net is not None
         sampling = asking.settings.temperature > 0
         decoding = Decoding.of(tuner.tokenizer, tuner.generation_config, asking.settings, confidence=sampling)
-        requests = [Request(ids, asking.sample_seed(question, sample)) for question, sample, ids in missing]
-        answers = generate(tuner.net, tuner.tokenizer, requests, decoding, rows=asking.rows, progress=progress)
-        for number, written in answers:
-            question, sample, _ = missing[number]
-            file.add(judged(question, sample, written))
+        yield from generate(tuner.net, tuner.tokenizer, requests, decoding, rows=asking.rows, progress=progress)
 
 
 def judged(question: Question, sample: int, written: ThinkResponse) -> dict[str, Any]:

@@ -263,13 +263,15 @@ def test_vllm_writes_and_the_same_judge_judges(
     (own,) = files(in_trained)
     assert evaluate("--task", task, *SHORT, "--engine", "vllm") == 2
     assert "--engine: 'vllm' is not installed" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "vllm", stand_in_for_vllm(lines(own)[1:]))
+    asked: list[int] = []  # prompts of each call of the stand-in
+    monkeypatch.setitem(sys.modules, "vllm", stand_in_for_vllm(lines(own)[1:], asked))
     assert evaluate("--task", task, *SHORT, "--engine", "vllm", "--against", "base") == 2
     assert "would be asked by vLLM, which has one model" in capsys.readouterr().err
     assert evaluate("--task", task, *SHORT, "--engine", "vllm") == 2
     assert "needs the merged export of the run" in capsys.readouterr().err
     assert main(["export"]) == 0
     assert evaluate("--task", task, *SHORT, "--engine", "vllm", "--against", own) == 0
+    assert asked == [len(QUESTIONS)]
     (other,) = set(files(in_trained)) - {own}
     header, *answers = lines(other)
     assert header["engine"] == "vllm"
@@ -277,7 +279,7 @@ def test_vllm_writes_and_the_same_judge_judges(
     assert verdicts == {one["id"]: (one["right"], one["text"], one["finished"]) for one in lines(own)[1:]}
 
 
-def stand_in_for_vllm(answers: list[dict[str, Any]]) -> Any:
+def stand_in_for_vllm(answers: list[dict[str, Any]], calls: list[int]) -> Any:
     tokenizer = ThinkTokenizer.load(str(ROOT / "assets" / "tiny-qwen"))
     by_prompt = {}
     for one, question in ((one, question) for one in answers for question in QUESTIONS if question["id"] == one["id"]):
@@ -289,6 +291,7 @@ def stand_in_for_vllm(answers: list[dict[str, Any]]) -> Any:
             assert (Path(model) / "config.json").is_file()
 
         def generate(self, prompts: Any, sampling: Any) -> list[Any]:
+            calls.append(len(prompts))
             found = []
             for prompt in prompts:
                 text = tokenizer.decode(prompt["prompt_token_ids"])
