@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from commands.answer_task import Asking, Contestant
-from commands.generate import add_engine, device
+from commands.generate import add_writing_options, decoding_settings, device
 from commands.held_out import held_out
 from commands.load import add_run_arguments, open_run
 from commands.messages import quiet
@@ -47,7 +46,6 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--samples", type=int, default=1, help="Answers to each question. Several need a temperature.")
     parser.add_class_arguments(DecodingSettings, None)
-    parser.add_argument("--seed", type=int, default=1, help="Random seed, used if temperature is above 0.")
     parser.add_argument("--limit", type=int | None, default=None, help="Ask the first questions only; null asks all.")
     parser.add_argument(
         "--to",
@@ -62,16 +60,7 @@ def build_parser() -> Parser:
         help="Judge what another engine wrote: a file of JSON lines with `id` or `instruction`, and `response`. No "
         "model is loaded.",
     )
-    parser.add_argument(
-        "--batch_size",
-        type=int | None,
-        default=None,
-        help="Most answers that are written at once. Default null: as many as save time, at most 64.",
-    )
-    parser.add_argument(
-        "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
-    )
-    add_engine(parser)
+    add_writing_options(parser)
     return parser
 
 
@@ -81,8 +70,7 @@ def run(args: Sequence[str]) -> int:
     check(given)
     if given.score is not None:
         return score(given)
-    settings = DecodingSettings(**{field.name: given[field.name] for field in fields(DecodingSettings)})
-    settings.check()
+    settings = decoding_settings(given)
     asking = Asking(
         settings, given.samples, given.seed, given.batch_size, device(given.device), vllm=given.engine == "vllm"
     )

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -51,6 +51,12 @@ def build_parser() -> Parser:
         "ended_by (end, budget, limit or loop), tokens, thinking_tokens, forced_tokens, raw, and with a control of "
         "thinking also masked; docs/thinking.md explains them.",
     )
+    add_writing_options(parser)
+    return parser
+
+
+def add_writing_options(parser: Parser) -> None:
+    """Add the options of commands that let a run's model write: how many at once, by which seed, where, and by what."""
     parser.add_argument(
         "--batch_size",
         type=int | None,
@@ -59,14 +65,7 @@ def build_parser() -> Parser:
         "most 64.",
     )
     parser.add_argument("--seed", type=int, default=1, help="Random seed, used if temperature is above 0.")
-    parser.add_argument(
-        "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
-    )
-    add_engine(parser)
-    return parser
-
-
-def add_engine(parser: Parser) -> None:
+    add_device(parser)
     parser.add_argument(
         "--engine",
         type=Literal["own", "vllm"],
@@ -76,14 +75,26 @@ def add_engine(parser: Parser) -> None:
     )
 
 
+def add_device(parser: Parser) -> None:
+    parser.add_argument(
+        "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
+    )
+
+
+def decoding_settings(given: Any) -> DecodingSettings:
+    """Return the settings of decoding among the options. Raise UserError for settings that contradict each other."""
+    settings = DecodingSettings(**{one.name: given[one.name] for one in fields(DecodingSettings)})
+    settings.check()
+    return settings
+
+
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
     prompts = [*map(plain, given.prompt), *read_prompts(given.prompts)]
     if not prompts:
         raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
-    settings = DecodingSettings(**{one.name: given[one.name] for one in fields(DecodingSettings)})
-    settings.check()
+    settings = decoding_settings(given)
     line = ProgressLine()
     if given.engine == "vllm":
         opened = open_run(given.run, given.ckpt_path, given.root)

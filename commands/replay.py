@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from commands.generate import device
+from commands.generate import add_device, device
 from commands.load import load_run
 from commands.parsing import Parser
 from datamodules.batches.collate import Batch
@@ -40,9 +40,7 @@ def build_parser() -> Parser:
         default=None,
         help="32-true, bf16-mixed or 16-mixed; null is the run's trainer.precision.",
     )
-    parser.add_argument(
-        "--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
-    )
+    add_device(parser)
     return parser
 
 
