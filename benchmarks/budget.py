@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 
 from commands.load import Loaded, load_run
 from errors import UserError
-from lightning_modules.evaluation.statistics import wilson
+from lightning_modules.evaluation.statistics import Interval, wilson
 from lightning_modules.generation.decoding import Decoding
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -47,16 +47,15 @@ class Line:
     masked: float  # mean probability that masks took away
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> Interval:
         """Wilson's 95 % interval of the share of right answers."""
         return wilson(self.right, self.rows)
 
     def markdown(self) -> str:
-        low, high = (f"{100 * end:.1f}" for end in self.interval)
         budget = "none" if self.budget is None else str(self.budget)
         shares = f"{self.cut:.0%} | {self.well_formed:.0%} | {self.masked:.3f}".replace("%", " %")
         right = f"{100 * self.right / self.rows:.1f} %"
-        return f"| {budget} | {self.way} | {right} | {low} to {high} % | {self.thinking:.1f} | {shares} |"
+        return f"| {budget} | {self.way} | {right} | {self.interval.percent()} | {self.thinking:.1f} | {shares} |"
 
 
 def measure(loaded: Loaded, trainer: Trainer, way: str, budget: int | None) -> Line:

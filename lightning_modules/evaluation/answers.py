@@ -17,7 +17,7 @@ from lightning_modules.generation.memory import ROWS
 from lightning_modules.generation.think_response import ThinkResponse, parse_response
 from lightning_modules.generation.token_choice import Request
 from lightning_modules.net.think_net import ThinkNet
-from lightning_modules.ranks import from_all_ranks
+from lightning_modules.ranks import from_all_ranks, share_of_rank
 
 
 @dataclass
@@ -63,10 +63,8 @@ def questions(rows: Sequence[HeldOutRow]) -> list[HeldOutRow]:
     asked: dict[tuple[int, ...], list[HeldOutRow]] = {}
     for row in sorted(from_all_ranks(list(rows)), key=lambda row: row.row):
         asked.setdefault(tuple(row.prompt), []).append(row)
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
-    ours = [first._replace(others=tuple(one.reference for one in more)) for first, *more in asked.values()]
-    return ours[rank::ranks]
+    different = [first._replace(others=tuple(one.reference for one in more)) for first, *more in asked.values()]
+    return share_of_rank(different)
 
 
 def answer_rows(

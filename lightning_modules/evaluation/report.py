@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_modules.evaluation.comparison import Verdicts
 from lightning_modules.evaluation.statistics import Interval, accuracy_interval, pass_at_k, wilson
-from lightning_modules.evaluation.summary import DIFFICULTIES
+from lightning_modules.evaluation.summary import ordered_groups
 from lightning_modules.evaluation.votes import same_answer, vote
 from visible import visible
 
@@ -59,7 +59,7 @@ def report_figures(answers: Sequence[Answer]) -> Figures:
         figures["groups"] = {
             group: {"questions": sum(one == group for one in groups.values())}
             | _right([right for name, right in known.items() if groups[name] == group])
-            for group in _in_order(set(groups.values()))
+            for group in ordered_groups(set(groups.values()))
         }
     return figures
 
@@ -108,11 +108,17 @@ def _votes(questions: Sequence[Sequence[Answer]], weighted: bool) -> dict[str, A
 
 def _cells(figures: Figures) -> list[tuple[str, str]]:
     """(label, text) of each line of the table."""
-    lines = [("right answers", _percent(figures["right"])), ("  95 % interval", _ends(figures["interval"]))]
+    lines = [
+        ("right answers", _percent(figures["right"])),
+        ("  95 % interval", Interval(*figures["interval"]).percent()),
+    ]
     lines += [(f"pass@{k}", _percent(value)) for k, value in figures.get("pass_at", {}).items() if k != "1"]
     for key, name in (("majority", "majority vote"), ("weighted", "vote by confidence")):
         if found := figures.get(key):
-            lines += [(name, _percent(found["right"])), (f"  95 % interval of {name}", _ends(found["interval"]))]
+            lines += [
+                (name, _percent(found["right"])),
+                (f"  95 % interval of {name}", Interval(*found["interval"]).percent()),
+            ]
             lines += [(f"  share of the winner, {name}", _percent(found["share"]))]
     lines += [("cut off", _percent(figures["cut_off"])), ("well-formed thinking", _percent(figures["well_formed"]))]
     lines += [("thoughts per answer", f"{figures['thoughts']:.1f}")]
@@ -120,13 +126,8 @@ def _cells(figures: Figures) -> list[tuple[str, str]]:
         lines += [("tokens per answer", f"{figures['tokens']:,.0f}")]
     for group, found in figures.get("groups", {}).items():
         label = f"right: {visible(group) or 'no group'} ({found['questions']:,})"
-        lines += [(label, f"{_percent(found['right'])}  ({_ends(found['interval'])})")]
+        lines += [(label, f"{_percent(found['right'])}  ({Interval(*found['interval']).percent()})")]
     return lines
-
-
-def _in_order(groups: set[str]) -> list[str]:
-    known = [one for one in DIFFICULTIES if one in groups]
-    return [*known, *sorted(groups - set(known))]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -135,8 +136,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _ends(interval: Sequence[float] | Interval) -> str:
-    low, high = interval
-    return f"{100 * low:.1f} to {100 * high:.1f} %"

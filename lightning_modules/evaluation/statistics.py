@@ -18,6 +18,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def percent(self) -> str:
+        """Return the interval of a ratio as a table shows it."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f} %"
+
 
 def wilson(right: float, number: float) -> Interval:
     """Return the interval of a ratio `right / number`, which lies in [0, 1] and has a width also at 0 and 1.

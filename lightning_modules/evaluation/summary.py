@@ -82,16 +82,19 @@ def _interval(figures: Mapping[str, float]) -> str:
     if not figures.get("answered") or "answer_match" not in figures:
         return "-"
     questions = figures["answered"]
-    low, high = wilson(round(figures["answer_match"] * questions), questions)
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return wilson(round(figures["answer_match"] * questions), questions).percent()
 
 
 def ordered(names: set[str]) -> list[str]:
     """Return the names of figures in the order of the table. Counts of rows are not among them: titles show them."""
-    groups = [name.removeprefix(BY_GROUP) for name in names if name.startswith(BY_GROUP)]
+    groups = {name.removeprefix(BY_GROUP) for name in names if name.startswith(BY_GROUP)}
+    return [*(name for name in LABELS if name in names), *(BY_GROUP + group for group in ordered_groups(groups))]
+
+
+def ordered_groups(groups: set[str]) -> list[str]:
+    """Return groups of rows in the order of a table: Magpie's difficulties, then others by name."""
     known = [group for group in DIFFICULTIES if group in groups]
-    others = sorted(set(groups) - set(known))
-    return [*(name for name in LABELS if name in names), *(BY_GROUP + group for group in [*known, *others])]
+    return [*known, *sorted(groups - set(known))]
 
 
 def label(name: str, figures: Mapping[str, float]) -> str:

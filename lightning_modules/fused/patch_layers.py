@@ -41,12 +41,9 @@ def unsupported_reason(lm: Any) -> str | None:
 
 
 def _unsupported_linear(module: Any) -> str | None:
-    base = base_layer(module)
-    if type(base) is not nn.Linear:
-        return f"{type(base).__name__} holds the weights"
-    if base.weight.requires_grad:
-        return "all weights are trained"
-    return not_plain_lora_reason(module)
+    if reason := not_plain_lora_reason(module):
+        return reason
+    return "all weights are trained" if base_layer(module).weight.requires_grad else None
 
 
 class FusedLayers:
@@ -78,7 +75,7 @@ def patch_layers(lm: Any) -> FusedLayers:
 
 def _fused_forward(layer: Any, last: bool) -> Callable[..., Tensor]:
     own_forward, parts = layer.forward, layer_parts(layer)
-    groups = [FusedLoRALinear(modules) for modules in (parts.qkv, [parts.o], parts.gate_up, [parts.down])]
+    groups = [FusedLoRALinear(modules) for modules in parts.groups]
 
     def forward(
         self: Any, hidden_states: Tensor, *args: Any, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any

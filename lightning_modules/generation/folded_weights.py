@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_modules.fused.decoder_layer import NormWeights
@@ -47,12 +47,9 @@ def not_foldable_reason(net: "ThinkNet") -> str | None:
     head = lm.get_output_embeddings()
     linear = [module for layer in layers for module in layer_parts(layer).linear]
     for module in [*linear, head.base if isinstance(head, NewTokenHead) else head]:
-        base = base_layer(module)
-        if type(base) is not nn.Linear:
-            return f"{type(base).__name__} holds the weights"
         if reason := not_plain_lora_reason(module, trains=False):
             return reason
-        if base is not module and (reason := switched_reason(module)):
+        if base_layer(module) is not module and (reason := switched_reason(module)):
             return reason
     if kind := changing_rotary_kind(lm):
         return f"its rotary embedding is {kind}"
@@ -134,9 +131,8 @@ class FoldedWeights:
         return logits
 
     def _layer(self, parts: Any) -> FoldedLayer:
-        groups = [self._linear(modules) for modules in (parts.qkv, [parts.o], parts.gate_up, [parts.down])]
         before, after = (NormWeights(n.weight, norm_eps(n)) for n in (parts.input_norm, parts.post_attention_norm))
-        qkv, o, gate_up, down = groups
+        qkv, o, gate_up, down = map(self._linear, parts.groups)
         return FoldedLayer(before, qkv, o, after, gate_up, down, parts.scaling, parts.sliding_window)
 
     def _linear(self, modules: Sequence[Any]) -> Linear:

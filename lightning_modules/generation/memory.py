@@ -44,8 +44,7 @@ def row_count(net: "ThinkNet", requests: Sequence[Request], max_new_tokens: int)
 def copied_bytes(net: "ThinkNet") -> int:
     """Return the bytes of the weights that FoldedWeights copies."""
     lm: Any = net.causal_lm
-    parts = [layer_parts(layer) for layer in decoder_layers(lm)]
-    groups = [group for one in parts for group in (one.qkv, [one.o], one.gate_up, [one.down])]
+    groups = [group for layer in decoder_layers(lm) for group in layer_parts(layer).groups]
     head = lm.get_output_embeddings().weight
     if head.device.type == "cpu":
         return int(head.nbytes) + sum(base_layer(module).weight.nbytes for group in groups for module in group)

@@ -50,13 +50,17 @@ def switched_reason(module: Any) -> str | None:
 
 
 def not_plain_lora_reason(module: Any, trains: bool = True) -> str | None:
-    """Return why a layer's output is not base(x) + scale * B A x; None if it is, also without an adapter.
+    """Return why a layer's output is not base(x) + scale * B A x, with a plain linear base; None if it is, also without
+    an adapter.
 
     trains: whether dropout takes part
 
     Why private: peft has no public way to ask for variants (DoRA and others), dropout and biases of a layer.
     """
-    if base_layer(module) is module:
+    base = base_layer(module)
+    if type(base) is not nn.Linear:
+        return f"{type(base).__name__} holds the weights"
+    if base is module:
         return None
     if module.lora_variant:
         return "its adapters are not plain LoRA"

@@ -35,8 +35,13 @@ class DecoderLayerParts(NamedTuple):
     head_width: int
 
     @property
+    def groups(self) -> tuple[list[nn.Module], ...]:
+        """The linear layers that share an input: q, k and v; o; gate and up; down."""
+        return self.qkv, [self.o], self.gate_up, [self.down]
+
+    @property
     def linear(self) -> list[nn.Module]:
-        return [*self.qkv, self.o, *self.gate_up, self.down]
+        return [module for group in self.groups for module in group]
 
 
 def decoder_layers(lm: Any) -> nn.ModuleList:
