@@ -19,7 +19,7 @@ from commands.parsing import Parser
 from commands.tasks import HELD_OUT, PUBLIC, read_task
 from datamodules.text.tags import Tags
 from disk import disk_errors, write_file
-from errors import UserError
+from errors import INTERRUPTED, TERMINATED, UserError
 from hub import CHECKOUT
 from lightning_modules.evaluation.answer_file import read_answers
 from lightning_modules.evaluation.own_answers import Selection, SelectionSettings
@@ -27,6 +27,7 @@ from lightning_modules.generation.decoding import DecodingSettings
 from lightning_modules.run.folder import Run, RunSettings, find_runs, root_folder
 
 log = logging.getLogger("thinkwright")
+SOURCE = {"name": "source", "revision": "revision", "split": "split", "config": "config"}  # in a mix: in data
 TAKES = "give a file with instruction and answer in each line"
 
 
@@ -37,7 +38,7 @@ def build_parser() -> Parser:
     parser.add_argument("--root", type=str, default=RunSettings().root, help="Folder of all runs.")
     parser.add_argument("--rounds", type=int, default=1, help="Rounds of asking and training; 0 writes the rows only.")
     parser.add_argument("--samples", type=int, default=4, help="Answers to each question of a round.")
-    parser.add_argument("--limit", type=int | None, default=None, help="Ask only so many questions; null asks all.")
+    parser.add_argument("--limit", type=int | None, default=None, help="Ask the first questions only; null asks all.")
     parser.add_argument("--seed", type=int, default=1, help="Random seed of sampling. Each round adds 1,000,003.")
     parser.add_class_arguments(SelectionSettings, None)
     parser.add_class_arguments(DecodingSettings, None, temperature=1.0)
@@ -94,7 +95,7 @@ class Steps:
         self.given, self.first, self.folder = given, first, folder
         self.task = read_task(given.task).first(given.limit)
         self.config = run_config(first)
-        self.tags = Tags(**self.config["model"].get("tags") or self.config["data"].get("tags") or {})
+        self.tags = Tags(**self.config["data"]["tags"])
 
     def check(self) -> None:
         """Remember the settings in the folder. Raise UserError if it holds rounds of other settings."""
@@ -175,19 +176,25 @@ class Steps:
         return {"mix": [*mix, own], "train_rows": None if rows is None else rows + chosen}
 
 
-SOURCE = {"name": "source", "revision": "revision", "split": "split", "config": "config"}
-
-
 def command(name: str, *args: str) -> None:
-    """Run a command of this program in a process of its own. A failure or a signal ends this one, too, the same way."""
+    """Run a command of this program in a process of its own. A failure or a signal ends this one, too, the same way,
+    also if the command was at its end and did not need to stop."""
     process = subprocess.Popen([sys.executable, str(CHECKOUT / "cli.py"), name, *args])
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    stopped: list[int] = []
+
+    def terminate(*_: Any) -> None:
+        stopped.append(TERMINATED)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         code = process.wait()
     except KeyboardInterrupt:  # the terminal sent it to both
+        stopped.append(INTERRUPTED)
         code = process.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
+    code = code or next(iter(stopped), 0)
     if code:
         log.error(f"{name} ended with {code}; the same command goes on from there")
         raise SystemExit(code if code > 0 else 128 - code)

@@ -104,6 +104,26 @@ def test_a_step_that_fails_ends_the_rounds_with_its_exit_code(capfd: pytest.Capt
     assert "nowhere.jsonl" in capfd.readouterr().err
 
 
+def test_a_stop_at_the_end_of_a_step_begins_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AtItsEnd:
+        """A command that a Ctrl-C reaches when its work is done."""
+
+        waits = 0
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def wait(self) -> int:
+            self.waits += 1
+            if self.waits == 1:
+                raise KeyboardInterrupt
+            return 0
+
+    monkeypatch.setattr("commands.self_train.subprocess.Popen", AtItsEnd)
+    with pytest.raises(SystemExit) as stopped:
+        command("fit")
+    assert stopped.value.code == 130
+
+
 def test_the_line_of_a_round_counts_what_was_left_out() -> None:
     counts = {"questions": 2, "answers": 8, "wrong": 5, "not well-formed": 0, "chosen": 3}
     assert described(Selection([], counts)) == "3 of 8 answers to 2 questions chosen; 5 wrong"
