@@ -9,7 +9,7 @@ limit:   the seconds in which the weights can be read once for each of ours' ste
 
 Each run of a way has its own process; repetitions take turns, and the table has the best of each. A batch of `net` and
 `plain` runs to the limit of its longest response. No token ends one, so all ways write the same number of tokens.
-The weights of `0.5b` are random. So are those of `smollm2` without --smollm, a folder with SmolLM2-135M.
+The weights of `0.5b` are random. Without --smollm, a folder with SmolLM2-135M, `smollm2` is random, too.
 
     python -m benchmarks.generate --equal --smollm FOLDER [--run RUN]
 

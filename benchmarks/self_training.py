@@ -20,7 +20,7 @@ from hub import CHECKOUT
 from lightning_modules.evaluation.statistics import clustered_difference, sign_flips
 from lightning_modules.run.folder import Run, newest_run
 
-ASKED = 20_000  # the seed of the rows whose questions are asked, apart from those that are trained on
+ASKED = 20_000  # the seed of the rows whose questions are asked. Training rows have other seeds
 
 
 def main() -> int:

@@ -101,7 +101,7 @@ def check(given: Any) -> None:
         known = f"{', '.join(PUBLIC)}, {HELD_OUT}, or a file with instruction and answer"
         raise UserError("--task", None, "is not given", f"give {known}")
     if given.samples > 1 and given.temperature == 0:
-        problem = "would be so many equal answers, because --temperature is 0"
+        problem = "gives equal answers, because --temperature is 0"
         raise UserError("--samples", given.samples, problem, "add --temperature 0.7")
     if given.to is not None and not given.to.endswith(".jsonl"):
         raise UserError("--to", given.to, "does not end in .jsonl", "give the name of a new file like answers.jsonl")

@@ -75,7 +75,7 @@ def select(
 
 
 def _different(answers: Iterable[OwnAnswer]) -> Iterable[OwnAnswer]:
-    """The answers without those that differ from an earlier one in white space only."""
+    """The answers, each text once: texts that differ in white space only are the same."""
     seen: set[str] = set()
     for one in answers:
         if (text := " ".join(one.text.split())) not in seen:

@@ -52,8 +52,8 @@ def clustered_error(samples: Sequence[Sequence[float]]) -> float:
 def accuracy_interval(samples: Sequence[Sequence[bool]]) -> Interval:
     """Return the interval of the ratio of right answers, for one or several answers to each question.
 
-    With one answer to each question it is Wilson's. With several it is Wilson's for so many independent answers as
-    would have the clustered error: Franco, Little, Louis and Slud 2019, "Comparative study of confidence intervals for
+    With one answer to each question it is Wilson's. With several it is Wilson's for the number of independent answers
+    that have the clustered error: Franco, Little, Louis and Slud 2019, "Comparative study of confidence intervals for
     proportions in complex sample surveys", J. Survey Statistics and Methodology 7, 334-364.
     """
     right, total = sum(map(sum, samples)), sum(map(len, samples))
@@ -79,7 +79,8 @@ def mcnemar(gained: int, lost: int) -> float:
 def sign_flips(differences: Sequence[int]) -> float:
     """Return the p-value of the exact paired test that flips signs, two-sided.
 
-    differences: for each question, the right answers of one model minus those of the other, of equally many samples
+    differences: for each question, the right answers of one model minus the right answers of the other. Both models
+                 have the same number of samples
     With differences of -1, 0 and 1 it is McNemar's test. Fisher 1935, "The design of experiments", section 21.
     """
     sizes = [abs(one) for one in differences if one]
@@ -138,7 +139,7 @@ def clustered_difference(differences: Sequence[float]) -> Interval:
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Return the chance that at least one of k samples is right, without bias, from `right` of so many samples.
+    """Return the chance that at least one of k samples is right, without bias. `right` of the `samples` were right.
 
     Chen et al. 2021, "Evaluating large language models trained on code", arXiv 2107.03374, in the product form.
     """

@@ -12,7 +12,7 @@ from lightning_modules.generation.memory import longest_of
 from lightning_modules.generation.token_choice import Request, TokenChoice, Written
 
 PROMPT_TOKENS = 4096  # of the prompts of one pass, unless a single one has more
-WAIT_FOR = 8  # waiting prompts are added when one row of so many is free: a pass over the weights costs like a step
+WAIT_FOR = 8  # waiting prompts are added when one row in 8 is free: a pass over the weights costs like a step
 UNSEEN = 8  # steps on a GPU after which the host looks for sequences that ended; it waits for the GPU then
 
 

@@ -149,7 +149,7 @@ class ThinkControl:
         return may
 
     def _legal(self, state: _State, left: Tensor, going: Tensor) -> Tensor:
-        """The legal tokens of each sequence, (B, V) bool; of those that ended or have a forced token, some."""
+        """The legal tokens of each sequence, (B, V) bool. A sequence that ended, or has a forced token, gets some."""
         rules, grammar = self.rules, self.rules.settings.grammar
         in_thought, in_answer = state.phase == THOUGHT, state.phase == ANSWER
         whole = rules.text.open[state.text] == 0

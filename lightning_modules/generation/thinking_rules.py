@@ -83,7 +83,7 @@ class ThinkingRules:
         return self.message + 1 if self.again else -1
 
     def may_reach_minimum(self, thinking: Tensor, thoughts: Tensor) -> Tensor | bool:
-        """Whether the thoughts that are left can hold what is missing of min_thinking."""
+        """Whether the thoughts that are left can hold the tokens that are missing of min_thinking."""
         s = self.settings
         if s.max_thoughts is None or s.thought_budget is None:
             return True

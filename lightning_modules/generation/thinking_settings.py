@@ -1,4 +1,4 @@
-"""How thinking is steered: the settings, and those that contradict each other."""
+"""How thinking is steered: the settings, and a check for settings that contradict each other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class ThinkingSettings:
     """Text at the end of a thought that is cut by a budget, by answer_reserve or for a loop. Default empty. It counts
     as thinking. Without one a model may go on with its reasoning in the answer."""
     extend: int = 0
-    """Think again so many times: where the answer would begin, another thought is opened. Default 0."""
+    """Number of times to think again: where the answer would begin, another thought is opened. Default 0."""
     extend_text: str = "Wait,"
     """First words of each thought that `extend` opens. Default "Wait,"."""
     loop_tokens: int = 0
-    """Break loops: if the same so many tokens stand loop_repeats times in the thinking, without overlap, the thought is
-    closed and the answer begins. Default 0, off; 16 finds repeated sentences."""
+    """Length of a loop in tokens: if the same tokens stand loop_repeats times in the thinking, without overlap, the
+    thought is closed and the answer begins. Default 0, off; 16 finds repeated sentences."""
     loop_repeats: int = 4
     """Times that loop_tokens tokens must stand in the thinking to be a loop. Default 4."""
 

@@ -9,7 +9,7 @@ from lightning_modules.judge.units import CURRENCY, Unit, common_factors, find_u
 
 _DOZEN = Unit(frozenset({("count", 1)}), Fraction(12))
 MOST_DIGITS = 1_000  # a longer number is compared as text
-_ROUNDED_DIGITS = 3  # a decimal stands for a fraction like 1/3 from so many significant digits on
+_ROUNDED_DIGITS = 3  # significant digits of a decimal that stands for a fraction like 1/3; or more
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:[ ]\d{3})+|\d{1,3}(?:\.\d{3}){2,}|\d+)(?![\d])"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?!\.?\d|,\d)"
 _SCALES = {

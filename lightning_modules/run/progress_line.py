@@ -68,8 +68,8 @@ class AnswerProgress:
 def tokens_left(ended: int, total: int, tokens: int, longest: int) -> float:
     """Return about how many tokens are still to be written.
 
-    An answer is taken to end after each of its tokens with the same probability, which is `ended` of `tokens`, so those
-    that are being written are as far from their ends as those that wait. None is longer than `longest`.
+    An answer is taken to end after each of its tokens with the same probability, which is `ended` of `tokens`, so an
+    answer that is being written is as far from its end as one that waits. None is longer than `longest`.
     """
     mean = min(longest, tokens / ended) if ended else longest
     return max(0.0, min((total - ended) * mean, total * longest - tokens))

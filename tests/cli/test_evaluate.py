@@ -207,7 +207,7 @@ def test_responses_of_another_engine_are_judged_without_a_model(
         ([], "--task: is not given. Give gsm8k, math500, heldout, or a file"),
         (["--task", "gms8k"], "--task: 'gms8k' does not exist. Did you mean gsm8k?"),
         (["--task", "missing.jsonl"], "--task: 'missing.jsonl' does not exist"),
-        (["--task", "task.jsonl", "--samples", "3"], "--samples: '3' would be so many equal answers"),
+        (["--task", "task.jsonl", "--samples", "3"], "--samples: '3' gives equal answers, because --temperature is 0"),
         (["--task", "task.jsonl", "--samples", "0"], "samples: '0' is below 1"),
         (["--task", "task.jsonl", "--against", "nowhere"], "--against: 'nowhere' is not a run"),
         (["--task", "task.jsonl", "--against", "no.jsonl"], "--against: 'no.jsonl' cannot be read"),

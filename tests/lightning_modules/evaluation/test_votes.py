@@ -15,7 +15,7 @@ def same(one: str, other: str) -> bool:
         (["7", "8", " 7"], None, Vote(0, 2 / 3)),
         (["8", "7", "7 "], None, Vote(1, 2 / 3)),
         (["8", "7"], None, Vote(0, 0.5)),  # a tie
-        (["8", None, "7", "7", None], None, Vote(2, 0.4)),  # those that were cut off lower the share
+        (["8", None, "7", "7", None], None, Vote(2, 0.4)),  # cut-off answers lower the share
         ([None, None], None, Vote(None, 0.0)),
         ([], None, Vote(None, 0.0)),
         (["8", "7", "7"], [0.9, 0.4, 0.4], Vote(0, 0.9 / 1.7)),
