@@ -27,10 +27,12 @@ def make_net(tiny_tokenizer: ThinkTokenizer) -> MakeNet:
     def make(kind: str = "qwen2", adapters: str = "attention", dtype: Any = torch.float32, **settings: Any) -> ThinkNet:
         net = ThinkNet(random_lm(kind, **settings).to(dtype), tiny_tokenizer, ADAPTERS[adapters])
         torch.manual_seed(1)
+        # PiSSA begins with large matrices: the same noise would make activations that float32 rounds by more than 1e-5
+        noise = 0.02 if adapters == "pissa" else 0.1
         with torch.no_grad():
             for name, parameter in net.named_parameters():
                 if "lora_" in name or "bias" in name or name.endswith(".embeddings"):
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
+                    parameter.add_(torch.randn_like(parameter) * noise)
                 elif "norm" in name:
                     parameter.add_(torch.rand_like(parameter))
         return net.eval()
