@@ -36,10 +36,10 @@ def _one_file(given: Any) -> bool:
 
 
 def _thinking(keys: str, holds: Callable[[Any], Any], reason: str) -> tuple[Case, Case]:
-    """The case of settings of thinking, for generate and for the answers of validation."""
+    """The case of settings of thinking, for the commands that ask a model and for the answers of validation."""
     group = "model.evaluation.decoding."
     in_fit = " ".join(group + key for key in keys.split())
-    return Case("generate", keys, holds, reason), Case(
+    return Case("generate evaluate self_train", keys, holds, reason), Case(
         "fit", in_fit, lambda g: holds(g.model.evaluation.decoding), reason
     )
 
@@ -113,7 +113,12 @@ CASES = (
     Case("fit", "trainer.use_distributed_sampler", _always, "each device has its own part of the planned batches"),
     Case("fit", "trainer.sync_batchnorm", _always, "language models have no batch norm"),
     Case("fit", "trainer.enable_autolog_hparams", _always, "all settings are in the run's config.yaml"),
-    Case("generate", "top_p seed", lambda g: g.temperature == 0, "temperature 0 takes the likeliest token each time"),
+    Case(
+        "generate evaluate",
+        "top_p seed",
+        lambda g: g.temperature == 0,
+        "temperature 0 takes the likeliest token each time",
+    ),
     Case("preview", "rows", lambda g: g.row is not None, "row chooses the one that is shown"),
     Case(
         "estimate",

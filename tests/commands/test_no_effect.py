@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 
-from commands import estimate, generate, preview
+from commands import estimate, evaluate, generate, preview, self_train
 from commands.fit_settings import fit_parser
 from commands.no_effect import CASES, ignored_variables
 
 PARSERS = {
     "fit": lambda: fit_parser("fit"),
     "generate": generate.build_parser,
+    "evaluate": evaluate.build_parser,
+    "self_train": self_train.build_parser,
     "preview": preview.build_parser,
     "estimate": estimate.build_parser,
 }
@@ -19,7 +21,7 @@ MIX = ("--data.mix", "[{name: builtin}]")
 
 
 def said(command: str, caplog: Any, *args: str) -> list[str]:
-    needed = () if command == "generate" else ("--model.name", "assets/tiny-qwen")
+    needed = () if command in ("generate", "evaluate", "self_train") else ("--model.name", "assets/tiny-qwen")
     PARSERS[command]().read([*needed, *args])
     return [record.message.partition(" has no effect: ")[0] for record in caplog.records]
 
@@ -55,6 +57,8 @@ def said(command: str, caplog: Any, *args: str) -> list[str]:
         ("generate", ("--cut_message", "Stop."), ["cut_message"]),
         ("generate", ("--cut_message", "Stop.", "--loop_tokens", "9", "--loop_repeats", "3"), []),
         ("generate", ("--extend_text", "Hm,", "--loop_repeats", "3"), ["extend_text", "loop_repeats"]),
+        ("evaluate", ("--extend_text", "Hm,", "--seed", "2"), ["extend_text", "seed"]),
+        ("self_train", ("--extend_text", "Hm,", "--seed", "2"), ["extend_text"]),
         ("fit", (f"{EVALUATED}extend_text", "Hm,"), [f"{EVALUATED}extend_text".strip("-")]),
         ("fit", (f"{EVALUATED}extend_text", "Hm,", f"{EVALUATED}extend", "1"), []),
         ("preview", ("--row", "3", "--rows", "9"), ["rows"]),
