@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from disk import disk_errors
 from errors import UserError
@@ -58,7 +58,7 @@ class AnswerFile(Answers):
         self.setting = setting
         with disk_errors(setting, path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("a+b")
+            self._file = path.open("a+b", buffering=0)  # a buffer would be written again when the file is closed
         try:
             self._lock()
             self._read()
@@ -102,9 +102,10 @@ class AnswerFile(Answers):
             self.keep(answer)
 
     def _append(self, value: Mapping[str, Any]) -> None:
+        line = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         with disk_errors(self.setting, self.path):
-            self._file.write(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-            self._file.flush()
+            while line:  # a disk that is nearly full takes a part
+                line = line[self._file.write(line) :]
 
 
 def parse_answers(path: Path, setting: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:

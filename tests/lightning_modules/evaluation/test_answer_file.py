@@ -1,10 +1,13 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from errors import UserError
 from lightning_modules.evaluation.answer_file import AnswerFile, parse_answers
+from tests.conftest import ROOT
 
 HEADER = {"task": "ab12", "checkpoint": "cd34", "decoding": {"temperature": 0.0}}
 
@@ -97,3 +100,33 @@ def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
 def test_a_folder_in_its_place_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--to"):
         AnswerFile(tmp_path, HEADER)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from errors import UserError
+from lightning_modules.evaluation.answer_file import AnswerFile
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+try:
+    file = AnswerFile(Path(sys.argv[1]), {"task": "t"})
+    try:
+        for sample in range(100):
+            file.add({"id": "q", "sample": sample, "right": True, "text": "x" * 20})
+    finally:
+        file.close()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_named_and_the_file_goes_on(tmp_path: Path) -> None:
+    """A buffered file would fail once more while it is closed, and blame another file."""
+    path = tmp_path / "answers.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stdout.startswith("--to: ") and "answers.jsonl" in done.stdout, done
+    again = AnswerFile(path, {"task": "t"})
+    assert 1 < len(again.answers) < 10
+    again.close()
