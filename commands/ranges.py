@@ -161,6 +161,15 @@ RANGES: dict[str, Rule] = {
     "overlay": Each(FILE, empty=True),
     "score": FILE,
     "precision": WORD,
+    # serve
+    "host": WORD,
+    "port": Number(0, 65_535),
+    "effort_minimal": ANY_COUNT,
+    "effort_low": ANY_COUNT,
+    "effort_medium": ANY_COUNT,
+    "context": Number(2, 2**20),
+    "queue": Number(0, 2**16),
+    "max_body": Number(2**10, 2**30),
     # preview, estimate
     "rows": ANY_COUNT,
     "row": Text(1_000),

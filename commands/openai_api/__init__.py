@@ -1,0 +1,8 @@
+"""The OpenAI-compatible endpoint of `serve`: JSON in, JSON or server-sent events out. The files in their order:
+
+errors: a refusal with its status
+fields: what a body holds, and which fields are refused
+request: a body becomes requests of the engine
+reply: the tokens of a response become the objects of the API
+app: the routes
+"""
