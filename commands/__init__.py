@@ -9,5 +9,5 @@ fit_settings: the settings of fit, which validate, test, predict, preview and es
 fit: fit, validate, test, predict
 preview, estimate: look at the data; estimate memory and time
 load, generate, export, replay: a run's model; its answers, its export, one step of it again
-serve, with openai_api/: its answers for other programs
+chat, with chat_session/; serve, with openai_api/: its answers in the terminal, and for other programs
 """

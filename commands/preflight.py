@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "show the data as the model sees it, and why rows are dropped",
     "estimate": "estimate the memory and the time that a config needs",
     "generate": "answer prompts with a run's model",
+    "chat": "talk to a run's model in the terminal",
     "serve": "answer the programs that speak OpenAI's protocol, with a run's model",
     "evaluate": "score a run's model on questions, beside the base or another run",
     "self_train": "train a run on its own right answers, in rounds",

@@ -161,7 +161,7 @@ RANGES: dict[str, Rule] = {
     "overlay": Each(FILE, empty=True),
     "score": FILE,
     "precision": WORD,
-    # serve
+    # chat, serve
     "host": WORD,
     "port": Number(0, 65_535),
     "effort_minimal": ANY_COUNT,
