@@ -25,7 +25,7 @@ from commands.openai_api.request import Asked, Served, read_body
 from lightning_modules.generation.engine import End, Engine, Job, Listener, QueueFull, Stopping
 from lightning_modules.generation.sections import Piece, SectionReader
 
-LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]", "["]  # the last one is what starlette reads in [::1]:8000
 RETRY = {"Retry-After": "1"}  # seconds
 Event = tuple[int, list[Piece], bool]  # index of a response, its new pieces, whether it ended
 
@@ -134,6 +134,7 @@ async def _answer(request: Request, models: Mapping[str, Model], max_body: int, 
     ]
     writing = _Writing(model.engine, asked, responses)
     gone = asyncio.create_task(_until_gone(request))
+    gone.add_done_callback(lambda _: writing.cancel())  # also if the client is gone before the first event
     if asked.stream:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         chunks = _stream(writing, reply, responses, gone)

@@ -38,10 +38,15 @@ class Fields:
         """Return the value of a field, or None."""
         return self.left.pop(name, None)
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, setting: str | None = None) -> str | None:
+        """Return a text, in the range of a setting of commands/ranges.py if one is named, or None."""
         value = self.take(name)
-        if value is not None and not isinstance(value, str):
+        if value is None:
+            return None
+        if not isinstance(value, str):
             raise wrong(name, value, "give a text")
+        if setting is not None:
+            _check_range(name, value, setting)
         return value
 
     def flag(self, name: str) -> bool:
@@ -59,9 +64,7 @@ class Fields:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise wrong(name, value, f"give a {'whole ' if whole else ''}number")
-        rule = RANGES[setting]
-        if (problem := rule.problem(value)) is not None:
-            raise ApiError(400, f"{name}: {shown(value)} {problem}. {rule.fix()[:1].upper()}{rule.fix()[1:]}.", name)
+        _check_range(name, value, setting)
         return value
 
     def mapping(self, name: str) -> Mapping[str, Any]:
@@ -89,6 +92,12 @@ class Fields:
             if name in WITHOUT_EFFECT:
                 raise ApiError(400, f"{name}: {shown(value)} is not supported. Delete the field.", name)
             raise ApiError(400, f"{name}: there is no such field. Delete it; docs/serving.md has the table.", name)
+
+
+def _check_range(name: str, value: Any, setting: str) -> None:
+    rule = RANGES[setting]
+    if (problem := rule.problem(value)) is not None:
+        raise ApiError(400, f"{name}: {shown(value)} {problem}. {rule.fix()[:1].upper()}{rule.fix()[1:]}.", name)
 
 
 def _neutral(name: str) -> tuple[Any, ...]:

@@ -133,7 +133,7 @@ def _settings(given: Fields, served: Served) -> DecodingSettings:
             if isinstance(default, bool):
                 values[one.name] = given.flag(one.name)
             elif isinstance(default, str):
-                values[one.name] = given.text(one.name)
+                values[one.name] = given.text(one.name, one.name)
             else:
                 values[one.name] = given.number(one.name, one.name)
     kwargs = dict(given.mapping("chat_template_kwargs"))

@@ -1,6 +1,7 @@
 """A server on loopback, driven by the official client and by raw requests."""
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -156,6 +157,18 @@ def test_a_client_that_goes_away_stops_its_generation(stream: bool, serving: Ser
         assert ask(server, max_tokens=2).usage.completion_tokens == 2, "the next one is answered"
 
 
+def test_a_client_that_is_gone_at_once_leaves_no_generation(serving: Serving, slow: list[int]) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 350, "stream": True}
+    text = json.dumps(body | {"min_thinking": 300})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n"
+    with serving() as server:
+        for _ in range(8):
+            with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as raw:
+                raw.sendall(f"{head}Content-Type: application/json\r\n\r\n{text}".encode())
+        time.sleep(0.3)
+        wait_until(lambda: server.engine.load == (0, 0), 4)
+
+
 def test_a_stop_text_ends_the_generation(serving: Serving, slow: list[int]) -> None:
     with serving() as server:
         whole = ask(server, max_tokens=60, extra_body={"thinking": False}).choices[0].message.content
@@ -177,6 +190,8 @@ def test_limits_have_their_status(serving: Serving, slow: list[int]) -> None:
         assert sent.status_code == 413 and "2,000 bytes" in sent.json()["error"]["message"]
         assert http.post(url, content=json.dumps(ok), headers={"content-type": "text/plain"}).status_code == 415
         assert http.post(url, json=ok, headers={"host": "evil.example"}).status_code == 400
+        for host in ("localhost", "127.0.0.1:80", "[::1]:8000"):
+            assert http.get("/health", headers={"host": host}).status_code == 200
         assert http.get(url).status_code == 405 and http.get("/nothing").status_code == 404
         with pytest.raises(openai.BadRequestError, match="temperature") as wrong:
             ask(server, temperature=-1)

@@ -111,7 +111,9 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("tools", {"tools": [{"type": "function"}]}), ("logprobs", {"logprobs": True}), ("top_k", {"top_k": 40}),
     ("presence_penalty", {"presence_penalty": 0.5}), ("response_format", {"response_format": {"type": "json_object"}}),
     ("temprature", {"temprature": 1}), ("chat_template_kwargs", {"chat_template_kwargs": {"tools": 1}}),
-    ("cut_message", {"cut_message": "</think>", "thinking_token_budget": 5}),
+    ("cut_message", {"cut_message": "x" * 3_000, "thinking_token_budget": 5}), ("extend_text", {"extend_text": "a\0b"}),
+    ("cut_message", {"cut_message": "\ud800", "thinking_token_budget": 5}), ("cut_message", {"cut_message": 5}),
+    ("grammar", {"grammar": 1}), ("cut_message", {"cut_message": "</think>", "thinking_token_budget": 5}),
 ]  # fmt: skip
 
 
