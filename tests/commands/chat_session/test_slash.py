@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from commands.chat_session.slash import COMMANDS, handle
 from commands.chat_session.speaker import Answered
 from commands.prompts import conversation
-from datamodules.text.malformed import MalformedResponse
 from errors import UserError
 from lightning_modules.generation.decoder import Decoder
 from lightning_modules.generation.decoding import Decoding
@@ -144,6 +144,10 @@ def test_a_system_message_begins_a_new_conversation(make_chat: MakeChat) -> None
     handle(chat, "Hi")
     handle(chat, "/system")
     assert chat.system is None and not chat.turns
+    without = replace(chat.tuned.template, no_system="data.template has no place for it")
+    chat.tuned = replace(chat.tuned, template=without)
+    with pytest.raises(UserError, match=r"/system: data\.template has no place for it"):
+        handle(chat, "/system Be brief.")
 
 
 @pytest.mark.parametrize("several", [True, False])
@@ -221,11 +225,3 @@ def test_other_lines(make_chat: MakeChat) -> None:
     assert chat.ended
     handle(chat, "/1 is a question?")
     assert chat.turns
-
-
-def test_messages_without_a_place_are_an_error_and_no_turn(make_chat: MakeChat) -> None:
-    chat = make_chat()
-    chat.system = 5  # type: ignore[assignment]
-    with pytest.raises((MalformedResponse, AttributeError, TypeError)):
-        handle(chat, "Hi")
-    assert not chat.turns
