@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.learning.jobs import cpu_seconds, run_cli, run_jobs
-from benchmarks.learning.report import Arms, Table, answer_table, curve_table, loss_table, setting, write
+from benchmarks.learning.peer_runs import PeerRun
+from benchmarks.learning.report import Arms, Table, answer_table, cost_table, curve_table, loss_table, setting, write
 from benchmarks.learning.rows import Pool, read_pool
 from benchmarks.learning.runs import Planned, answers_of
-from benchmarks.learning.studies import STUDIES, Study
+from benchmarks.learning.studies import PEER_STUDY, STUDIES, Study
 from benchmarks.real_inputs import row_files
 from errors import UserError
 from hub import local_folder
@@ -41,6 +42,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="of these studies; by default all")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 1; more can be added later")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; the CPU cores are shared among them")
+    parser.add_argument("--trl-python", type=Path, help="an interpreter with TRL, to compare with it; see README.md")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and results")
     return parser.parse_args(args)
 
@@ -64,14 +66,23 @@ def benchmark(given: argparse.Namespace) -> int:
         if given.arms is None or arm.name in given.arms
     ]
     failed = run_all(planned, base, pool, given.jobs)
+    peers = peer_runs(planned, given.trl_python)
+    failed += run_jobs([one.commands(base, pool) for one in peers if given.trl_python and not one.done()])
     known = {
         "command": shlex.join(["python", "-m", "benchmarks.learning", *sys.argv[1:]]), "base": base,
         "questions": len(pool.test), "cpu_seconds": cpu_seconds(out / "logs"),
     }  # fmt: skip
-    report(out, studies, planned, ask_base(planned), known)
+    report(out, studies, planned, peers, ask_base(planned), known)
     for error in failed:
         print(f"error: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def peer_runs(planned: Sequence[Planned], python: Path | None) -> list[PeerRun]:
+    """Return TRL's runs beside those of the first arm that is asked, on the same rows."""
+    first = next((one.arm for one in planned if one.study.name == PEER_STUDY), None)
+    return [PeerRun(one, tokens, python) for one in planned if one.study.name == PEER_STUDY and one.arm is first
+            for tokens in (False, True)]  # fmt: skip
 
 
 def check_arms(studies: Sequence[Study], names: Sequence[str] | None) -> None:
@@ -95,7 +106,7 @@ def prepare_folder(out: Path, files: Sequence[Path], base: str) -> None:
         return
     if out.exists() and any(out.iterdir()):
         raise UserError("--out", out, "is not empty and does not belong to this benchmark", "give a new folder")
-    for name in ("rows", "logs", "answers"):
+    for name in ("rows", "logs", "answers", "peers"):
         (out / name).mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
@@ -139,6 +150,7 @@ def report(
     out: Path,
     studies: Sequence[Study],
     planned: Sequence[Planned],
+    peers: Sequence[PeerRun],
     untrained: dict[str, Any] | None,
     known: dict[str, Any],
 ) -> None:
@@ -158,13 +170,25 @@ def report(
         tables.append(loss_table(f"{study.question} Loss {tokens}", arms))
         if study.validations > 1:
             tables.append(curve_table(f"{study.question} Validation loss by optimizer step", arms))
+        beside = arms_of_peers(peers) if study.name == PEER_STUDY else {}
+        if beside:
+            tables.append(cost_table("Beside TRL, on the rows of the first arm", arms | beside))
         if study.asks:
+            arms |= beside
             tables.append(answer_table(f"{study.question} Answers {tokens}", arms, untrained))
     for table in tables:
         table.show()
     if tables:
         known |= {"setting": setting(list(results.values())), "base_answers": untrained, "runs": results}
         print(f"written to {write(out, tables, known)} and .md", file=sys.stderr)
+
+
+def arms_of_peers(peers: Sequence[PeerRun]) -> Arms:
+    found: dict[str, dict[int, Any]] = {}
+    for one in peers:
+        if (result := one.read()) is not None:
+            found.setdefault(one.arm, {})[one.ours.seed] = result
+    return found
 
 
 def main(args: Sequence[str] | None = None) -> int:

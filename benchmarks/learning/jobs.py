@@ -21,16 +21,18 @@ CPU = "CPU seconds: "
 
 
 class Command(NamedTuple):
-    """A command line of `cli.py`, and the file that its output is appended to."""
+    """A command line of `cli.py`, and the file that its output is appended to. With `python` the command line is that
+    interpreter's."""
 
     args: Sequence[str]
     log: Path
+    python: Path | None = None
 
 
 Job = Iterator[Command]  # commands that run one after another; each is asked for when the one before it has ended
 
 
-def in_cli(args: list[str], log: str) -> None:
+def in_cli(args: list[str], log: str, python: str | None = None) -> None:
     """Run `python cli.py` with these arguments in this process, and append its output to a file.
 
     The process has its own session, so only `run_jobs` passes a Ctrl-C on. A second one would end it before it saves.
@@ -41,6 +43,8 @@ def in_cli(args: list[str], log: str) -> None:
     with open(log, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if python is not None:
+        os.execv(python, [python, *args])
     from cli import main
 
     code = main(args)
@@ -65,7 +69,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1, watch: Callable[[], None] = 
 
     def begin(job: Job) -> None:
         if not signals and (command := next(job, None)) is not None:
-            process = context.Process(target=in_cli, args=(list(command.args), str(command.log)))
+            given = list(command.args), str(command.log), *([str(command.python)] if command.python else [])
+            process = context.Process(target=in_cli, args=given)
             process.start()
             running.append((process, job, command))
 
@@ -110,7 +115,8 @@ def _failure(command: Command, code: int) -> UserError:
     lines = command.log.read_text(encoding="utf-8", errors="replace").splitlines() if command.log.exists() else []
     said = [line for line in lines if line.strip() and not line.startswith(CPU)]
     problem = f"ended with {code}: {said[-1] if said else ''}"
-    return UserError(f"cli.py {command.args[0]}", None, problem.rstrip("."), f"see {command.log}")
+    name = f"{command.python or 'cli.py'} {' '.join(command.args[:2] if command.python else command.args[:1])}"
+    return UserError(name, None, problem.rstrip("."), f"see {command.log}")
 
 
 def cpu_seconds(logs: Path) -> float:

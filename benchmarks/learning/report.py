@@ -82,6 +82,15 @@ def answer_table(title: str, arms: Arms, base: Mapping[str, Any] | None) -> Tabl
     return Table(title, header, rows)
 
 
+def cost_table(title: str, arms: Arms) -> Table:
+    """Return a table of the loss of answers given their thoughts, in nats per token, with seconds and memory."""
+    rows = [
+        [name, str(len(arm)), value(list(at_end(arm, "loss_answer").values())).shown(), *_cost(arm)]
+        for name, arm in arms.items()
+    ]
+    return Table(title, ["", "seeds", "loss of answers", "seconds", "peak GB"], rows)
+
+
 def curve_table(title: str, arms: Arms) -> Table:
     """Return a table of the loss at each validation, with arms side by side."""
     steps = sorted({step for arm in arms.values() for run in arm.values() for step in run["curve"]})

@@ -98,8 +98,9 @@ THINKING = (
 )
 EPOCHS = tuple(Arm(f"{number} rows", rows=Choice(number=number)) for number in (100, 250))
 
+PEER_STUDY = "thinking"  # TRL is compared with its first arm
 STUDIES = (
-    Study("settings", "Which settings matter?", SETTINGS, 40_000),
+    Study("settings", "Which settings matter?", SETTINGS, 30_000),
     Study("thinking", "One block, or one for each step?", THINKING, 200_000, asks=True),
     Study("epochs", "When does it overfit?", EPOCHS, 240_000, asks=True, validations=6),
 )
