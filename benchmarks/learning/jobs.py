@@ -32,8 +32,8 @@ class Command(NamedTuple):
 Job = Iterator[Command]  # commands that run one after another; each is asked for when the one before it has ended
 
 
-def in_cli(args: list[str], log: str, python: str | None = None) -> None:
-    """Run `python cli.py` with these arguments in this process, and append its output to a file.
+def in_cli(args: list[str], log: str, threads: int, python: str | None = None) -> None:
+    """Run `python cli.py` with these arguments and threads in this process, and append its output to a file.
 
     The process has its own session, so only `run_jobs` passes a Ctrl-C on. A second one would end it before it saves.
     """
@@ -44,9 +44,12 @@ def in_cli(args: list[str], log: str, python: str | None = None) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     if python is not None:
-        os.execv(python, [python, *args])
+        os.execve(python, [python, *args], os.environ | {"OMP_NUM_THREADS": str(threads)})
+    import torch
+
     from cli import main
 
+    torch.set_num_threads(threads)  # two processes that share a core wait for each other's threads most of the time
     code = main(args)
     print(f"{CPU}{time.process_time():.1f}", flush=True)
     sys.exit(code)
@@ -57,7 +60,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1, watch: Callable[[], None] = 
 
     Ctrl-C and SIGTERM are passed on to the commands, which save a checkpoint; then the process ends.
     """
-    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // at_once))
+    threads = max(1, len(os.sched_getaffinity(0)) // at_once)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     signals: list[int] = []
@@ -69,7 +72,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1, watch: Callable[[], None] = 
 
     def begin(job: Job) -> None:
         if not signals and (command := next(job, None)) is not None:
-            given = list(command.args), str(command.log), *([str(command.python)] if command.python else [])
+            given = list(command.args), str(command.log), threads, str(command.python) if command.python else None
             process = context.Process(target=in_cli, args=given)
             process.start()
             running.append((process, job, command))
