@@ -39,8 +39,8 @@ from lightning_modules.internals.lightning_internals import disable_signal_handl
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
-from lightning_modules.run.freed_memory import FreedMemory
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.freed_memory import FreedMemory
 from lightning_modules.run.lock import RunLock, is_first_process
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
