@@ -172,10 +172,9 @@ def report(
             tables.append(curve_table(f"{study.question} Validation loss by optimizer step", arms))
         beside = arms_of_peers(peers) if study.name == PEER_STUDY else {}
         if beside:
-            tables.append(cost_table("Beside TRL, on the rows of the first arm", arms | beside))
+            tables.append(cost_table("Beside TRL, on the rows of the first arm", {**arms, **beside}))
         if study.asks:
-            arms |= beside
-            tables.append(answer_table(f"{study.question} Answers {tokens}", arms, untrained))
+            tables.append(answer_table(f"{study.question} Answers {tokens}", {**arms, **beside}, untrained))
     for table in tables:
         table.show()
     if tables:

@@ -4,7 +4,7 @@
 
 ARM.json has base, rows and questions (JSON lines), steps, rate, seed, tokens, and the files to write. Usual means: rows
 as prompt and completion with the model's chat template, the loss on the completion, tags as text, or with `tokens` as
-two added tokens whose embeddings are trained. Steps have 4 rows, about as many supervised tokens as ours.
+two added tokens, with the embedding matrix trained. Steps have 4 rows, about as many supervised tokens as ours.
 """
 
 import json
@@ -70,8 +70,8 @@ def train(model: Any, tokenizer: Any, task: dict[str, Any]) -> tuple[Any, float]
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found]
 
-    ids = tokenizer.convert_tokens_to_ids(list(TAGS))
-    more = {"trainable_token_indices": {"embed_tokens": ids}, "ensure_weight_tying": True} if task["tokens"] else {}
+    # peft's trainable_token_indices would train the two rows alone, but TRL's loss fails on it for a tied model
+    more = {"modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": True} if task["tokens"] else {}
     lora = LoraConfig(
         r=64, lora_alpha=64, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM", **more,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.learning import jobs
 
 
-def command(args: list[str], log: str, threads: int, python: None) -> None:
+def command(args: list[str], log: str, threads: int, python: str | None = None) -> None:
     os.setsid()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))

@@ -17,7 +17,7 @@ def trainer(device: str = "cpu", step: int = 0) -> Any:
 
 def counting() -> tuple[FreedMemory, list[int]]:
     callback, calls = FreedMemory(), list[int]()
-    callback._trim = calls.append  # type: ignore[assignment]
+    callback._trim = calls.append
     return callback, calls
 
 
