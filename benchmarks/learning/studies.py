@@ -101,6 +101,6 @@ EPOCHS = tuple(Arm(f"{number} rows", rows=Choice(number=number)) for number in (
 PEER_STUDY = "thinking"  # TRL is compared with its first arm
 STUDIES = (
     Study("settings", "Which settings matter?", SETTINGS, 30_000),
-    Study("thinking", "One block, or one for each step?", THINKING, 200_000, asks=True),
-    Study("epochs", "When does it overfit?", EPOCHS, 240_000, asks=True, validations=6),
+    Study("thinking", "One block, or one for each step?", THINKING, 560_000, asks=True, validations=6),
+    Study("epochs", "When does it overfit?", EPOCHS, 280_000, validations=7),
 )
