@@ -40,6 +40,7 @@ from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, W
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.freed_memory import FreedMemory
 from lightning_modules.run.lock import RunLock, is_first_process
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
@@ -224,7 +225,7 @@ class Job:
             callbacks.append(RunStart(self.run, self.write_start if self.fits and self.checkpoint else None))
         if self.fits and not self.dry:
             saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved, chosen=self.own_checkpoint)
-            callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
+            callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), FreedMemory(), saving]
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
         if chosen.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
