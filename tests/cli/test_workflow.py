@@ -15,6 +15,7 @@ import yaml
 from cli import main
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY
+from lightning_modules.evaluation.failures import LABELS as FAILURES
 from tests.conftest import ROOT
 
 
@@ -40,7 +41,10 @@ def test_a_run_leaves_all_that_was_promised(in_trained: Path) -> None:
     assert config["ckpt_path"] is None
     samples = (in_trained / "samples.md").read_text()
     assert samples.count("\n## Step ") + 1 == 4  # before, after each of two epochs, and of the best at the end
-    assert samples.count("### Row ") == 4 * 3
+    first = re.findall(r"the same at each validation\n\n#### Row (\d+) .*?#### Row (\d+) ", samples, re.DOTALL)
+    assert first == [("0", "1")] * 4  # so that one row can be followed through the training
+    counts = re.findall(r"^(\d+) questions: (\d+) right, (\d+) wrong, (\d+) cut off", samples, re.MULTILINE)
+    assert len(counts) == 4 and all(int(one[0]) == sum(map(int, one[1:])) == 8 for one in counts)
     assert "### Instruction: " in samples
 
 
@@ -66,9 +70,10 @@ def test_metrics_are_logged_by_step_and_role(in_trained: Path) -> None:
 def test_the_summary_holds_what_the_table_shows(in_trained: Path) -> None:
     content = summary(in_trained)
     for figures in (content["before"], content["after"]):
-        assert {"loss", "perplexity", "loss_thought", "loss_answer", "think_format", "finished", "answer_match"} <= set(
+        assert {"loss", "perplexity", "loss_thought", "loss_answer", "think_format", *FAILURES, "answer_match"} <= set(
             figures
         )
+        assert figures["cut"] >= figures["cut_in_thought"] and figures["baseline_frequent"] >= 1 / 8
         assert figures["answered"] == 8
     assert content["after"]["loss"] < content["before"]["loss"]
     assert content["before"]["think_format"] == 0
