@@ -15,9 +15,9 @@ from lightning_modules.judge.notation import LONGEST, key, plain
 LETTERS = "ABCDEFGHIJ"
 NO_LETTER = "none"  # an answer that is no choice, or was cut off
 LABELS = {
-    "baseline_frequent": "  always the most frequent answer",
-    "baseline_first": "  always the first choice",
-    "baseline_random": "  a random choice",
+    "baseline_frequent": "  always most frequent",
+    "baseline_first": "  always first choice",
+    "baseline_random": "  random choice",
 }  # of the figures in tables, in their order
 _OPTION = re.compile(r"\(([A-J])\)|^[ \t]*(?:[-*][ \t]*)?([A-J])[).:](?=\s)", re.MULTILINE)
 
@@ -83,7 +83,7 @@ def letters(asked: Sequence[Asked]) -> dict[str, Letter]:
 def letter_label(letter: str, references: float) -> str:
     """Return the label of a letter's share of the answers; it has the share of the right answers."""
     if letter == NO_LETTER:
-        return "answers without a letter"
+        return "answers without letter"
     return f"answers ({letter}), right {100 * references:.0f} %"
 
 

@@ -12,8 +12,8 @@ LABELS = {
     "cut": "cut off",
     "cut_in_thought": "  inside a thought",
     "looped": "caught in a loop",
-    "concluded": "thoughts that name an answer",
-    "contradicted": "  and the answer is another one",
+    "concluded": "answer in the thoughts",
+    "contradicted": "  contradicted",
 }  # of the figures in tables, in their order
 
 
@@ -39,7 +39,7 @@ class Failures:
 
     @property
     def contradicted(self) -> bool:
-        """Whether the thoughts name an answer and the answer is another one."""
+        """Whether the answer in the thoughts and the answer is another one."""
         return self.conclusion is not None and self.conclusion.contradicted
 
     def marks(self) -> dict[str, bool]:

@@ -52,7 +52,7 @@ def test_answers_are_judged_written_and_reported(
     out = capsys.readouterr().out
     assert "task task.jsonl: 3 different questions, read from task.jsonl" in out
     assert "### Instruction: Solve x + 5 = 12\n### Response:" in out  # the first prompt, in the template of training
-    assert "right answers" in out and "95 % interval" in out and "always the most frequent answer" in out
+    assert "right answers" in out and "95 % interval" in out and "always most frequent" in out
     assert "cut off" in out and "caught in a loop" in out and "right: hard (1)" in out
     (path,) = files(in_trained)
     header, *answers = lines(path)
@@ -217,10 +217,10 @@ def test_choices_have_letters_and_their_baselines_and_an_older_file_has_no_failu
     assert evaluate("--task", "task.jsonl", "--score", "out.jsonl") == 0
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
-        "right answers 50.0 %", "always the most frequent answer 50.0 %", "always the first choice 50.0 %",
-        "a random choice 25.0 %", "cut off 25.0 %", "inside a thought 25.0 %", "caught in a loop 25.0 %",
-        "thoughts that name an answer 25.0 %", "and the answer is another one 25.0 %",
-        "answers (A), right 50 % 75.0 %", "answers (B), right 25 % 0.0 %", "answers without a letter 25.0 %",
+        "right answers 50.0 %", "always most frequent 50.0 %", "always first choice 50.0 %",
+        "random choice 25.0 %", "cut off 25.0 %", "inside a thought 25.0 %", "caught in a loop 25.0 %",
+        "answer in the thoughts 25.0 %", "contradicted 25.0 %",
+        "answers (A), right 50 % 75.0 %", "answers (B), right 25 % 0.0 %", "answers without letter 25.0 %",
     ):  # fmt: skip
         assert line in shown, line
     judged = Path("out-judged.jsonl")
@@ -232,7 +232,7 @@ def test_choices_have_letters_and_their_baselines_and_an_older_file_has_no_failu
     assert evaluate("--task", "task.jsonl", "--score", "out.jsonl", "--against", "older.jsonl") == 0
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "caught in a loop - 25.0 %" in shown and "cut off 25.0 % 25.0 %" in shown
-    assert "a random choice 33.3 % 25.0 %" in shown  # the older file does not know how many choices were listed
+    assert "random choice 33.3 % 25.0 %" in shown  # the older file does not know how many choices were listed
 
 
 @pytest.mark.parametrize(
