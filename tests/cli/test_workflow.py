@@ -248,6 +248,22 @@ def test_the_export_opens_with_pipeline_and_writes_what_generate_writes(
     assert main(["export", "--to", str(tmp_path / "model")]) == 2  # never over what is there
 
 
+def test_the_number_of_samples_is_a_setting_and_a_limit_is_seen_in_the_figures(
+    in_tmp: Path, fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--model.evaluation.decoding.max_new_tokens", "2", "--trainer.max_steps", "1")
+    for number in ("0", "100"):
+        assert fit(*short, "--model.evaluation.samples", number, "--run.name", f"of{number}") == 0
+        (run,) = (in_tmp / "runs" / f"of{number}").iterdir()
+        samples, before = (run / "samples.md").read_text(), summary(run)["before"]
+        assert samples.count("#### Row ") == (8 * samples.count("\n8 questions: ") if number == "100" else 0)
+        assert f"8 questions: {8 * before['answer_match']:.0f} right" in samples
+        assert f"{8 * before['cut']:.0f} cut off" in samples and before["cut"] > 0.5
+        logged = next(csv.DictReader((run / "metrics.csv").open()))
+        assert float(logged["val/cut"]) == before["cut"] and float(logged["val/looped"]) == 0
+    assert f"cut off {100 * before['cut']:.1f} %" in " ".join(capsys.readouterr().out.split())
+
+
 def test_no_fit_lands_in_the_folder_of_another(in_tmp: Path, fit: Callable[..., int]) -> None:
     one_step = ("--trainer.max_steps", "1", "--model.evaluation.rows", "0")
     assert fit(*one_step) == 0
