@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.text.repetition import LONGEST_PERIOD, SHORTEST_LOOP, SLIPS, TIMES, WINDOW, find_loop, find_repetition
@@ -158,6 +158,7 @@ def test_a_period_above_the_longest_is_no_loop() -> None:
     assert find_loop(words(LONGEST_PERIOD + 1)[: LONGEST_PERIOD + 1] * 5) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400), st.text(min_size=1, max_size=40), st.integers(0, 80))
 def test_any_text_has_an_answer_and_a_loop_stands_where_it_says(before: str, repeated: str, times: int) -> None:
     text = before + repeated * times
@@ -166,3 +167,8 @@ def test_any_text_has_an_answer_and_a_loop_stands_where_it_says(before: str, rep
         assert 0 <= found.start <= len(text) and found.times >= TIMES and found.repeated
         assert text[found.start :].startswith(found.repeated)
     assert found is not None or len((repeated * times).encode()) < SHORTEST_LOOP or times < TIMES
+
+
+def test_four_times_are_a_loop_and_three_are_none() -> None:
+    assert find_loop("So x = 7." + words(100) * 4) is not None
+    assert find_loop("So x = 7." + words(100) * 3) is None

@@ -1,7 +1,7 @@
 """What is right without reading the question, and the letters of choices."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.evaluation.baselines import NO_LETTER, Asked, Letter, baselines, letters, options_in
@@ -71,6 +71,7 @@ TEXTS = st.text(max_size=20) | st.sampled_from(["(A)", "B", "(E)"])
 ASKED = st.builds(Asked, TEXTS, st.integers(0, 10), st.none() | TEXTS, st.booleans())
 
 
+@settings(deadline=None)
 @given(st.lists(ASKED, min_size=1, max_size=8))
 def test_all_figures_are_ratios_and_letters_are_whole(asked: list[Asked]) -> None:
     found = baselines(asked)

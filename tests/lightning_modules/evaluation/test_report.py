@@ -81,3 +81,12 @@ def test_the_table_has_a_column_for_each_model_and_every_figure(capsys: pytest.C
     assert ["pass@3", "-", "100.0", "%"] in lines
     assert ["tokens", "per", "answer", "-", "10"] in lines
     assert any(line[:2] == ["vote", "by"] for line in lines)
+
+
+def test_baselines_are_of_questions_and_letters_of_answers() -> None:
+    """A question with more samples than the others counts once."""
+    answers = [answer("a", "(A)", True, k, reference="(A)", options=4) for k in range(3)]
+    figures = report_figures([*answers, answer("b", "(A)", False, reference="(B)", options=2)])
+    names = ("baseline_frequent", "baseline_first", "baseline_random")
+    assert [figures[name] for name in names] == [0.5, 0.5, (1 / 4 + 1 / 2) / 2]
+    assert figures["letters"]["A"] == {"answers": 1.0, "references": 0.75}
