@@ -45,7 +45,9 @@ REFUSED = {
 # The figures that metrics.csv may have, which a callback may watch. Those of answers need model.evaluation.rows
 LOSSES = ("loss", "perplexity", *(f"loss_{role}" for role in ("thought", "answer", "tag_open", "tag_close", "end")))
 TAGS = tuple(f"tag_{figure}_{tag}" for tag in ("open", "close") for figure in ("prob", "rank"))
-ANSWERS = ("answered", "answered_rows", "think_format", "finished", "thoughts", "answer_match")
+FAILURES = ("cut", "cut_in_thought", "looped", "concluded", "contradicted")
+BASELINES = ("baseline_frequent", "baseline_first", "baseline_random")
+ANSWERS = ("answered", "answered_rows", "think_format", *FAILURES, "thoughts", "answer_match", *BASELINES)
 SPEED = ("tokens_per_second", "rows_per_second", "packing_efficiency", "peak_memory_gb", "mfu", "hours_left")
 FIGURES = (
     "lr",

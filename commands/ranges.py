@@ -44,6 +44,7 @@ RANGES: dict[str, Rule] = {
     "model.optim.warmup_ratio": SHARE,
     "model.optim.min_lr_ratio": SHARE,
     "model.evaluation.rows": ANY_COUNT,
+    "model.evaluation.samples": ANY_COUNT,
     "model.evaluation.decoding.max_new_tokens": TOKENS,
     "model.evaluation.decoding.temperature": TEMPERATURE,
     "model.evaluation.decoding.top_p": Number(0, 1, above=True),

@@ -35,6 +35,7 @@ OPEN = {
 MAY_BE_0 = {
     "seed_everything", "model.gradient_checkpointing", "model.lora.dropout", "model.optim.weight_decay",
     "model.optim.betas", "model.optim.warmup_ratio", "model.optim.min_lr_ratio", "model.evaluation.rows",
+    "model.evaluation.samples",
     "model.evaluation.decoding.temperature", "data.seed", "data.num_workers", "checkpoint.every_n_minutes",
     "checkpoint.save_total_limit", "trainer.fast_dev_run", "trainer.limit_val_batches", "trainer.overfit_batches",
     "trainer.num_sanity_val_steps", "trainer.gradient_clip_val", "trainer.reload_dataloaders_every_n_epochs",
