@@ -1,6 +1,7 @@
 """What thoughts name as their answer, and whether the answer is another one."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_the_letter_of_an_answer(text: str, letter: str | None) -> None:
 def test_a_strong_model_hardly_ever_contradicts_its_own_thoughts() -> None:
     assert REAL_ROWS is not None
     found = []
-    for path in REAL_ROWS.glob("*.jsonl"):
+    for path in Path(REAL_ROWS).glob("*.jsonl"):
         for line in path.read_text().splitlines():
             thoughts, _, answer = json.loads(line)["response"].rpartition("</think>")
             found.append(conclusion(thoughts, answer))
