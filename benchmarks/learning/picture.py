@@ -57,10 +57,9 @@ def picture(bars: Sequence[Bars], always_first: float | None) -> str:
         low, high = (f"{x(bound):.1f}" for bound in one.interval)
         parts.append(f'<line x1="{low}" x2="{high}" y1="{top + 23}" y2="{top + 23}" stroke="black" stroke-width="2"/>')
     if always_first is not None:
-        at, foot = f"{x(always_first):.1f}", TOP + LINE * len(bars)
-        parts.append(
-            f'<line x1="{at}" x2="{at}" y1="{TOP - 6}" y2="{foot + 20}" stroke="{BASELINE}" stroke-dasharray="5 4"/>'
-        )
+        place, below = f"{x(always_first):.1f}", TOP + LINE * len(bars)
+        ends = f'x1="{place}" x2="{place}" y1="{TOP - 6}" y2="{below + 20}"'
+        parts.append(f'<line {ends} stroke="{BASELINE}" stroke-dasharray="5 4"/>')
         label = f"always the first choice: {100 * always_first:.0f} %"
-        parts.append(f'<text x="{at}" y="{foot + 36}" text-anchor="middle" fill="{BASELINE}">{label}</text>')
+        parts.append(f'<text x="{place}" y="{below + 36}" text-anchor="middle" fill="{BASELINE}">{label}</text>')
     return "\n".join([*parts, "</svg>\n"])
