@@ -95,6 +95,19 @@ def test_a_changed_declaration_leaves_it_to_the_command(monkeypatch: pytest.Monk
     assert not at_once.answer("fit", ["--help"])
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--trainer.profiler", "AdvancedProfiler"],  # the name of a class, which Lightning would find
+        ["--trainer.logger={class_path: lightning.pytorch.loggers.CSVLogger}", "--data.batch_size", "0"],
+        ["--trainer.callbacks+=lightning.pytorch.callbacks.Timer"],
+        ["--data.batch_size", "0", "--print_config"],
+    ],
+)
+def test_what_a_stand_in_cannot_decide_is_left_to_the_command(args: list[str]) -> None:
+    assert not at_once.answer("fit", [*DEMO, *args])
+
+
 Run = Callable[[Sequence[str], bool], Said]
 
 
