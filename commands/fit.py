@@ -20,11 +20,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.at_fault import path_error
 from commands.before_and_after import print_beside_before
-from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
-from commands.load import run_config
+from commands.fit_settings import build_data, build_model, build_parser
 from commands.messages import quiet
 from commands.no_effect import ignored_variables
-from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
+from commands.paths import check_fit_paths
+from commands.preflight import check_classes, check_trainer
+from commands.which_run import run_to_measure
 from datamodules.same_rows import go_on_with_template, seen_by_parent_warning, settings_of
 from disk import FULL, REASONS, disk_error, disk_errors, remove_leftovers, write_file
 from errors import UserError
@@ -39,7 +40,7 @@ from lightning_modules.internals.lightning_internals import disable_signal_handl
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
-from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, new_run, run_of
 from lightning_modules.run.freed_memory import FreedMemory
 from lightning_modules.run.lock import RunLock, is_first_process
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
@@ -50,9 +51,6 @@ from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advic
 
 log = logging.getLogger("thinkwright")
 ON_DISK = (*FULL, *REASONS, errno.EACCES, errno.EPERM, errno.ELOOP)
-CKPT = "last, best, a run's folder or a .ckpt file"
-TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
-TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
 
 
 def run(args: Sequence[str]) -> int:
@@ -109,26 +107,19 @@ class Job:
         self.checkpoint_io, self.progress = CheckedCheckpointIO(), Progress()
         self.lock: RunLock | None = None  # on the run's folder, held by the first rank of a fit
         self.saved: CheckpointContent | None = None
-        shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
-        self.parser = fit_parser(self.command, "", *shown)
+        self.parser = build_parser(self.command)
         self.given = given = self.parser.read(args[1:], None if self.fits else self.config_of_run)
         seed_everything(given.seed_everything, workers=True)
-        gpus = torch.cuda.device_count()
-        check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
-        check_launch(given.trainer, gpus, os.environ)
-        check_measured(self.command, given.trainer)
-        if self.fits:
-            check_trainer(given)
-            for line in ignored_variables(os.environ):
-                log.warning(line)
+        check_trainer(self.command, given, torch.cuda.device_count(), os.environ)
+        for line in ignored_variables(os.environ) if self.fits else ():
+            log.warning(line)
         if self.checkpoint is None and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
+        check_fit_paths(given, self.checkpoint)
 
     def config_of_run(self) -> Path:
         """The config of the run whose checkpoint is measured: its model and data."""
-        told = {"run.root": RunSettings().root} | dict(options(self.args))
-        run, self.checkpoint = locate(told.get("ckpt_path"), told["run.root"], told.get("run.name"), "--config")
-        run_config(run)  # raises UserError for a damaged one
+        run, self.checkpoint = run_to_measure(self.args)
         return run.config()
 
     def do(self) -> None:

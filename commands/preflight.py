@@ -125,7 +125,17 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
         raise UserError(key, sharded, f"is not the number of devices, {total}", f"set it to {total}")
 
 
-def check_trainer(given: Any) -> None:
+def check_trainer(command: str, given: Any, gpus: int, environ: Mapping[str, str]) -> None:
+    """Raises UserError for settings of the trainer that this machine with its `gpus` GPUs, this way of starting the
+    processes or this command cannot follow."""
+    check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
+    check_launch(given.trainer, gpus, environ)
+    check_measured(command, given.trainer)
+    if command == "fit":
+        check_habits(given)
+
+
+def check_habits(given: Any) -> None:
     """Raises UserError for a habit of Lightning's that a fit cannot follow, docs/lightning.md."""
     trainer, optim = given.trainer, given.model.optim
     dry = "trainer.fast_dev_run true tries a config without files"
