@@ -3,5 +3,5 @@
 In: LossSums of batches, and questions that the model answers. Out: named figures, and tables of them.
 
 Files: statistics.py, votes.py, comparison.py, role_loss.py, think_scores.py, answers.py, answer_file.py, summary.py,
-report.py, own_answers.py.
+report.py, own_answers.py, remembered.py (figures measured before).
 """
