@@ -9,6 +9,7 @@ recorded, record: the parsers again, from settings.json and without torch; the s
 paths, which_run: paths where nothing is; the run and the checkpoint that a command is about
 at_once: help and refusals before torch is imported
 fit_settings: the settings of fit, which validate, test, predict, preview and estimate take as well
+measured_before, before_and_after: the figures of the start, measured once; the table beside them
 fit: fit, validate, test, predict
 preview, estimate: look at the data; estimate memory and time
 load, generate, export, replay: a run's model; its answers, its export, one step of it again
