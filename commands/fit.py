@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -275,6 +276,7 @@ class Job:
             log.info(f"after: {best.name}, of optimizer step {trainer.global_step:,} of {done:,}")
             log.info(self.time.line())
             log.info(f"written to {self.run.folder}")
+            log.info(f"its page: python cli.py report {shlex.quote(str(self.run.folder))}")
 
     @rank_zero_only
     def advise_on_precision(self) -> None:

@@ -20,7 +20,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from datamodules.magpie import MagpieDataModule
 from hub import CHECKOUT, model_folder
 from lightning_modules.evaluation.remembered import Measurement, Remembered
-from lightning_modules.evaluation.summary import SAMPLES, stage_figures
+from lightning_modules.evaluation.summary import stage_figures
 from lightning_modules.evaluation.think_scores import rights
 from lightning_modules.run.environment import environment
 from lightning_modules.think_tuner import ThinkTuner
@@ -121,7 +121,7 @@ def measure_before(
         trainer.limit_val_batches = limit
     if (found := lookup.found) is None:
         figures = stage_figures(trainer.callback_metrics, "val")
-        found = Measurement(figures, dict(model.evaluated), rights(model.answered), model.answered[:SAMPLES])
+        found = Measurement(figures, dict(model.evaluated), rights(model.answered), model.answered)
         if lookup.file is not None and figures and not model.cancelled():
             lookup.file.write(found)
         return found

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "score a run's model on questions, beside the base or another run",
     "self_train": "train a run on its own right answers, in rounds",
     "export": "write a run's model as a folder that transformers opens",
+    "report": "write a page with the figures and answers of a run, or of two",
     "replay": "recompute an optimizer step that was not finite, row by row",
 }
 CPU = "add --config configs/hardware/cpu.yaml"

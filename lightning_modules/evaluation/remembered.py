@@ -31,7 +31,7 @@ class Measurement:
     figures: dict[str, float]  # of the table, rounded
     logged: dict[str, float]  # as the loggers get them, with "val/" in their names
     rights: dict[str, bool]  # whether each answered question was answered right
-    answered: list[AnsweredRow]  # the first ones, which samples.md shows
+    answered: list[AnsweredRow]  # all of them: samples.md counts them and shows some of each kind
     when: str = ""  # the local time of the measurement, to the minute
 
 
@@ -76,7 +76,7 @@ class Remembered:
 
 def _plain(row: AnsweredRow) -> dict[str, Any]:
     known: dict[str, Any] = asdict(row)
-    del known["verdict"]  # judged again: it follows from the rest
+    del known["verdict"], known["failures"]  # found again: they follow from the rest
     return known
 
 

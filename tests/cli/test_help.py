@@ -60,7 +60,20 @@ def test_the_settings_of_the_recipe_come_before_lightnings(help_text: str) -> No
 
 @pytest.mark.parametrize(
     "command",
-    ["fit", "validate", "test", "predict", "preview", "estimate", "generate", "evaluate", "replay", "serve", "chat"],
+    [
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "preview",
+        "estimate",
+        "generate",
+        "evaluate",
+        "replay",
+        "serve",
+        "chat",
+        "report",
+    ],
 )
 def test_help_fits_a_terminal_of_80_columns(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

@@ -63,6 +63,7 @@ def test_every_command_has_a_module_of_its_name_or_is_one_of_the_trainer() -> No
         ("estimate", ["--device_gb", "--tflops"]),
         ("export", ["--to", "--ckpt_path"]),
         ("replay", ["  file text", "--precision", "--device"]),
+        ("report", ["--to", "--png", "--root"]),
     ],
 )
 def test_every_command_explains_itself(command: str, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from commands import chat, estimate, evaluate, export, generate, preview, replay, self_train, serve
+from commands import chat, estimate, evaluate, export, generate, preview, replay, report, self_train, serve
 from commands.fit_settings import fit_parser
 from commands.parsing import Parser
 from commands.ranges import RANGES
@@ -23,7 +23,7 @@ PARSERS: dict[str, Parser] = {
     "estimate": estimate.build_parser(), "export": export.build_parser(), "replay": replay.build_parser(),
     "evaluate": evaluate.build_parser(),
     "self_train": self_train.build_parser(), "serve": serve.build_parser(),
-    "chat": chat.build_parser(),
+    "chat": chat.build_parser(), "report": report.build_parser(),
 }  # fmt: skip
 # Values that are whole YAML trees or classes: their own code checks them
 OPEN = {
