@@ -101,7 +101,7 @@ def read_samples(text: str) -> list[Sample]:
             if heading := re.fullmatch(r"## Step (\d{1,15})", line):
                 step, row = int(heading[1]), None
             else:
-                row = re.fullmatch(r"### Row (.{1,100}?) \((.*)\)", line)
+                row = re.fullmatch(r"#{3,4} Row (.{1,100}?) \((.*)\)", line)
         elif line.endswith(":"):
             title = line[:-1]
     keep()

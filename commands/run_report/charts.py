@@ -85,7 +85,7 @@ def charts(runs: Sequence[RunRecord]) -> list[Chart]:
         ),
         _curves(
             runs, "form", "Form and right answers", "Form", "ratio of answers",
-            {"val/think_format": ("well-formed thinking", 1), "val/finished": ("answers that end", 2)},
+            {"val/think_format": ("well-formed thinking", 1), "val/cut": ("cut off", 2)},
             ratio=True, intervals=True,
         ),
         _curves(

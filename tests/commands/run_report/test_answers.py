@@ -31,7 +31,7 @@ def test_a_line_that_is_cut_is_left_out_and_damaged_ones_are_counted(tmp_path: P
 
 def test_samples_have_their_texts_and_their_order() -> None:
     first, last = read_samples(SAMPLES)
-    assert (first.step, first.verdict, first.written) == (0, "not the reference's answer", "3")
+    assert (first.step, first.verdict, first.written) == (0, "wrong", "3")
     assert (last.step, last.written, last.reference) == (20, "<think>One more.</think>\n\n2", "2")
 
 
