@@ -17,7 +17,9 @@ KEY = {"rows": "0123", "model": {"dtype": "float32", "rows": 8}}
 
 
 def measurement() -> Measurement:
-    written = ThinkResponse("<think>a</think>\ud8005", ("a",), "\ud8005", True, True, 9, 2, "raw", 1, "budget", masked=0.25)
+    written = ThinkResponse(
+        "<think>a</think>\ud8005", ("a",), "\ud8005", True, True, 9, 2, "raw", 1, "budget", masked=0.25
+    )
     reference = ThinkResponse("<think>b</think>7", ("b",), "7", True, True)
     rows = [AnsweredRow(3, "hard", "What is 3 + 4?", written, reference, 2)]
     logged = {"val/loss": 0.1 + 0.2, "val/odd": math.inf}
