@@ -44,7 +44,6 @@ from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
 from lightning_modules.run.fit_time import FitTime
 from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, new_run, run_of
-from lightning_modules.run.freed_memory import FreedMemory
 from lightning_modules.run.lock import RunLock, is_first_process
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
@@ -220,8 +219,7 @@ class Job:
         if self.fits and not self.dry:
             settings = self.run, checkpoint, self.signals, self.saved
             saving = CheckpointCallback(*settings, chosen=self.own_checkpoint, timed=self.time.saving)
-            callbacks += [self.time, SampleTable(self.run), self.throughput, ResumeHint(self.run)]
-            callbacks += [FreedMemory(), saving]
+            callbacks += [self.time, SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
         if chosen.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):

@@ -177,6 +177,9 @@ RANGES: dict[str, Rule] = {
     "dropped": Text(1_000, empty=True),
     "html": FILE,
     "jsonl": FILE,
+    # report
+    "runs": Each(FILE, empty=True),
+    "png": FILE,
     "limit": Number(instead="null for all, or auto", also=("auto",)),
     "device_gb": Number(0, 10**6, above=True),
     "tflops": Number(1e-6, 10**9),
