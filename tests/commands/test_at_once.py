@@ -71,7 +71,7 @@ REFUSED = [
     (["evaluate", "--samples", "0"], "samples: '0' is below 1."),
     (["export", "--run", "nowhere"], "--run: 'nowhere' is not a run"),
     (["self_train", "--rounds", "x"], "rounds: 'x' is not valid. Give int."),
-    (["replay", "--device", ""], "device: '' is empty."),
+    (["replay", "step.pt", "--device", ""], "device: '' is empty."),
 ]
 
 
