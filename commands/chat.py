@@ -12,11 +12,12 @@ from commands.chat_session.speaker import Speaker
 from commands.chat_session.state import Chat
 from commands.chat_session.view import View
 from commands.generate import add_device, decoding_settings, device
-from commands.load import Loaded, Opened, add_run_arguments, open_run
+from commands.load import Loaded, Opened, open_run
 from commands.messages import quiet
 from commands.parsing import Parser
 from commands.rivals import BASE, run_name
 from commands.serve import context_of
+from commands.which_run import add_run_arguments
 from datamodules.text.malformed import MalformedResponse
 from errors import UserError
 from lightning_modules.generation.decoding import Decoding, DecodingSettings

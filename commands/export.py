@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from commands.load import add_run_arguments, find, load_run
+from commands.load import load_run
 from commands.parsing import Parser
+from commands.which_run import add_run_arguments, find
 from errors import UserError
 from hub import what_is_there
 from lightning_modules.export import Card, export_adapter, export_merged

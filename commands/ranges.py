@@ -44,6 +44,7 @@ RANGES: dict[str, Rule] = {
     "model.optim.warmup_ratio": SHARE,
     "model.optim.min_lr_ratio": SHARE,
     "model.evaluation.rows": ANY_COUNT,
+    "model.evaluation.samples": ANY_COUNT,
     "model.evaluation.decoding.max_new_tokens": TOKENS,
     "model.evaluation.decoding.temperature": TEMPERATURE,
     "model.evaluation.decoding.top_p": Number(0, 1, above=True),
@@ -176,6 +177,9 @@ RANGES: dict[str, Rule] = {
     "dropped": Text(1_000, empty=True),
     "html": FILE,
     "jsonl": FILE,
+    # report
+    "runs": Each(FILE, empty=True),
+    "png": FILE,
     "limit": Number(instead="null for all, or auto", also=("auto",)),
     "device_gb": Number(0, 10**6, above=True),
     "tflops": Number(1e-6, 10**9),

@@ -9,11 +9,12 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from commands.generate import add_device, decoding_settings, device
-from commands.load import Loaded, Opened, add_run_arguments, open_run
+from commands.load import Loaded, Opened, open_run
 from commands.messages import quiet
 from commands.openai_api.request import EffortSettings, Served
 from commands.parsing import Parser
 from commands.rivals import BASE, run_name
+from commands.which_run import add_run_arguments
 from errors import UserError
 from hub import model_folder
 from lightning_modules.generation.decoding import Decoding, DecodingSettings

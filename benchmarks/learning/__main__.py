@@ -20,11 +20,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.learning.jobs import cpu_seconds, run_cli, run_jobs
 from benchmarks.learning.peer_runs import PeerRun
+from benchmarks.learning.picture import bars_of, first_choice, picture
 from benchmarks.learning.report import Arms, Table, answer_table, cost_table, curve_table, loss_table, setting, write
 from benchmarks.learning.rows import Pool, read_pool
 from benchmarks.learning.runs import Planned, answers_of
 from benchmarks.learning.studies import PEER_STUDY, STUDIES, Study
 from benchmarks.real_inputs import row_files
+from disk import write_file
 from errors import UserError
 from hub import local_folder
 
@@ -43,6 +45,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 1; more can be added later")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; the CPU cores are shared among them")
     parser.add_argument("--trl-python", type=Path, help="an interpreter with TRL, to compare with it; see README.md")
+    parser.add_argument("--picture", type=Path, help="file for a picture of the answers to the test questions, as SVG")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and results")
     return parser.parse_args(args)
 
@@ -72,7 +75,10 @@ def benchmark(given: argparse.Namespace) -> int:
         "command": shlex.join(["python", "-m", "benchmarks.learning", *sys.argv[1:]]), "base": base,
         "questions": len(pool.test), "cpu_seconds": cpu_seconds(out / "logs"),
     }  # fmt: skip
-    report(out, studies, planned, peers, ask_base(planned), known)
+    untrained = ask_base(planned)
+    report(out, studies, planned, peers, untrained, known)
+    if given.picture:
+        draw(given.picture, planned, peers, untrained)
     for error in failed:
         print(f"error: {error}", file=sys.stderr)
     return 1 if failed else 0
@@ -180,6 +186,19 @@ def report(
     if tables:
         known |= {"setting": setting(list(results.values())), "base_answers": untrained, "runs": results}
         print(f"written to {write(out, tables, known)} and .md", file=sys.stderr)
+
+
+def draw(path: Path, planned: Sequence[Planned], peers: Sequence[PeerRun], untrained: dict[str, Any] | None) -> None:
+    """Write the picture of all arms that were asked. Raise UserError if there is none."""
+    arms: dict[str, dict[int, Any]] = {}
+    for one in (one for one in planned if one.study.asks):
+        if (result := one.read()) is not None:
+            arms.setdefault(one.arm.name, {})[one.seed] = result
+    if untrained is None:
+        raise UserError("--picture", path, "has no arm to show", "choose a study that asks questions, and let it end")
+    shown: Arms = {"the base": {0: {"answers": untrained}}, **arms, **arms_of_peers(peers)}
+    bars = [bars_of(name, arm) for name, arm in shown.items()]
+    write_file(path, picture(bars, first_choice(untrained)))
 
 
 def arms_of_peers(peers: Sequence[PeerRun]) -> Arms:

@@ -18,6 +18,8 @@ from benchmarks.learning.curves import (
     verdict,
     verdicts_of,
 )
+from lightning_modules.evaluation.baselines import LABELS as BASELINES
+from lightning_modules.evaluation.baselines import Asked, baselines
 from lightning_modules.evaluation.comparison import Comparison, compare
 from lightning_modules.evaluation.statistics import accuracy_interval
 from lightning_modules.run.folder import STARTED
@@ -65,20 +67,24 @@ def loss_table(title: str, arms: Arms) -> Table:
 def answer_table(title: str, arms: Arms, base: Mapping[str, Any] | None) -> Table:
     """Return a table of the answers to the test questions, of all seeds; `base`: the answers of the untrained model."""
     first = next(iter(arms.values()))
-    header = ["", "seeds", "well-formed", "ended", "right", "95 % interval", "against the base", "against the first",
-              "thoughts", "tokens"]  # fmt: skip
+    header = ["", "seeds", "well-formed", "ended", "looped", "right", "95 % interval", "against the base",
+              "against the first", "thoughts", "tokens"]  # fmt: skip
     untrained: Arms = {"the base": {0: {"answers": base}}} if base else {}
     rows = []
     for name, arm in (*untrained.items(), *arms.items()):
         right = list(verdicts_of(arm, sorted(arm)).values())
         interval = accuracy_interval(right)
-        own = [_share(arm, "well_formed"), _share(arm, "finished"), f"{100 * mean_of(arm, 'right'):.1f} %"]
+        own = [_share(arm, key) for key in ("well_formed", "finished", "looped", "right")]
         to_base = _against_base(arm, base) if base and name in arms else None
         to_first = compared(arm, first) if arm is not first and name in arms else None
         rows.append([
             name, str(len(arm)), *own, interval.percent(), _points(to_base), _points(to_first),
             f"{mean_of(arm, 'thoughts'):.1f}", f"{mean_of(arm, 'tokens'):.0f}",
         ])  # fmt: skip
+    asked = next(iter(first.values()))["answers"].values()
+    known = [Asked(one["reference"], int(one.get("options", 0)), None, False) for one in asked]
+    for key, ratio in baselines(known).items():
+        rows.append([BASELINES[key].strip(), *[""] * 4, f"{100 * ratio:.1f} %", *[""] * 5])
     return Table(title, header, rows)
 
 

@@ -112,8 +112,9 @@ class Planned:
 
 
 def answers_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the answers in a file of `evaluate`, by the id of their question, without their texts."""
-    kept = ("right", "rung", "finished", "well_formed", "thoughts", "tokens", "thinking_tokens")
+    """Return the answers in a file of `evaluate`, by the id of their question, without their thoughts."""
+    kept = ("right", "rung", "finished", "well_formed", "thoughts", "tokens", "looped", "contradicted", "answer",
+            "reference", "options")  # fmt: skip
     found = read_answers(path, "--out").answers.values()
     return {one["id"]: {key: one[key] for key in kept if key in one} for one in found}
 

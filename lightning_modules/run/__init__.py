@@ -10,6 +10,6 @@
 - `progress_line.py`, `progress.py`: the progress of a command in one line
 - `signals.py`: SIGINT and SIGTERM end training after an optimizer step
 - `failure_watchdog.py`: an error on one rank ends all ranks
-- `freed_memory.py`: memory that a fit on a CPU gives back
 - `flops.py`, `throughput.py`: tokens per second, memory, FLOPs, time left
+- `fit_time.py`: where the time of a fit goes
 """

@@ -17,6 +17,7 @@ from benchmarks.learning import __main__ as command
 from benchmarks.learning import jobs, rows
 from benchmarks.learning.curves import compared, differences, value, verdict
 from benchmarks.learning.jobs import Command, run_jobs
+from benchmarks.learning.picture import bars_of, first_choice, picture
 from benchmarks.learning.report import answer_table, loss_table, write
 from benchmarks.learning.rows import Choice, Pool, split
 from benchmarks.learning.runs import CONFIG, Planned, read_curve
@@ -40,7 +41,7 @@ def result(losses: dict[int, float], right: list[bool] | None = None) -> dict[st
         "environment": {"python": "3.11", "versions": {"torch": "2"}, "machine": machine, "git": {"commit": None}},
     }
     if right is not None:
-        more = {"well_formed": True, "finished": True, "thoughts": 3, "tokens": 50}
+        more = {"well_formed": True, "finished": True, "looped": False, "thoughts": 3, "tokens": 50, "reference": "(A)"}
         found["answers"] = {str(k): {"right": one, **more} for k, one in enumerate(right)}
     return found
 
@@ -238,6 +239,14 @@ def test_arms_are_compared_seed_by_seed_and_question_by_question() -> None:
     assert found is not None and (found.gained, found.lost) == (["1"], [])
 
 
+def test_the_picture_has_two_bars_for_each_arm_and_the_line_of_the_first_choice() -> None:
+    answers = result({0: 1.0}, [True, False])["answers"]
+    drawn = picture([bars_of("the <base>", {0: {"answers": answers}})], first_choice(answers))
+    assert drawn.count("<rect") == 3 and "the &lt;base&gt;" in drawn
+    assert "always the first choice: 100 %" in drawn
+    assert first_choice({"0": {"reference": "x = 7", "right": True}}) is None
+
+
 def test_the_tables_are_written_and_never_overwritten(tmp_path: Path) -> None:
     arms = {
         "as configured": {1: result({0: 9.0, 4: 8.0}, [True, False]), 2: result({0: 9.2, 4: 8.4}, [False, False])},
@@ -247,8 +256,9 @@ def test_the_tables_are_written_and_never_overwritten(tmp_path: Path) -> None:
     assert losses.rows[2][-4:] == ["-3.100 ± 0.141", "better", "10 ± 0", "2.0"]
     base = result({0: 1.0}, [False, False])["answers"]
     asked = answer_table("Answers", arms, base)
-    assert [line[0] for line in asked.rows] == ["the base", "as configured", "other"]
-    assert asked.rows[2][4] == "100.0 %" and asked.rows[1][6].startswith("+25.0 (")
+    assert [line[0] for line in asked.rows[:3]] == ["the base", "as configured", "other"]
+    assert asked.rows[2][5] == "100.0 %" and asked.rows[1][7].startswith("+25.0 (")
+    assert [line[5] for line in asked.rows if "first choice" in line[0]] == ["100.0 %"]
     known = {"command": "python -m benchmarks.learning", "setting": "torch 2"}
     path = write(tmp_path, [losses, asked], known)
     assert "| other |" in path.with_suffix(".md").read_text()
