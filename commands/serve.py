@@ -102,7 +102,7 @@ def run(args: Sequence[str]) -> int:
         shown = f"[{host}]" if ":" in host else host
         if given.host not in LOCAL:
             log.warning(f"warning: everybody who reaches {shown}:{port} can ask the model: there is no password")
-        log.info(f"{' and '.join(models)} at http://{shown}:{port}/v1 (Ctrl-C stops)")
+        log.info(f"{' and '.join(models)} at http://{shown}:{port}/v1, a page at http://{shown}:{port}/ (Ctrl-C stops)")
         return serve(app, models, listening)
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from commands.openai_api.errors import ApiError
 from commands.openai_api.fields import Fields
+from commands.openai_api.page_files import page_routes
 from commands.openai_api.reply import Reply
 from commands.openai_api.reply import Response as Written
 from commands.openai_api.request import Asked, Served, read_body
@@ -66,6 +67,7 @@ def make_app(models: Mapping[str, Model], max_body: int, loopback: bool) -> Star
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
             Route("/health", health),
+            *page_routes(),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)] if loopback else [],
         exception_handlers={ApiError: _refuse, HTTPException: _refuse_route},
