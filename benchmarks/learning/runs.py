@@ -63,9 +63,9 @@ class Planned:
         return ["evaluate", "--run", str(run.folder), *task, "--to", str(self.answers)]
 
     def _fit(self, base: str, pool: Pool, gpu: bool) -> list[str]:
-        step_tokens = int(yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["data"]["tokens_per_step"])
-        steps = self.study.steps(self.arm, step_tokens)
-        micro_batches = int(self.arm.settings.get(ACCUMULATE, 1))
+        config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+        steps = self.study.steps(self.arm, int(config["data"]["tokens_per_step"]))
+        micro_batches = int(self.arm.settings.get(ACCUMULATE, config["trainer"]["accumulate_grad_batches"]))
         settings = {
             "seed_everything": self.seed,
             "run.root": self.folder / "runs",
