@@ -93,6 +93,7 @@ def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
     prompts = all_prompts(given)
+    chosen = device(given.device)
     find(given.run, given.ckpt_path, given.root)  # raises UserError if there is no run
     settings = decoding_settings(given)
     line = ProgressLine()
@@ -101,7 +102,6 @@ def run(args: Sequence[str]) -> int:
         check_vllm(opened.run.folder / "export", settings)
         written_by_prompt = answers_of_vllm(opened, prompts, settings, given.seed)
     else:
-        chosen = device(given.device)
         loaded = load_run(given.run, given.ckpt_path, given.root, check=settings.check)
         loaded.tuner.to(chosen)
         progress = AnswerProgress("answering", len(prompts), settings.max_new_tokens, line)

@@ -12,11 +12,14 @@ runs. Without a GPU the parts run small shapes on the CPU. The last line is for 
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,19 +39,29 @@ def run(job: Job, seconds: float, given: Mapping[str, str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
         args = [_filled(arg, {**given, OUT: str(out)}) for arg in job.args]
+        process = subprocess.Popen(
+            [sys.executable, *args], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+        problem = None
         try:
-            done = subprocess.run(
-                [sys.executable, *args], cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=seconds,
-                check=False,
-            )  # fmt: skip
-            output, said = done.stdout, done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-            problem = said[:300] if done.returncode else None
-        except subprocess.TimeoutExpired as error:
-            partly = error.stdout or b""
-            output = partly.decode(errors="replace") if isinstance(partly, bytes) else partly
+            output, errors = process.communicate(timeout=seconds)
+            if process.returncode:
+                problem = errors.strip().rpartition("\n")[2][:300] or f"exit code {process.returncode}"
+        except subprocess.TimeoutExpired:
             problem = f"stopped after {seconds:.0f} s"
+        finally:
+            _end(process)
+        if problem and problem.startswith("stopped"):
+            output = process.communicate()[0]
         found = figures(job.part, output, out)
     return {"figures": found, "problem": problem, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a job with all processes that it started: a benchmark's worker would keep the GPU's memory."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _filled(arg: str, values: Mapping[str, str]) -> str:

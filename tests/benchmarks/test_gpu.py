@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def test_a_job_is_a_process_and_its_failure_is_a_result() -> None:
     assert gpu.run(Job("memory", "a", ("-c", "raise SystemExit('no memory')")), 60, {})["problem"] == "no memory"
     late = gpu.run(Job("memory", "a", ("-c", "import time; time.sleep(60)")), 0.5, {})
     assert late["problem"] == "stopped after 0 s" and late["figures"] == {}
+
+
+def test_a_job_out_of_time_ends_with_the_processes_that_it_started_and_keeps_its_figures(tmp_path: Path) -> None:
+    worker = f"import time, pathlib; time.sleep(6); pathlib.Path({str(tmp_path / 'alive')!r}).touch()"
+    program = f"""
+import subprocess, sys, time
+print('a row' + ' ' * 9 + '1,000 980 0.980', flush=True)
+subprocess.run([sys.executable, "-c", {worker!r}])
+"""
+    late = gpu.run(Job("memory", "a", ("-c", program)), 3, {})
+    assert late["problem"] == "stopped after 3 s" and list(late["figures"]) == ["a row"]
+    time.sleep(6)
+    assert not (tmp_path / "alive").exists()
 
 
 def speed_file(path: Path) -> Path:
