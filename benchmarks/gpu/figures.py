@@ -10,6 +10,7 @@ from benchmarks.gpu.jobs import Part
 
 COUNTS = re.compile(r"\d+ (?:passed|failed|skipped|errors?|xfailed|deselected)")
 MEMORY = re.compile(r"^(\S.*?)\s{2,}([\d,]+)\s+([\d,]+)\s+(\d+\.\d+)", re.MULTILINE)
+ATTENTION = re.compile(r"^\| (.+?) \| ([\d,]+) \| (\w+) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
 FAILED_MEMORY = re.compile(r"^(\S.*?)\s+failed\s+([\d,]+)", re.MULTILINE)
 
 
@@ -28,6 +29,8 @@ def _tests(output: str, out: Path) -> Iterator[tuple[str, str]]:
 
 
 def _speed(output: str, out: Path) -> Iterator[tuple[str, str]]:
+    for kernel, length, dtype, ms, rate in ATTENTION.findall(output):
+        yield f"{kernel}, rows of {length}, {dtype}", f"{ms} ms, {rate} TFLOP/s"
     for line in _lines(out):
         if "largest" in line:
             yield f"{line['case']['side']}, rows at most", str(line["largest"])

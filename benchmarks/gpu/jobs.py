@@ -59,6 +59,7 @@ def _speed(device: str, lacks: set[str]) -> Iterable[Job]:
         case = ("--length", str(length), "--kind", kind, "--dtype", dtype)
         sides = ("--sides", "ours", *peers, "plain")
         yield Job("speed", f"{length} {kind}, {dtype}", (*common, *timed, *case, *sides), ("rows",))
+    yield Job("speed", "attention", ("-m", "benchmarks.attention", *(() if cuda else ("--tokens", "4096"))))
     for length in lengths:
         packed = ("--length", str(length), "--kind", "packed", "--dtype", dtypes[0], "--sides", "ours")
         profiled = (*common, *timed, *packed, "--profile", f"{OUT}.traces")

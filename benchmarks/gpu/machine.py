@@ -9,7 +9,18 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "transformers", "peft", "lightning", "triton", "bitsandbytes", "flash_attn", "trl", "liger_kernel")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "lightning",
+    "triton",
+    "bitsandbytes",
+    "flash_attn",
+    "flash_attn_4",
+    "trl",
+    "liger_kernel",
+)
 
 
 def missing(device: str, rows: Path | None, trl_python: str | None) -> dict[str, str]:
@@ -18,7 +29,9 @@ def missing(device: str, rows: Path | None, trl_python: str | None) -> dict[str,
     if device != "cuda" or not torch.cuda.is_available():
         found["gpu"] = "no GPU: pytest -m gpu is left out; the other parts run small shapes on the CPU, as a rehearsal"
     if rows is None or not rows.is_file():
-        found["rows"] = "no rows (--rows, made by python -m benchmarks.speed.rows): the part speed is left out"
+        found["rows"] = (
+            "no rows (--rows, made by python -m benchmarks.speed.rows): of the part speed only attention is timed"
+        )
     for name, module, line in (
         ("trl", "trl", "no TRL (--trl-python PYTHON): only plain transformers is compared"),
         ("liger", "liger_kernel", "no Liger kernels: TRL runs without them"),
@@ -26,6 +39,8 @@ def missing(device: str, rows: Path | None, trl_python: str | None) -> dict[str,
     ):
         if not _has(module, trl_python):
             found[name] = line
+    if not _has("flash_attn.cute", None):
+        found["flash4"] = "no flash-attn-4 (pip install '.[flash]'): attention by torch's kernel only"
     if not find_spec("bitsandbytes"):
         found["bitsandbytes"] = "no bitsandbytes: the tests of a base in 4 bits are skipped"
     return found
@@ -34,7 +49,10 @@ def missing(device: str, rows: Path | None, trl_python: str | None) -> dict[str,
 def _has(module: str, python: str | None) -> bool:
     """Whether a module can be found, by the interpreter given or by this one."""
     if python is None or python == sys.executable:
-        return find_spec(module) is not None
+        try:
+            return find_spec(module) is not None
+        except ImportError:  # of the package above it
+            return False
     command = [python, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"]
     try:
         return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 0

@@ -1,8 +1,8 @@
 """Causal attention within the rows of a packed sequence, for any transformers model.
 
-On CUDA in half precision one flash-attention kernel serves rows of any length. Elsewhere, and with attention dropout,
-each row goes to torch's causal attention. A call without a PackedForward, as in generation, uses transformers' own SDPA
-attention.
+On CUDA in half precision one flash-attention kernel serves rows of any length, the fastest that is installed
+(flash_kernels.py). Elsewhere, and with attention dropout, each row goes to torch's causal attention. A call without a
+PackedForward, as in generation, uses transformers' own SDPA attention.
 """
 
 from typing import Any
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.fused.flash_kernels import AttentionKind, kernel_of
 from lightning_modules.fused.packed_forward import PackedForward, RowBounds
-from lightning_modules.internals.torch_internals import flash_attention
+from lightning_modules.internals.torch_internals import flash_attention, has_values
 from lightning_modules.internals.transformers_internals import sdpa_attention, use_attention
 
 NAME = "within_rows"  # of the attention implementation, in transformers
@@ -38,7 +39,9 @@ def attend(
     longest = max(bounds.lengths)
     window = window if window is not None and window < longest else None
     if query.is_cuda and query.dtype in HALF and not dropout:
-        return flash_attention(query, key, value, bounds.starts, longest, scale, window)
+        kind = AttentionKind(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[2])
+        kernel = kernel_of(kind) if has_values(query) else flash_attention  # fake tensors, of the planner
+        return kernel(query, key, value, bounds.starts, longest, scale, window)
     rows = zip(*(torch.split(part, bounds.lengths) for part in (query, key, value)), strict=True)
     attended = [_one_row(q, k, v, scale, window, dropout) for q, k, v in rows]
     return attended[0] if len(attended) == 1 else torch.cat(attended)

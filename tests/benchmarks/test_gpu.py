@@ -1,6 +1,7 @@
 """The benchmark of a GPU: it goes on where it stopped, says what is missing, and shows what was measured."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -69,9 +70,9 @@ def test_what_is_missing_is_one_line_each_and_the_rest_runs(
 ) -> None:
     gpu.main(["--device", "cpu", "--trl-python", "/no/python", "--out", str(tmp_path / "gpu.jsonl")])
     said = capsys.readouterr().out.splitlines()
-    for start in ("no GPU: ", "no rows ", "no TRL ", "no Liger kernels: ", "no flash-attn: "):
+    for start in ("no GPU: ", "no rows ", "no TRL ", "no Liger kernels: ", "no flash-attn: ", "no flash-attn-4 "):
         assert sum(line.startswith(start) for line in said) == 1, start
-    assert ran == ["memory", "generate", "learn"]  # neither tests nor speed
+    assert ran == ["speed", "memory", "generate", "learn"]  # no tests; of speed only attention
     assert "rows" not in missing("cpu", Path(__file__), sys.executable)
 
 
@@ -108,6 +109,17 @@ subprocess.run([sys.executable, "-c", {worker!r}])
     assert late["problem"] == "stopped after 3 s" and list(late["figures"]) == ["a row"]
     time.sleep(6)
     assert not (tmp_path / "alive").exists()
+
+
+def test_attention_is_timed_by_each_kernel_and_gets_into_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    job = next(one for one in jobs("cpu", ()) if one.name == "attention")
+    sizes = ("--device", "cpu", "--heads", "1", "--kv-heads", "1", "--width", "8", "--tokens", "4096")
+    done = gpu.run(Job("speed", "attention", (*job.args[:2], *sizes)), 120, {})
+    assert done["problem"] is None
+    assert len(done["figures"]) == 8 and all(
+        re.fullmatch(r"[\d.]+ ms, [\d.]+ TFLOP/s", x) for x in done["figures"].values()
+    )
+    assert "torch, row by row, rows of 4,096, bfloat16" in done["figures"]
 
 
 def speed_file(path: Path) -> Path:
