@@ -7,7 +7,7 @@ tie the first. Rows that are too long to train on vote as well.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ class Choice:
     number: int | None = None  # of rows, the first ones; None: all
     cut: int | None = None  # data.max_length of the arm; rows above it are treated as data.overlong says
     long_after: int | None = None  # of each five rows four have at most this many tokens
+    agreeing: bool = False  # only rows that give the reference answer of their question
 
     @property
     def slug(self) -> str:
         parts = [f"{self.shortest}-{self.longest}", *([f"mix{self.long_after}"] if self.long_after else [])]
+        parts += ["agreeing"] if self.agreeing else []
         return "-".join([*parts, *([f"first{self.number}"] if self.number else [])])
 
 
@@ -49,9 +51,12 @@ class Pool:
     train: Sequence[int]
     val: Sequence[int]
     test: Sequence[dict[str, str]]  # the questions, each with its reference answer
+    agree: Collection[int] = ()  # training rows that give the reference answer of their question
 
     def choose(self, choice: Choice) -> list[int]:
         fits = [k for k in self.train if choice.shortest <= self.tokens[k] <= choice.longest]
+        if choice.agreeing:
+            fits = [k for k in fits if k in self.agree]
         if choice.long_after is not None:
             short = [k for k in fits if self.tokens[k] <= choice.long_after]
             long = [k for k in fits if self.tokens[k] > choice.long_after]
@@ -110,24 +115,33 @@ def split(lines: Sequence[str], seen: Sequence[dict[str, Any]]) -> Pool:
     val = short[:VAL_ROWS]
     known = {asked[k] for k in val}
     test = dict.fromkeys(asked[k] for k in used["held out"] if asked[k] not in known)
-    asked_rows = ([line for line, q in zip(lines, asked, strict=True) if q == question] for question in test)
-    questions = [{"id": str(n), **one} for n, one in enumerate(map(_question, asked_rows)) if one["answer"]]
+    places: dict[str, list[int]] = {}
+    for k, question in enumerate(asked):
+        places.setdefault(question, []).append(k)
+    references = {question: _question([lines[k] for k in rows]) for question, rows in places.items()}
+    questions = [{"id": str(n), **references[one]} for n, one in enumerate(test) if references[one]["answer"]]
     if not used["train"] or len(val) < VAL_ROWS or not questions:
         problem = f"have {len(used['train'])} training rows, {len(val)} short held-out rows, {len(questions)} questions"
         raise UserError("--rows", None, problem, f"give more rows; {VAL_ROWS} short held-out rows are needed")
-    return Pool(lines, tokens, used["train"], val, questions)
+    agree = {k for k in used["train"] if same_answer(references[asked[k]]["answer"], _answer(lines[k]))}
+    return Pool(lines, tokens, used["train"], val, questions, agree)
 
 
 def _asked(line: str) -> str:
     return " ".join(json.loads(line)["instruction"].split())
 
 
+def _answer(line: str) -> str:
+    answer: str = json.loads(line)["response"].rpartition("</think>")[2].strip()
+    return answer
+
+
 def _question(lines: Sequence[str]) -> dict[str, str]:
-    """Return the question of some rows, with the answer that most of them give."""
-    rows = [json.loads(line) for line in lines]
-    answers = [row["response"].rpartition("</think>")[2].strip() or None for row in rows]
+    """Return the question of some rows, with the answer that most of them give; an empty text if none has an answer."""
+    answers = [_answer(line) or None for line in lines]
     winner = vote(answers, same_answer).place
-    return {"instruction": rows[0]["instruction"], "answer": (answers[winner] if winner is not None else None) or ""}
+    answer = (answers[winner] if winner is not None else None) or ""
+    return {"instruction": json.loads(lines[0])["instruction"], "answer": answer}
 
 
 def as_args(settings: dict[str, object]) -> list[str]:

@@ -95,6 +95,7 @@ THINKING = (
     Arm("a block a sentence", {"data.steps.split": "sentence"}),
     Arm("a block a paragraph", {"data.steps.split": "paragraph"}),
     Arm("a block a marker", {"data.steps.split": "marker"}),
+    Arm("a sentence, agreeing rows", {"data.steps.split": "sentence"}, Choice(agreeing=True)),
 )
 EPOCHS = tuple(Arm(f"{number} rows", rows=Choice(number=number)) for number in (100, 250))
 

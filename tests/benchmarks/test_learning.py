@@ -108,6 +108,18 @@ def test_rows_of_an_arm_are_chosen_by_length_and_come_with_the_validation_rows(t
         pool.choose(Choice(1000, shortest=500, number=3))
 
 
+def test_rows_that_agree_are_those_with_the_answer_that_most_rows_of_the_question_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows, "VAL_ROWS", 1)
+    lines = [row("one", "A"), row("one", "B"), row("one", "B"), row("two", "C"), row("three", "A"), row("four", "A")]
+    splits = ["train", "train", None, "train", "val", "val"]
+    pool = split(lines, [seen(one, 100, k) for k, one in enumerate(splits)])
+    assert pool.train == [0, 1, 3]
+    assert pool.choose(Choice(agreeing=True)) == [1, 3]
+    assert Choice(agreeing=True).slug != Choice().slug
+
+
 def test_missing_rows_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
