@@ -39,6 +39,7 @@ from lightning_modules.checkpoints.replay_file import ReplayFiles
 from lightning_modules.evaluation.summary import print_samples, stage_figures
 from lightning_modules.evaluation.think_scores import rights
 from lightning_modules.internals.lightning_internals import disable_signal_handlers
+from lightning_modules.run.allocator import allocator_advice
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
@@ -253,7 +254,7 @@ class Job:
             before = measure_before(self.given, trainer, model, data, shown)
             self.progress.doing = None
             record(before=before.figures, right_before=before.rights, parents=plain(model.start.parents))
-            self.advise_on_precision()
+            self.advise_on_cpu()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if self.dry:
             return
@@ -277,12 +278,13 @@ class Job:
             log.info(f"its page: python cli.py report {shlex.quote(str(self.run.folder))}")
 
     @rank_zero_only
-    def advise_on_precision(self) -> None:
-        """Say which precision is faster on this CPU, if the model is large enough for it to matter."""
+    def advise_on_cpu(self) -> None:
+        """Say what makes a fit on this CPU faster or smaller, if the model is large enough for it to matter."""
         assert self.model.net is not None
-        wide = self.model.net.causal_lm.config.hidden_size >= WIDE and self.trainer.strategy.root_device.type == "cpu"
-        if wide and (advice := advice_for_cpu(str(self.trainer.precision), bfloat16_gain())):
-            log.info(advice)
+        if self.model.net.causal_lm.config.hidden_size >= WIDE and self.trainer.strategy.root_device.type == "cpu":
+            for advice in (advice_for_cpu(str(self.trainer.precision), bfloat16_gain()), allocator_advice()):
+                if advice:
+                    log.info(advice)
 
 
 def plain(parents: Sequence[Parent]) -> list[dict[str, Any]]:
