@@ -16,6 +16,7 @@ from datamodules.layouts.conversation import Message
 from datamodules.text.chat_rendering import cut_at_names, guarded, rendered, unused_characters
 from datamodules.text.chat_template import HistoryReasoning, chat_template
 from datamodules.text.example import Example, Turns, parse_history
+from datamodules.text.exported_template import exported_template
 from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.response import Passage
 from datamodules.text.steps import StepSettings, split_steps
@@ -100,8 +101,13 @@ class Template:
 
     @cached_property
     def chat_template(self) -> str:
-        """The Jinja text that renders conversations, in training and in an exported folder."""
+        """The Jinja text that renders conversations."""
         return chat_template(self)
+
+    @cached_property
+    def exported(self) -> str:
+        """The Jinja text of an exported folder."""
+        return exported_template(self)
 
     def conversation(self, history: Sequence[Answered], instruction: str, system: str | None = None) -> list[Segment]:
         """Return the segments of a prompt with earlier turns, oldest first, and with a system prompt of its own.
