@@ -1,5 +1,6 @@
 """The command line: python cli.py fit --config configs/demo.yaml. It imports only what the command needs."""
 
+import gc
 import os
 import sys
 import traceback
@@ -48,10 +49,15 @@ def main(args: Sequence[str] | None = None) -> int:
             raise UserError("command", command, "does not exist", fix)
         rest = find_configs(rest, needed=command in ("fit", "estimate"))
         try:
+            if import_module("commands.at_once").answer(command, rest):
+                return 0
             module = import_module(f"commands.{'fit' if command in TRAINER else command}")
         except ModuleNotFoundError as error:
             problem = f"is not installed for {sys.executable}"
             raise UserError(str(error.name), None, problem, "run make demo, or . .venv/bin/activate") from error
+        if not gc.isenabled():
+            gc.freeze()  # what the imports made stays, and is not searched for garbage any more
+            gc.enable()
         return int(module.run([command, *rest] if command in TRAINER else rest))
     except UserError as error:
         if os.environ.get("THINKWRIGHT_TRACEBACK"):
@@ -84,6 +90,7 @@ def unexpected(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    gc.disable()  # until the imports are done: they make a million objects, and none of them is garbage
     # A standard output that is closed, as by `>&-`, is None in Python
     sys.stdout, sys.stderr = (one or open(os.devnull, "w") for one in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:

@@ -93,7 +93,7 @@ def read_run(folder: Path) -> Run:
 def sample(validation: str) -> dict[str, str]:
     """Return the first row that samples.md shows of a validation: its texts under Given, Written and Reference."""
     row = validation.split("### Row ")[1]
-    parts = re.split(r"^(Given|Written|Reference):$", row, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^(Given|Written|Reference|Why):$", row, flags=re.MULTILINE)[1:]
     return {name: re.sub(r"^ {4}", "", text, flags=re.MULTILINE) for name, text in zip(*[iter(parts)] * 2, strict=True)}
 
 

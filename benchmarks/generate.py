@@ -131,7 +131,7 @@ def write(way: str, net: Any, requests: Sequence[Any], decoding: Any) -> tuple[t
     from lightning_modules.generation.with_transformers import generate_batch
 
     written: dict[int, list[int]] = {}
-    device = torch.device("cpu")
+    device = next(net.parameters()).device
     batches = [range(start, min(start + BATCH, len(requests))) for start in range(0, len(requests), BATCH)]
     model = reload_merged(net) if way == "plain" else net
     start, cpu = time.perf_counter(), time.process_time()
@@ -157,7 +157,7 @@ def reload_merged(net: Any) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         merge(net).save_pretrained(folder)
-        return AutoModelForCausalLM.from_pretrained(folder).eval()
+        return AutoModelForCausalLM.from_pretrained(folder).eval().to(next(net.parameters()).device)
 
 
 def plain(model: Any, requests: Sequence[Any]) -> list[list[int]]:
@@ -167,13 +167,14 @@ def plain(model: Any, requests: Sequence[Any]) -> list[list[int]]:
     ids = torch.tensor([[0] * (width - len(one.ids)) + list(one.ids) for one in requests])
     mask = torch.tensor([[0] * (width - len(one.ids)) + [1] * len(one.ids) for one in requests])
     model.generation_config.eos_token_id = None
+    ids, mask = ids.to(model.device), mask.to(model.device)
     out = model.generate(
         input_ids=ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0, eos_token_id=None
     )
     return [row[: one.limit] for row, one in zip(out[:, width:].tolist(), requests, strict=True)]
 
 
-def measure(name: str, way: str, smollm: Path | None, dtype: str, threads: int) -> dict[str, Any]:
+def measure(name: str, way: str, smollm: Path | None, dtype: str, threads: int, device: str) -> dict[str, Any]:
     """One way, in this process: seconds, tokens, the peak of memory beyond the loaded net, the limit's seconds."""
     import torch
 
@@ -181,14 +182,17 @@ def measure(name: str, way: str, smollm: Path | None, dtype: str, threads: int) 
 
     torch.set_num_threads(threads)
     setting = SETTINGS[name]
-    net = net_of(setting, smollm, dtype)
+    net, cuda = net_of(setting, smollm, dtype).to(device), device == "cuda"
     requests = requests_of(setting, smollm, net.vocabulary)
     decoding = Decoding(DecodingSettings(max_new_tokens=setting.limits[1]), (net.vocabulary,), net.vocabulary)
     write(way if way != "plain" else "net", net, [one._replace(limit=2) for one in requests[:2]], decoding)  # warm
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
-    before = status("VmRSS")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    before = torch.cuda.memory_allocated() if cuda else status("VmRSS")
     seconds, written = write(way, net, requests, decoding)
-    peak = status("VmHWM") - before
+    peak = (torch.cuda.max_memory_allocated() if cuda else status("VmHWM")) - before
     weights = sum(p.nbytes for name, p in net.causal_lm.named_parameters() if "lora_" not in name)
     steps = setting.limits[1]  # of ours, while all prompts fit
     return {
@@ -197,20 +201,20 @@ def measure(name: str, way: str, smollm: Path | None, dtype: str, threads: int) 
         "tokens": sum(map(len, written)),
         "peak_mb": peak / 1e6,
         "net_mb": weights / 1e6,
-        "limit_seconds": steps * weights / bandwidth(int(weights)),
+        "limit_seconds": steps * weights / bandwidth(int(weights), device),
         "written": written,
     }
 
 
-def bandwidth(size: int) -> float:
+def bandwidth(size: int, device: str) -> float:
     """Return the bytes per second at which all threads read this number of bytes, best of five."""
     import torch
 
-    part = torch.ones(size // 4)
+    part = torch.ones(size // 4, device=device)
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
-        torch.dot(part, part)
+        float(torch.dot(part, part))  # waits for the device
         best = min(best, time.perf_counter() - start)
     return part.nbytes / best
 
@@ -255,6 +259,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
     parser.add_argument("--smollm", type=Path, help="a folder with SmolLM2-135M")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="results are appended, one JSON object a line")
@@ -263,7 +268,7 @@ def main() -> None:
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(*args.measure, args.smollm, args.dtype, args.threads)))
+        print(json.dumps(measure(*args.measure, args.smollm, args.dtype, args.threads, args.device)))
         return
     if args.equal:
         equal_texts(args.smollm, args.run)

@@ -1,14 +1,16 @@
-"""Measure how long a user waits: for the help, for the first optimizer step, for a checkpoint.
+"""Measure how long a user waits: for the help, for a refusal, for the first optimizer step, for a checkpoint.
 
     python -m benchmarks.startup [--rows 250000] [--repeat 3]
 
 First step: `cli.py fit` on the embedded model with built-in rows that are already prepared, from the start of the
 command to the first line of metrics.csv, without the evaluation before training (trainer.limit_val_batches 0). The time
 to load the embedded model is negligible. The checkpoint has 40 MB, as one of Qwen1.5-1.8B at rank 8 with optimizer.
+CPU seconds (user and system) are those of the whole command. On a machine with other work they say more than the clock.
 """
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,15 +21,32 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 AT_ONCE = (["--help"], ["--version"], ["fti"], ["fit", "--config", "configs/thnik.yaml"])
-PARSED = (["fit", "--help"], ["estimate", "--help"], ["preview", "--help"], ["generate", "--help"])
+DEMO = ["--config", "configs/demo.yaml"]
+HELP = (["fit", "--help"], ["estimate", "--help"], ["preview", "--help"], ["generate", "--help"])
+REFUSED = (
+    ["fit", *DEMO, "--data.batchsize", "3"], ["fit", *DEMO, "--data.batch_size", "0"],
+    ["fit", *DEMO, "--data.source", "rows.jsnl"], ["generate", "--prompt", "Hi", "--run", "nowhere"],
+)  # fmt: skip
+WHOLE = (["estimate", *DEMO],)
 CHECKPOINT = 40 * 10**6
 MINUTES = 10  # between two checkpoints, by default
 
 
 def answers(repeat: int) -> None:
-    for args in (*AT_ONCE, *PARSED):
-        took = [run(args)[0] for _ in range(repeat)]
-        print(f"{' '.join(args):40} {statistics.median(took):6.2f} s   {min(took):.2f} to {max(took):.2f}", flush=True)
+    for args in (*AT_ONCE, *HELP, *REFUSED, *WHOLE):
+        took, cpu = [], []
+        for _ in range(repeat):
+            before = used_by_commands()
+            took.append(run(args)[0])
+            cpu.append(used_by_commands() - before)
+        spread = f"{min(took):.2f} to {max(took):.2f}"
+        print(f"{' '.join(args):60} {statistics.median(took):6.2f} s   {spread}; CPU {min(cpu):.2f} s", flush=True)
+
+
+def used_by_commands() -> float:
+    """Return the CPU seconds of all commands until now."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(args: list[str]) -> tuple[float, str]:
@@ -46,14 +65,15 @@ def first_step(rows: int, workers: int, repeat: int, scratch: Path) -> None:
         "--model.evaluation.rows", "0",
     ]  # fmt: skip
     for number in range(repeat + 1):
-        begun = time.time()
+        begun, before = time.time(), used_by_commands()
         whole, printed = run(fit)
         logs = sorted((scratch / "runs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
         if not logs or logs[-1].stat().st_mtime < begun:
             sys.exit(f"the fit made no step:\n{printed}")
         kind = "warm" if number else "rows prepared first"
         step = logs[-1].stat().st_mtime - begun
-        print(f"{rows:,} rows, {workers} workers, {kind}: first step {step:.1f} s, all {whole:.1f} s", flush=True)
+        print(f"{rows:,} rows, {workers} workers, {kind}: first step {step:.1f} s, all {whole:.1f} s", end="")
+        print(f" (CPU {used_by_commands() - before:.1f} s)", flush=True)
 
 
 def checkpoints(repeat: int, scratch: Path) -> None:

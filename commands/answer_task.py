@@ -15,6 +15,7 @@ from commands.load import Opened
 from commands.tasks import Question, Task
 from disk import digest, disk_errors
 from lightning_modules.evaluation.answer_file import AnswerFile
+from lightning_modules.evaluation.failures import failures_of
 from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.generate import generate
 from lightning_modules.generation.think_response import ThinkResponse
@@ -134,6 +135,8 @@ def judged(question: Question, sample: int, written: ThinkResponse) -> dict[str,
     if written.finished:
         verdict = judge(written.answer, question.answer)
         right, rung = verdict.right, verdict.rung
+    failures = failures_of(written).marks()
+    del failures["cut"]  # `finished` says it
     answer = {
         "id": question.id,
         "sample": sample,
@@ -148,6 +151,8 @@ def judged(question: Question, sample: int, written: ThinkResponse) -> dict[str,
         "tokens": written.tokens or None,  # not known of another engine's text
         "thinking_tokens": written.thinking_tokens if written.tokens else None,
         "ended_by": written.ended_by,
+        **failures,
+        "options": question.options or None,
         "confidence": None if written.confidence is None else round(written.confidence, 6),
         "text": written.text,
     }

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from commands.fit_settings import build_model, fit_parser
 from commands.parsing import Parser
+from commands.paths import check_model
 from commands.preflight import FSDP, NO_FSDP1, count_devices
 from errors import UserError
 from lightning_modules.estimate.memory import MemoryEstimate, StepShape, estimate_memory, net_on_meta
@@ -44,6 +45,7 @@ def build_parser() -> Parser:
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
+    check_model(given)
     tuner = build_model(parser, given)
     data, trainer = given.data, given.trainer
     devices = (count_devices(trainer.devices) or 1) * trainer.num_nodes

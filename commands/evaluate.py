@@ -8,12 +8,13 @@ from typing import Any
 from commands.answer_task import Asking, Contestant
 from commands.generate import add_writing_options, decoding_settings, device
 from commands.held_out import held_out
-from commands.load import add_run_arguments, open_run
+from commands.load import open_run
 from commands.messages import quiet
 from commands.parsing import Parser
 from commands.rivals import find_rival, known_answers, run_name
 from commands.score_file import score_file
 from commands.tasks import HELD_OUT, PUBLIC, Task, read_task
+from commands.which_run import add_run_arguments
 from datamodules.text.tags import Tags
 from disk import disk_errors, write_file
 from errors import UserError

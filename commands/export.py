@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from commands.export_card import card_of, system_place
-from commands.load import add_run_arguments, find, load_run, run_config
+from commands.load import load_run, run_config
 from commands.messages import quiet
 from commands.parsing import Parser
 from commands.probes import probes
+from commands.which_run import add_run_arguments, find
 from errors import UserError
 from hub import local_folder, what_is_there
 from lightning_modules.export.adapter import export_adapter

@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,11 +21,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from commands.at_fault import path_error
 from commands.before_and_after import print_beside_before
-from commands.fit_settings import GROUPS, build_data, build_model, fit_parser
-from commands.load import run_config
+from commands.fit_settings import build_data, build_model, build_parser
+from commands.measured_before import measure_before
 from commands.messages import quiet
 from commands.no_effect import ignored_variables
-from commands.preflight import check_classes, check_hardware, check_launch, check_measured, check_trainer, options
+from commands.paths import check_fit_paths
+from commands.preflight import check_classes, check_trainer
+from commands.which_run import run_to_measure
 from datamodules.same_rows import go_on_with_template, seen_by_parent_warning, settings_of
 from disk import FULL, REASONS, disk_error, disk_errors, remove_leftovers, write_file
 from errors import UserError
@@ -39,7 +42,8 @@ from lightning_modules.internals.lightning_internals import disable_signal_handl
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable, WritePredictions
 from lightning_modules.run.environment import write_environment
 from lightning_modules.run.failure_watchdog import FailureWatchdog
-from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate, new_run, run_of
+from lightning_modules.run.fit_time import FitTime
+from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, new_run, run_of
 from lightning_modules.run.lock import RunLock, is_first_process
 from lightning_modules.run.loggers import MetricsCsv, TensorBoard
 from lightning_modules.run.progress import Progress
@@ -49,9 +53,6 @@ from lightning_modules.update.precision import WIDE, ShardedHalfPrecision, advic
 
 log = logging.getLogger("thinkwright")
 ON_DISK = (*FULL, *REASONS, errno.EACCES, errno.EPERM, errno.ELOOP)
-CKPT = "last, best, a run's folder or a .ckpt file"
-TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
-TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
 
 
 def run(args: Sequence[str]) -> int:
@@ -106,28 +107,22 @@ class Job:
         self.fits = self.command == "fit"
         self.checkpoint: Path | None = None
         self.checkpoint_io, self.progress = CheckedCheckpointIO(), Progress()
+        self.throughput, self.time = Throughput(), FitTime()
         self.lock: RunLock | None = None  # on the run's folder, held by the first rank of a fit
         self.saved: CheckpointContent | None = None
-        shown = (TO_CONTINUE, GROUPS) if self.fits else (TO_MEASURE, ("run",))
-        self.parser = fit_parser(self.command, "", *shown)
+        self.parser = build_parser(self.command)
         self.given = given = self.parser.read(args[1:], None if self.fits else self.config_of_run)
         seed_everything(given.seed_everything, workers=True)
-        gpus = torch.cuda.device_count()
-        check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
-        check_launch(given.trainer, gpus, os.environ)
-        check_measured(self.command, given.trainer)
-        if self.fits:
-            check_trainer(given)
-            for line in ignored_variables(os.environ):
-                log.warning(line)
+        check_trainer(self.command, given, torch.cuda.device_count(), os.environ)
+        for line in ignored_variables(os.environ) if self.fits else ():
+            log.warning(line)
         if self.checkpoint is None and (given.ckpt_path or not self.fits):
             self.checkpoint = find_checkpoint(given.ckpt_path or "best", given.run.root, given.run.name)
+        check_fit_paths(given, self.checkpoint)
 
     def config_of_run(self) -> Path:
         """The config of the run whose checkpoint is measured: its model and data."""
-        told = {"run.root": RunSettings().root} | dict(options(self.args))
-        run, self.checkpoint = locate(told.get("ckpt_path"), told["run.root"], told.get("run.name"), "--config")
-        run_config(run)  # raises UserError for a damaged one
+        run, self.checkpoint = run_to_measure(self.args)
         return run.config()
 
     def do(self) -> None:
@@ -144,7 +139,6 @@ class Job:
         self.data.trains = self.fits
         self.model.gradients.replay = ReplayFiles(self.run)
         self.model.cancelled = lambda: bool(self.signals.received)
-        self.throughput = Throughput()
         self.dry = self.fits and bool(chosen.trainer.fast_dev_run)  # a try that writes nothing
         self.trainer = self.make_trainer(chosen.trainer, chosen.checkpoint)
         disable_signal_handlers(self.trainer)
@@ -223,8 +217,9 @@ class Job:
         else:
             callbacks.append(RunStart(self.run, self.write_start if self.fits and self.checkpoint else None))
         if self.fits and not self.dry:
-            saving = CheckpointCallback(self.run, checkpoint, self.signals, self.saved, chosen=self.own_checkpoint)
-            callbacks += [SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
+            settings = self.run, checkpoint, self.signals, self.saved
+            saving = CheckpointCallback(*settings, chosen=self.own_checkpoint, timed=self.time.saving)
+            callbacks += [self.time, SampleTable(self.run), self.throughput, ResumeHint(self.run), saving]
         elif self.command == "predict":
             callbacks.append(WritePredictions(self.run))
         if chosen.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
@@ -254,10 +249,10 @@ class Job:
         trainer, model, data, record = self.trainer, self.model, self.data, rank_zero_only(self.run.update_summary)
         if not self.dry and self.checkpoint is None:
             self.progress.doing = f"measuring the {'start' if model.start.parents else 'base'}"
-            trainer.validate(model, data, verbose=False)
+            shown = [one for one in trainer.callbacks if isinstance(one, SampleTable)]  # type: ignore[attr-defined]
+            before = measure_before(self.given, trainer, model, data, shown)
             self.progress.doing = None
-            before = stage_figures(trainer.callback_metrics, "val")
-            record(before=before, right_before=rights(model.answered), parents=plain(model.start.parents))
+            record(before=before.figures, right_before=before.rights, parents=plain(model.start.parents))
             self.advise_on_precision()
         trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint)
         if self.dry:
@@ -269,16 +264,17 @@ class Job:
         self.progress.doing = f"measuring {best.name}"
         trainer.validate(model, data, ckpt_path=best if best.is_file() else None, verbose=False)
         after = stage_figures(trainer.callback_metrics, "val")
-        after_what = {"checkpoint": best.name, "after_step": trainer.global_step}
-        record(after=after, right_after=rights(model.answered), training=training, **after_what)
+        measured = {"checkpoint": best.name, "after_step": trainer.global_step, "time": self.time.figures()}
+        record(after=after, right_after=rights(model.answered), training=training, **measured)
         if trainer.is_global_zero:
             print_beside_before(self.run, self.data, model, {"val": after})
-            parents = model.start.parents
             print_samples(model.answered)
-            for parent in parents[:1]:
+            for parent in model.start.parents[:1]:
                 log.info(f"start: {parent.described()}")
             log.info(f"after: {best.name}, of optimizer step {trainer.global_step:,} of {done:,}")
+            log.info(self.time.line())
             log.info(f"written to {self.run.folder}")
+            log.info(f"its page: python cli.py report {shlex.quote(str(self.run.folder))}")
 
     @rank_zero_only
     def advise_on_precision(self) -> None:

@@ -22,6 +22,9 @@ GROUPS: dict[str, tuple[Any, str]] = {
 # Not settings: the model has the tags and new tokens of the data, and the data has the tokenizer of the model
 LINKED = {"model": ("tags", "new_tokens"), "data": ("tokenizer", "tokenizer_revision")}
 TRAINER = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
+CKPT = "last, best, a run's folder or a .ckpt file"
+TO_CONTINUE = f"Continue from this checkpoint: {CKPT}; give the run's config, too. null starts a new run."
+TO_MEASURE = f"The checkpoint: {CKPT}. null is the newest run's best."
 
 
 def fit_parser(command: str, more: str = "", ckpt_path: str = "Not used here.", shown: Collection[str] = ()) -> Parser:
@@ -35,6 +38,11 @@ def fit_parser(command: str, more: str = "", ckpt_path: str = "Not used here.", 
     for key, (kind, title) in GROUPS.items():
         parser.add_class_arguments(kind, key, title, LINKED.get(key, ()), **(TRAINER if key == "trainer" else {}))
     return parser
+
+
+def build_parser(command: str) -> Parser:
+    """The parser of fit, validate, test or predict."""
+    return fit_parser(command, "", *((TO_CONTINUE, GROUPS) if command == "fit" else (TO_MEASURE, ("run",))))
 
 
 def build_data(parser: Parser, given: Namespace) -> MagpieDataModule:

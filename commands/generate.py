@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from commands.load import Loaded, Opened, add_run_arguments, load_run, open_run
+from commands.load import Loaded, Opened, load_run, open_run
 from commands.parsing import Parser
-from commands.prompts import Conversation, plain, read_prompts, segments
+from commands.prompts import Conversation, all_prompts, segments
+from commands.which_run import add_run_arguments, find
 from datamodules.text.segments import Template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
@@ -91,9 +92,8 @@ def decoding_settings(given: Any) -> DecodingSettings:
 def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
-    prompts = [*map(plain, given.prompt), *read_prompts(given.prompts)]
-    if not prompts:
-        raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
+    prompts = all_prompts(given)
+    find(given.run, given.ckpt_path, given.root)  # raises UserError if there is no run
     settings = decoding_settings(given)
     line = ProgressLine()
     if given.engine == "vllm":

@@ -6,6 +6,7 @@ from commands.load import Opened
 from commands.tasks import HELD_OUT, Question, Task
 from datamodules.batches.collate import collate
 from lightning_modules.evaluation.answers import held_out_rows, questions, reference_of
+from lightning_modules.evaluation.baselines import options_in
 
 log = logging.getLogger("thinkwright")
 
@@ -27,7 +28,8 @@ def held_out(opened: Opened, split: str = "test") -> Task:
         reference = reference_of(row, tokenizer)
         if reference.finished and reference.answer.strip():
             answer = reference.answer.strip()
-            found.append(Question(f"{split}-{row.row}", answer, row.group, ids=tuple(row.prompt)))
+            options = options_in(tokenizer.decode(row.prompt))
+            found.append(Question(f"{split}-{row.row}", answer, row.group, ids=tuple(row.prompt), options=options))
         else:
             log.warning(f"warning: {split} row {row.row} has no whole answer in the data and is not asked")
     return Task(HELD_OUT, f"{split} rows of the run", tuple(found), len(rows))

@@ -8,7 +8,8 @@ from typing import Any
 from jsonargparse import ArgumentError
 
 from commands.fit_settings import GROUPS, LINKED, build_data, build_model
-from commands.parsing import Parser, read_yaml
+from commands.parsing import Parser
+from commands.which_run import find, run_config
 from datamodules.magpie import MagpieDataModule
 from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
@@ -16,7 +17,7 @@ from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
-from lightning_modules.run.folder import Run, RunSettings, find_checkpoint, locate
+from lightning_modules.run.folder import Run
 from lightning_modules.think_tuner import ThinkTuner
 
 
@@ -57,34 +58,6 @@ class Loaded:
     config: dict[str, Any]  # of the run
     step: int | None  # optimizer steps done at the checkpoint; None in a replay file
     data: MagpieDataModule
-
-
-def add_run_arguments(parser: Parser) -> None:
-    """Add the options that choose a run and a checkpoint."""
-    parser.add_argument("--run", type=str | None, default=None, help="Folder runs/NAME/TIME; null is the newest run.")
-    parser.add_argument(
-        "--ckpt_path", type=str | None, default=None, help="Checkpoint: best, last or a .ckpt file; null is best."
-    )
-    parser.add_argument("--root", type=str, default=RunSettings().root, help="Folder of all runs.")
-
-
-def find(run: str | None, ckpt_path: str | None, root: str) -> tuple[Run, Path]:
-    """Return the run and the checkpoint that the options choose. Raise UserError if there is none."""
-    if run is not None:
-        found = Run(Path(run).expanduser())
-        found.config()  # raises if the folder is not a run
-        checkpoint = {"last": found.last, "best": found.best, None: found.best_or_last()}.get(ckpt_path)
-        return found, checkpoint or find_checkpoint(str(ckpt_path), root, None, "--root")
-    return locate(ckpt_path, root, None, "--run", "--root")
-
-
-def run_config(run: Run) -> dict[str, Any]:
-    """Return the settings of a run. Raise UserError if a group is missing: the end of the file may be lost."""
-    config = read_yaml(str(run.config()), "--run")
-    for group in ("model", "data", "trainer"):
-        if not isinstance(config.get(group), dict):
-            raise UserError("--run", run.config(), f"has no settings of {group}", "restore the file from a copy")
-    return config
 
 
 def load_run(

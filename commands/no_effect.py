@@ -74,6 +74,7 @@ THINKING = (
 CASES = (
     *THINKING,
     Case("fit", "model.revision", lambda g: Path(g.model.name).is_dir(), "model.name is a folder"),
+    Case("fit", "model.evaluation.samples", lambda g: not g.model.evaluation.rows, "model.evaluation.rows is 0"),
     Case("fit", "model.optim.new_token_lr", lambda g: g.model.lora is None, "without LoRA model.optim.lr trains all"),
     Case(
         "fit",

@@ -25,12 +25,34 @@ Given = tuple[str, Any, bool]  # a key in full, its value, and whether the value
 CAUSE = re.compile(r"Problem with given class_path '[^']*':\s*(.*[^:])$", re.MULTILINE)
 
 
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of one command: the arguments of jsonargparse's `add_argument`."""
+
+    names: tuple[str, ...]
+    help: str
+    more: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The settings of a class (`kind`) below `key`, without those in `skip`, and with other `defaults`."""
+
+    kind: Any
+    key: str | None
+    skip: Collection[str]
+    defaults: dict[str, Any]
+    settings: Sequence[Setting]
+
+
 class Parser:
     """A parser of jsonargparse (`inner`) that knows its settings, for --help and for errors."""
 
     def __init__(self, command: str, more: str = "") -> None:
         self.inner = ArgumentParser(prog=f"cli.py {command}", exit_on_error=False, allow_abbrev=False, add_help=False)
-        self.command, self.description = command, f"{COMMANDS[command][:1].upper()}{COMMANDS[command][1:]}. {more}"
+        self.command, self.more = command, more
+        self.description = f"{COMMANDS[command][:1].upper()}{COMMANDS[command][1:]}. {more}"
+        self.parts: list[Option | Group] = []  # in their order
         self.settings: dict[str, Setting] = {}
         self.several: set[str] = set()  # options that take several values
         self.hidden: Collection[str] = ()  # groups of settings that --help does not list
@@ -38,6 +60,7 @@ class Parser:
 
     def add_argument(self, *names: str, help: str, **more: Any) -> None:
         """Add an option, with the arguments of jsonargparse's method."""
+        self.parts.append(Option(names, help, more))
         self.inner.add_argument(*names, help=help, **more)
         key, positional = names[-1].removeprefix("--"), not names[0].startswith("-")
         if "nargs" in more:
@@ -60,12 +83,19 @@ class Parser:
         self, kind: Any, key: str | None, title: str = "", skip: Collection[str] = (), **defaults: Any
     ) -> None:
         """Add the settings of a class below `key`, without those in `skip`, and with other `defaults`."""
-        more: dict[str, Any] = {"instantiate": False, "sub_configs": True} if key else {}
-        self.inner.add_class_arguments(kind, key, skip=set(skip), default=defaults or None, fail_untyped=False, **more)
         found = [Setting(key, dict, NOTHING, title, kind, heading=True)] if key else []
-        for one in [*found, *settings_of(kind, key, skip)]:
-            default = defaults.get(one.key.partition(".")[2], one.default)
-            self.settings[one.key] = dataclasses.replace(one, default=default)
+        found += settings_of(kind, key, skip)
+        settings = [
+            dataclasses.replace(one, default=defaults.get(one.key.partition(".")[2], one.default)) for one in found
+        ]
+        self.add_group(Group(kind, key, skip, defaults, settings))
+
+    def add_group(self, group: Group) -> None:
+        self.parts.append(group)
+        more: dict[str, Any] = {"instantiate": False, "sub_configs": True} if group.key else {}
+        default, skip = group.defaults or None, set(group.skip)
+        self.inner.add_class_arguments(group.kind, group.key, skip=skip, default=default, fail_untyped=False, **more)
+        self.settings |= {one.key: one for one in group.settings}
 
     def help(self) -> str:
         """The meaning of each setting, in lines of at most 80 characters."""
@@ -75,13 +105,36 @@ class Parser:
         return "\n".join(lines)
 
     def read(self, args: Sequence[str], otherwise: Callable[[], Path] | None = None) -> Namespace:
-        """The settings given, with defaults; without a --config, with the config that `otherwise` names. Raises
-        UserError for a mistake; --help and --print_config exit."""
+        """The settings given, with defaults; without a --config, with the config that `otherwise` names. Says which
+        have no effect. Raises UserError for a mistake; --help and --print_config exit."""
         if {"-h", "--help"} & set(args):
             print(self.help())
             raise SystemExit(0)
+        found = self.parse(args, otherwise)
+        for line in without_effect(self.command, self.settings, found):
+            log.warning(line)
+        return found
+
+    def parse(self, args: Sequence[str], otherwise: Callable[[], Path] | None = None) -> Namespace:
+        """The settings, as `read` returns them, without a word."""
         if otherwise is not None and not config_files(args):
             args = ["--config", str(otherwise()), *args]
+        given = self.given(args)
+        try:
+            found = self.inner.parse_args(list(args))
+        except (ArgumentError, OverflowError) as error:
+            raise self._explain(str(error), given, config_files(args)) from error
+        # Python may give the union `int | float` in either order, and then "1" becomes 1.0: all batches, not one
+        chosen = {key: value for key, value, text in sorted(given, key=lambda one: one[2])}  # a config's come first
+        for key, value in chosen.items():
+            if key in COUNT_OR_SHARE and re.fullmatch(r"[-+]?\d+", str(value)):
+                found[key] = int(value)
+        self.check(found)
+        return found
+
+    def given(self, args: Sequence[str]) -> list[Given]:
+        """All values on the command line, then those in the configs. Raises UserError for a key that does not exist, a
+        group without a mapping, and a class that may not be named."""
         values = [(key, text, True) for key, text in options(args)]
         values += [(str(key), value, False) for name in config_files(args) for key, value in read_yaml(name).items()]
         given = [leaf for value in values for leaf in self._leaves(*value)]
@@ -95,19 +148,7 @@ class Parser:
                 raise UserError(key, "null" if value is None else value, "is not valid", "give {key: value, ...}")
         if "allow_modules" in self.settings:
             check_class_paths(self.settings, given)
-        try:
-            found = self.inner.parse_args(list(args))
-        except (ArgumentError, OverflowError) as error:
-            raise self._explain(str(error), given, config_files(args)) from error
-        # Python may give the union `int | float` in either order, and then "1" becomes 1.0: all batches, not one
-        chosen = {key: value for key, value, text in sorted(given, key=lambda one: one[2])}  # a config's come first
-        for key, value in chosen.items():
-            if key in COUNT_OR_SHARE and re.fullmatch(r"[-+]?\d+", str(value)):
-                found[key] = int(value)
-        self.check(found)
-        for line in without_effect(self.command, self.settings, found):
-            log.warning(line)
-        return found
+        return given
 
     def check(self, given: Namespace) -> None:
         """Raise UserError for a value out of its range, and for null if the setting does not take null."""
@@ -143,7 +184,7 @@ class Parser:
             one = self.settings.get(key)
             if key in self.several and isinstance(value, list):  # the hint is that of one value
                 continue
-            if one is not None and one.hint is not None and not _is_valid(one.hint, value, text):
+            if one is not None and one.hint is not None and not is_valid(one.hint, value, text):
                 cause = CAUSE.search(message) if one.open else None
                 problem = f"is not valid ({cause[1].strip()})" if cause else "is not valid"
                 return UserError(key, value, problem, f"give {type_text(one.hint).replace('|', ' or ')}")
@@ -172,7 +213,7 @@ def read_yaml(name: str, setting: str = "--config") -> dict[Any, Any]:
     return content
 
 
-def _is_valid(hint: Any, value: Any, text: bool) -> bool:
+def is_valid(hint: Any, value: Any, text: bool) -> bool:
     """True if a setting of this type takes the value."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)

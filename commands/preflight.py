@@ -17,9 +17,12 @@ COMMANDS = {
     "preview": "show the data as the model sees it, and why rows are dropped",
     "estimate": "estimate the memory and the time that a config needs",
     "generate": "answer prompts with a run's model",
+    "chat": "talk to a run's model in the terminal",
+    "serve": "answer the programs that speak OpenAI's protocol, with a run's model",
     "evaluate": "score a run's model on questions, beside the base or another run",
     "self_train": "train a run on its own right answers, in rounds",
     "export": "write a run's model as a folder that transformers opens",
+    "report": "write a page with the figures and answers of a run, or of two",
     "replay": "recompute an optimizer step that was not finite, row by row",
 }
 CPU = "add --config configs/hardware/cpu.yaml"
@@ -43,7 +46,9 @@ REFUSED = {
 # The figures that metrics.csv may have, which a callback may watch. Those of answers need model.evaluation.rows
 LOSSES = ("loss", "perplexity", *(f"loss_{role}" for role in ("thought", "answer", "tag_open", "tag_close", "end")))
 TAGS = tuple(f"tag_{figure}_{tag}" for tag in ("open", "close") for figure in ("prob", "rank"))
-ANSWERS = ("answered", "answered_rows", "think_format", "finished", "thoughts", "answer_match")
+FAILURES = ("cut", "cut_in_thought", "looped", "concluded", "contradicted")
+BASELINES = ("baseline_frequent", "baseline_first", "baseline_random")
+ANSWERS = ("answered", "answered_rows", "think_format", *FAILURES, "thoughts", "answer_match", *BASELINES)
 SPEED = ("tokens_per_second", "rows_per_second", "packing_efficiency", "peak_memory_gb", "mfu", "hours_left")
 FIGURES = (
     "lr",
@@ -121,7 +126,17 @@ def check_hardware(trainer: Any, dtype: str, gpus: int, quantize: str | None = N
         raise UserError(key, sharded, f"is not the number of devices, {total}", f"set it to {total}")
 
 
-def check_trainer(given: Any) -> None:
+def check_trainer(command: str, given: Any, gpus: int, environ: Mapping[str, str]) -> None:
+    """Raises UserError for settings of the trainer that this machine with its `gpus` GPUs, this way of starting the
+    processes or this command cannot follow."""
+    check_hardware(given.trainer, given.model.dtype, gpus, given.model.quantize)
+    check_launch(given.trainer, gpus, environ)
+    check_measured(command, given.trainer)
+    if command == "fit":
+        check_habits(given)
+
+
+def check_habits(given: Any) -> None:
     """Raises UserError for a habit of Lightning's that a fit cannot follow, docs/lightning.md."""
     trainer, optim = given.trainer, given.model.optim
     dry = "trainer.fast_dev_run true tries a config without files"

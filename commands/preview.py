@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from commands.fit_settings import build_data, fit_parser
 from commands.parsing import Parser
+from commands.paths import check_data, check_model
+from commands.which_run import config_of_newest_run
 from datamodules.magpie import MagpieDataModule
 from datamodules.preview import terminal as preview
 from datamodules.preview.content import ROLE_LABELS, PreviewRow, source_texts, with_marks
@@ -21,7 +23,6 @@ from datamodules.preview.html import page
 from datamodules.text.segments import Role
 from disk import disk_errors, writing
 from errors import UserError
-from lightning_modules.run.folder import RunSettings, find_runs
 
 AUTO_LIMIT = 2_000  # rows, read in seconds
 ROLES = ", ".join(f"{role.value} {name}" for role, name in zip(Role, ROLE_LABELS, strict=True))
@@ -111,18 +112,16 @@ def run(args: Sequence[str]) -> int:
 def parse(args: Sequence[str]) -> tuple[Any, MagpieDataModule]:
     """The command's options, and the data module of the configs and flags."""
     parser = build_parser()
-    given = parser.read(args, config_of_newest_run)
+    given = parser.read(args, newest_config)
+    check_model(given)
+    check_data(given)
     return given, build_data(parser, given)
 
 
-def config_of_newest_run() -> Path:
-    """The config of the newest run. Raises UserError if there is none."""
-    newest = next(find_runs(RunSettings().root), None)
-    if newest is None:
-        problem = "is not given, and there is no run yet whose config could be used"
-        raise UserError("--config", None, problem, "give one: --config configs/demo.yaml")
-    print(f"config {newest.config()}", file=sys.stderr)
-    return newest.config()
+def newest_config() -> Path:
+    found = config_of_newest_run()
+    print(f"config {found}", file=sys.stderr)
+    return found
 
 
 def read(data: MagpieDataModule, limit: int | None) -> Iterator[PreviewRow]:

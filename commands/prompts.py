@@ -52,6 +52,14 @@ def read_prompts(name: str | None) -> list[Conversation]:
     return prompts
 
 
+def all_prompts(given: Any) -> list[Conversation]:
+    """Return the prompts of --prompt and --prompts. Raises UserError if there is none."""
+    prompts = [*map(plain, given.prompt), *read_prompts(given.prompts)]
+    if not prompts:
+        raise UserError("--prompt", None, "there is no prompt", 'give --prompt "Solve x + 5 = 12", or --prompts FILE')
+    return prompts
+
+
 def _read(name: str) -> bytes:
     """Return the first LARGEST bytes of a file or of standard input, and one more if there are more."""
     if name == "-":

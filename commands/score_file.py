@@ -52,7 +52,7 @@ def response_of(text: str, finished: bool, tags: Tags = Tags()) -> ThinkResponse
             balanced &= opened
             thoughts += [inside] if opened else []
             opened, answer = False, following
-    return ThinkResponse(text, tuple(thoughts), answer, finished, balanced and not opened)
+    return ThinkResponse(text, tuple(thoughts), answer, finished, balanced and not opened, in_thought=opened)
 
 
 def _read(path: Path, task: Task, tags: Tags) -> list[tuple[Question, int, ThinkResponse]]:

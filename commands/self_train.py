@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from commands.load import find, run_config
 from commands.own_rows import write_rows
 from commands.parsing import Parser
 from commands.tasks import HELD_OUT, PUBLIC, read_task
+from commands.which_run import find, run_config
 from datamodules.text.tags import Tags
 from disk import disk_errors, write_file
 from errors import INTERRUPTED, TERMINATED, UserError

@@ -14,6 +14,7 @@ from datamodules.text.segments import Template, ask
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError, in_line, suggest
 from hub import what_is_there
+from lightning_modules.evaluation.baselines import options_in
 from visible import SURROGATES
 
 HELD_OUT = "heldout"
@@ -63,6 +64,7 @@ class Question:
     group: str = ""
     messages: Conversation = ()
     ids: tuple[int, ...] = ()
+    options: int = 0  # choices that it lists; 0 for none
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ def _question(row: dict[str, Any], columns: Columns, place: str) -> Question:
         raise ValueError("has no answer")
     given = _first(row, columns.id)
     group = _first(row, columns.group)
-    return Question(place if given is None else str(given), str(answer), "" if group is None else str(group), messages)
+    name, options = place if given is None else str(given), options_in(messages[-1].text)
+    return Question(name, str(answer), "" if group is None else str(group), messages, options=options)
 
 
 def _first(row: dict[str, Any], names: Sequence[str]) -> Any:

@@ -101,9 +101,10 @@ class ThinkTuner(LightningModule):
         self.train_loss, self.eval_loss, self.tag_scores = RoleLoss(), RoleLoss(), TagScores()
         self.asked: list[HeldOutRow] = []  # of this evaluation
         self.answered: list[AnsweredRow] = []
+        self.evaluated: dict[str, float] = {}  # the figures of the last evaluation, with its stage in their names
         self.gradients = Gradients()
         self.speed: dict[str, float] = {}  # throughput since the last log, by run/throughput.py
-        self.lr = 0.0  # of the last optimizer step
+        self.lr = 0.0  # of the last optimizer step; the optimizer has that of the next one
         self.seed: int | None = None  # of dropout
         self.cancelled: Callable[[], bool] = lambda: False  # True stops generation
         self.answer_progress: Callable[[int, int, int], None] = lambda total, ended, tokens: None
@@ -205,8 +206,7 @@ class ThinkTuner(LightningModule):
         self.gradients.check_finite(self)
         computed = self.train_loss.compute() | self.gradients.figures() | self.speed
         self.train_loss.reset()
-        figures = {f"train/{name}": float(value) for name, value in computed.items()}
-        figures["lr"] = self.lr  # the optimizer has that of the next step already
+        figures = {f"train/{name}": float(value) for name, value in computed.items()} | {"lr": self.lr}
         for logger in self.loggers:
             logger.log_metrics(figures, step=step)
         for name, value in figures.items():  # for callbacks that watch one of them
@@ -255,7 +255,7 @@ class ThinkTuner(LightningModule):
         self.asked = questions(self.asked)
         self.on_predict_epoch_end()
         computed = self.eval_loss.compute() | self.tag_scores.compute() | think_scores(self.answered)
-        figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
+        self.evaluated = figures = {f"{stage}/{name}": float(value) for name, value in computed.items()}
         for logger in self.loggers if not self.trainer.sanity_checking else ():  # a check of a few rows is no figure
             logger.log_metrics(figures, step=self.trainer.global_step)  # self.log would count one step less
         for name, value in figures.items():  # equal on all ranks; sync_dist avoids Lightning's warning

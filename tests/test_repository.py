@@ -24,6 +24,7 @@ FROM_DATA = {
     "Role": "datamodules.text.segments",
     "Template": "datamodules.text.segments",
     "Tags": "datamodules.text.tags",
+    "find_loop": "datamodules.text.repetition",
     "ThinkTokenizer": "datamodules.tokens.tokenizer",
 }
 LARGEST_FILE = 300  # lines

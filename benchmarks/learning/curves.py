@@ -1,19 +1,18 @@
-"""Statistics over seeds: mean, spread, and the difference to another recipe, seed by seed."""
+"""Figures over seeds: their mean and spread, and the difference to another arm, seed by seed."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Curve = Mapping[int, Mapping[str, float]]  # optimizer step -> figures
+from lightning_modules.evaluation.comparison import Comparison, compare
 
+Results = Mapping[int, Mapping[str, Any]]  # seed -> result of Planned.read, of one arm
 FIGURES = {
     "loss": "loss", "loss_thought": "thought", "loss_tag_open": "opening tag", "loss_tag_close": "closing tag",
-    "loss_answer": "answer", "loss_end": "end", "think_format": "well-formed", "answer_match": "answer match",
+    "loss_answer": "answer", "loss_end": "end",
 }  # fmt: skip
-RATIOS = ("think_format", "answer_match")  # higher is better; for all other figures lower is better
-
-Verdict = Literal["better", "worse", "equal", "unclear"]
+Verdict = Literal["better", "worse", "equal", "unclear", "one seed"]
 
 
 @dataclass(frozen=True)
@@ -23,62 +22,49 @@ class Value:
     mean: float
     spread: float | None
 
-
-def over_seeds(curves: Sequence[Curve]) -> dict[int, dict[str, Value]]:
-    """Return step -> figure -> value, for the steps and figures that all curves have."""
-    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-    return {
-        step: {
-            name: value([curve[step][name] for curve in curves])
-            for name in FIGURES
-            if all(name in curve[step] for curve in curves)
-        }
-        for step in steps
-    }
+    def shown(self, digits: int = 3, sign: bool = False) -> str:
+        text = f"{self.mean:{'+' if sign else ''}.{digits}f}"
+        return text if self.spread is None else f"{text} ± {self.spread:.{digits}f}"
 
 
 def value(values: Sequence[float]) -> Value:
     return Value(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
-def differences(curves: Mapping[int, Curve], base: Mapping[int, Curve], step: int, name: str) -> list[float]:
-    """Return the difference of a figure to the base recipe's, for each seed (the keys) that both have.
-
-    The seed decides the validation rows, so differences have a much smaller spread than the figures.
-    """
-    return [curves[seed][step][name] - base[seed][step][name] for seed in sorted(set(curves) & set(base))]
+def at_end(arm: Results, figure: str) -> dict[int, float]:
+    """Return the figure of the last validation, by seed."""
+    return {seed: run["curve"][max(run["curve"])][figure] for seed, run in arm.items()}
 
 
-def verdict(found: Sequence[float], name: str) -> Verdict:
-    """Return better or worse only if that is so for every seed."""
-    signed = [-difference if name not in RATIOS else difference for difference in found]
-    if all(one == 0 for one in signed):
+def differences(arm: Results, base: Results, figure: str) -> list[float]:
+    """Return the difference of a loss to the first arm's after training, for each seed that both have."""
+    ours, theirs = at_end(arm, figure), at_end(base, figure)
+    return [ours[seed] - theirs[seed] for seed in sorted(set(ours) & set(theirs))]
+
+
+def verdict(found: Sequence[float]) -> Verdict:
+    """Return better or worse only if that is so for each of several seeds. Lower is better."""
+    if all(one == 0 for one in found):
         return "equal"
-    if all(one > 0 for one in signed):
+    if len(found) == 1:
+        return "one seed"
+    if all(one < 0 for one in found):
         return "better"
-    return "worse" if all(one < 0 for one in signed) else "unclear"
+    return "worse" if all(one > 0 for one in found) else "unclear"
 
 
-def plainly(curves: Mapping[int, Curve], base: Mapping[int, Curve], step: int, names: tuple[str, str]) -> list[str]:
-    """Return one line for each verdict: is the first of `names` better than the second at this step?"""
-    by_verdict: dict[Verdict, list[str]] = {}
-    for name, title in FIGURES.items():
-        if all(name in one[seed][step] for one in (curves, base) for seed in one):
-            found = differences(curves, base, step, name)
-            by_verdict.setdefault(verdict(found, name), []).append(f"{title} ({shown(value(found), name, sign=True)})")
-    says: dict[Verdict, str] = {
-        "better": f"{names[0]} is better than {names[1]} with every seed in",
-        "worse": f"{names[0]} is WORSE than {names[1]} with every seed in",
-        "equal": f"{names[0]} is NOT better than {names[1]} but equal with every seed in",
-        "unclear": f"{names[0]} is NOT better than {names[1]} with every seed in",
-    }
-    return [f"{text}: {', '.join(by_verdict[which])}." for which, text in says.items() if which in by_verdict]
+def verdicts_of(arm: Results, seeds: Sequence[int]) -> dict[str, list[bool]]:
+    """Return for each question whether the answers of these seeds are right. A question is one cluster."""
+    asked = [arm[seed]["answers"] for seed in seeds]
+    return {name: [bool(one[name]["right"]) for one in asked] for name in asked[0]}
 
 
-def shown(figure: Value, name: str, sign: bool = False) -> str:
-    """Return text like `6.51 ± 0.02`; ratios in percent, differences with their sign."""
-    factor, digits = (100, 1) if name in RATIOS else (1, 3)
-    text = f"{factor * figure.mean:{'+' if sign else ''}.{digits}f}"
-    if figure.spread is not None:
-        text += f" ± {factor * figure.spread:.{digits}f}"
-    return text + (" %" if name in RATIOS else "")
+def compared(arm: Results, base: Results) -> Comparison | None:
+    """Return the comparison of right answers, over the seeds that both have."""
+    seeds = sorted(set(arm) & set(base))
+    return compare(verdicts_of(base, seeds), verdicts_of(arm, seeds)) if seeds else None
+
+
+def mean_of(arm: Results, key: str) -> float:
+    """Return the mean of a figure over all answers of all seeds."""
+    return statistics.fmean(float(one[key]) for run in arm.values() for one in run["answers"].values())

@@ -1,16 +1,30 @@
-"""The tables for the terminal and as Markdown, and results-TIME.json with every curve."""
+"""The tables for the terminal and as Markdown, and results-TIME.json with every curve and every answer's verdict."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning.curves import FIGURES, Curve, differences, over_seeds, plainly, shown, value, verdict
+from benchmarks.learning.curves import (
+    FIGURES,
+    Results,
+    at_end,
+    compared,
+    differences,
+    mean_of,
+    value,
+    verdict,
+    verdicts_of,
+)
+from lightning_modules.evaluation.baselines import LABELS as BASELINES
+from lightning_modules.evaluation.baselines import Asked, baselines
+from lightning_modules.evaluation.comparison import Comparison, compare
+from lightning_modules.evaluation.statistics import accuracy_interval
 from lightning_modules.run.folder import STARTED
 
-Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # recipe -> seed -> result of runs.read_run
+Arms = Mapping[str, Results]  # name of the arm -> its results
 
 
 @dataclass(frozen=True)
@@ -37,56 +51,97 @@ class Table:
         Console(width=Console(width=1000).measure(table).maximum).print(table)
 
 
-def curves_of(results: Results) -> dict[str, dict[int, Curve]]:
-    return {name: {seed: run["curve"] for seed, run in runs.items()} for name, runs in results.items()}
+def loss_table(title: str, arms: Arms) -> Table:
+    """Return a table of the losses by role after training, in nats per token, with the cost of each arm."""
+    first = next(iter(arms.values()))
+    header = ["", "seeds", *FIGURES.values(), "loss minus the first's", "", "seconds", "peak GB"]
+    rows = [["before", "", *(f"{_before(first, name):.3f}" for name in FIGURES), "", "", "", ""]]
+    for name, arm in arms.items():
+        found = differences(arm, first, "loss")
+        against = ["", ""] if arm is first or not found else [value(found).shown(sign=True), verdict(found)]
+        figures = [value(list(at_end(arm, figure).values())).shown() for figure in FIGURES]
+        rows.append([name, str(len(arm)), *figures, *against, *_cost(arm)])
+    return Table(title, header, rows)
 
 
-def curve_table(curves: Mapping[str, Mapping[int, Curve]], names: Sequence[str]) -> Table:
-    """Return a table of each figure at each validation, with recipes side by side."""
-    means = {name: over_seeds(list(curves[name].values())) for name in names}
-    steps = sorted(set.intersection(*(set(by_step) for by_step in means.values())))
-    rows = [
-        [title if step == steps[0] else "", str(step), *(shown(means[name][step][figure], figure) for name in names)]
-        for figure, title in FIGURES.items()
-        for step in steps
-        if all(figure in means[name][step] for name in names)
-    ]
-    return Table("Against optimizer steps", ["", "step", *names], rows)
-
-
-def knob_table(results: Results) -> Table:
-    """Return a table of every recipe after the last step, with its difference in loss to the first recipe."""
-    curves = curves_of(results)
-    base = next(iter(results))
-    header = ["", *FIGURES.values(), f"loss minus {base}'s", ""]
+def answer_table(title: str, arms: Arms, base: Mapping[str, Any] | None) -> Table:
+    """Return a table of the answers to the test questions, of all seeds; `base`: the answers of the untrained model."""
+    first = next(iter(arms.values()))
+    header = ["", "seeds", "well-formed", "ended", "looped", "right", "95 % interval", "against the base",
+              "against the first", "thoughts", "tokens"]  # fmt: skip
+    untrained: Arms = {"the base": {0: {"answers": base}}} if base else {}
     rows = []
-    for name in results:
-        by_step = over_seeds(list(curves[name].values()))
-        last = max(by_step)
-        found = differences(curves[name], curves[base], last, "loss")
-        against = ["", ""] if name == base else [shown(value(found), "loss", sign=True), verdict(found, "loss")]
-        figures = [shown(by_step[last][figure], figure) if figure in by_step[last] else "-" for figure in FIGURES]
-        rows.append([name, *figures, *against])
-    return Table(f"One knob at a time, after {last} steps", header, rows)
+    for name, arm in (*untrained.items(), *arms.items()):
+        right = list(verdicts_of(arm, sorted(arm)).values())
+        interval = accuracy_interval(right)
+        own = [_share(arm, key) for key in ("well_formed", "finished", "looped", "right")]
+        to_base = _against_base(arm, base) if base and name in arms else None
+        to_first = compared(arm, first) if arm is not first and name in arms else None
+        rows.append([
+            name, str(len(arm)), *own, interval.percent(), _points(to_base), _points(to_first),
+            f"{mean_of(arm, 'thoughts'):.1f}", f"{mean_of(arm, 'tokens'):.0f}",
+        ])  # fmt: skip
+    asked = next(iter(first.values()))["answers"].values()
+    known = [Asked(one["reference"], int(one.get("options", 0)), None, False) for one in asked]
+    for key, ratio in baselines(known).items():
+        rows.append([BASELINES[key].strip(), *[""] * 4, f"{100 * ratio:.1f} %", *[""] * 5])
+    return Table(title, header, rows)
 
 
-def conclusions(results: Results) -> list[str]:
-    """Return the verdicts on strong against literal, for each learning rate that both have."""
-    curves = curves_of(results)
-    lines: list[str] = []
-    for name in results:
-        base = name.replace("strong", "literal")
-        if name.startswith("strong") and base in results:
-            last = min(max(curve) for which in (name, base) for curve in curves[which].values())
-            lines += plainly(curves[name], curves[base], last, (name, base))
-    return lines
+def cost_table(title: str, arms: Arms) -> Table:
+    """Return a table of the loss of answers given their thoughts, in nats per token, with seconds and memory."""
+    rows = [
+        [name, str(len(arm)), value(list(at_end(arm, "loss_answer").values())).shown(), *_cost(arm)]
+        for name, arm in arms.items()
+    ]
+    return Table(title, ["", "seeds", "loss of answers", "seconds", "peak GB"], rows)
 
 
-def setting(results: Results) -> str:
+def curve_table(title: str, arms: Arms) -> Table:
+    """Return a table of the loss at each validation, with arms side by side."""
+    steps = sorted({step for arm in arms.values() for run in arm.values() for step in run["curve"]})
+    rows = [[str(step), *(_at(arm, step) for arm in arms.values())] for step in steps]
+    return Table(title, ["step", *arms], rows)
+
+
+def _at(arm: Results, step: int) -> str:
+    found = [run["curve"][step]["loss"] for run in arm.values() if step in run["curve"]]
+    return value(found).shown() if found else ""
+
+
+def _before(arm: Results, figure: str) -> float:
+    curve = next(iter(arm.values()))["curve"]
+    return float(curve[min(curve)][figure])
+
+
+def _cost(arm: Results) -> list[str]:
+    training = [run["training"] for run in arm.values()]
+    return [value([one["train_seconds"] for one in training]).shown(0),
+            f"{max(one['peak_memory_gb'] for one in training):.1f}"]  # fmt: skip
+
+
+def _share(arm: Results, key: str) -> str:
+    return f"{100 * mean_of(arm, key):.1f} %"
+
+
+def _against_base(arm: Results, base: Mapping[str, Any]) -> Comparison | None:
+    """The base is asked once and has no seed: each of its answers is compared with those of all seeds."""
+    seeds = sorted(arm)
+    once = {name: [bool(one["right"])] * len(seeds) for name, one in base.items()}
+    return compare(once, verdicts_of(arm, seeds))
+
+
+def _points(found: Comparison | None) -> str:
+    if found is None:
+        return ""
+    low, high = (100 * bound for bound in found.interval)
+    return f"{100 * found.difference:+.1f} ({low:+.1f} to {high:+.1f}), p {found.p_value:.2g}"
+
+
+def setting(results: Sequence[Mapping[str, Any]]) -> str:
     """Return versions, machines and commits of all runs; several if they differ."""
     found: dict[str, set[str]] = {}
-    for run in (run for runs in results.values() for run in runs.values()):
-        environment = run["environment"]
+    for environment in (run["environment"] for run in results):
         machine = ", ".join(environment["machine"]["gpus"]) or f"{environment['machine']['cpus']} CPU cores"
         for name, text in {
             "machine": machine, "Python": environment["python"], **environment["versions"],
@@ -97,18 +152,14 @@ def setting(results: Results) -> str:
     return "; ".join(f"{name} {' and '.join(sorted(texts))}" for name, texts in found.items())
 
 
-def write(out: Path, results: Results, tables: Sequence[Table], lines: Sequence[str], known: Mapping[str, Any]) -> Path:
+def write(out: Path, tables: Sequence[Table], known: Mapping[str, Any]) -> Path:
     """Write results-TIME.md and results-TIME.json, and return the path of the latter. Older results stay."""
     now = f"results-{datetime.now():{STARTED}}"
     names = (out / f"{now}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100))))
     stem = next(path for path in names if not path.with_suffix(".md").exists())
-    text = "\n".join([f"`{known['command']}`\n", setting(results) + "\n", *(table.markdown() for table in tables)])
+    text = "\n".join([f"`{known['command']}`\n", known["setting"] + "\n", *(table.markdown() for table in tables)])
     with stem.with_suffix(".md").open("x", encoding="utf-8") as file:
-        file.write(text + "\n" + "".join(f"- {line}\n" for line in lines))
-    means = {
-        name: {step: {figure: asdict(one) for figure, one in figures.items()} for step, figures in by_step.items()}
-        for name, by_step in ((name, over_seeds(list(c.values()))) for name, c in curves_of(results).items())
-    }
+        file.write(text)
     with stem.with_suffix(".json").open("x", encoding="utf-8") as file:
-        json.dump({**known, "over_seeds": means, "conclusions": list(lines), "runs": results}, file, indent=1)
+        json.dump(known, file, indent=1)
     return stem.with_suffix(".json")

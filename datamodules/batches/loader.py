@@ -65,10 +65,13 @@ class PlanLoader:
     ) -> None:
         self._planned, self._in_epoch = planned, in_epoch  # batches of the plan of an epoch; batches to train on
         self._batches, self._done = batches, done
+        self._planned_from: tuple[int, int] | None = None  # epoch and first batch, of the batches planned last
 
     def __len__(self) -> int:
         return self._planned
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = divmod(self._done(), self._in_epoch)
-        return iter(self._batches(epoch, start))
+        if self._planned_from != (epoch, start):  # Lightning asks twice before the first step
+            self._planned_from, self._found = (epoch, start), self._batches(epoch, start)
+        return iter(self._found)

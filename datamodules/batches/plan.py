@@ -92,17 +92,26 @@ def plan_epoch(lengths: np.ndarray, supervised: np.ndarray, size: StepSize, seed
 
     lengths, supervised: (N,) tokens of each example. Every step has exactly `accumulate` micro-batches on every rank.
     """
-    rng = np.random.default_rng([seed, epoch])
-    shuffled = rng.permutation(len(lengths))
-    if size.packing == "packed":
-        examples, numbers = _assign_packed(lengths, supervised, size, shuffled, rng)
-    else:
-        examples, numbers = _assign_unpacked(lengths, size, shuffled)
+    examples, numbers = _assign(lengths, supervised, size, seed, epoch)
     return _build_plan(examples, numbers, supervised, steps_per_epoch(len(lengths), size), size)
+
+
+def tokens_of_steps(lengths: np.ndarray, supervised: np.ndarray, size: StepSize, seed: int, epoch: int) -> np.ndarray:
+    """The supervised tokens of each optimizer step of `plan_epoch`, (steps,), without making its batches."""
+    examples, numbers = _assign(lengths, supervised, size, seed, epoch)
+    return _tokens_of_steps(examples, numbers, supervised, steps_per_epoch(len(lengths), size), size)
 
 
 # Examples in an order, (N,), and the number of the micro-batch that each of them belongs to, (N,)
 Assignment = tuple[np.ndarray, np.ndarray]
+
+
+def _assign(lengths: np.ndarray, supervised: np.ndarray, size: StepSize, seed: int, epoch: int) -> Assignment:
+    rng = np.random.default_rng([seed, epoch])
+    shuffled = rng.permutation(len(lengths))
+    if size.packing == "packed":
+        return _assign_packed(lengths, supervised, size, shuffled, rng)
+    return _assign_unpacked(lengths, size, shuffled)
 
 
 def _assign_unpacked(lengths: np.ndarray, size: StepSize, shuffled: np.ndarray) -> Assignment:
@@ -164,7 +173,7 @@ def _assign_to_steps(tokens: np.ndarray, steps: int, rng: np.random.Generator) -
 def _build_plan(
     examples: np.ndarray, numbers: np.ndarray, supervised: np.ndarray, steps: int, size: StepSize
 ) -> EpochPlan:
-    tokens = _sum_by(numbers // size.micro_batches, supervised[examples], steps).tolist()
+    tokens = _tokens_of_steps(examples, numbers, supervised, steps, size).tolist()
     ends = np.cumsum(np.bincount(numbers, minlength=steps * size.micro_batches)).tolist()
     ordered = examples[np.argsort(numbers, kind="stable")].tolist()
     batches = [
@@ -172,6 +181,12 @@ def _build_plan(
         for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]
     return EpochPlan(tuple(tuple(batches[i : i + size.world_size]) for i in range(0, len(batches), size.world_size)))
+
+
+def _tokens_of_steps(
+    examples: np.ndarray, numbers: np.ndarray, supervised: np.ndarray, steps: int, size: StepSize
+) -> np.ndarray:
+    return _sum_by(numbers // size.micro_batches, supervised[examples], steps)
 
 
 def _evenly(count: int, parts: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.batches.packing import best_fit
-from datamodules.batches.plan import PackingMode, StepSize, plan_epoch, steps_per_epoch
+from datamodules.batches.plan import PackingMode, StepSize, steps_per_epoch, tokens_of_steps
 from errors import UserError
 
 Packing = Literal["auto", "packed", "none"]  # data.packing
@@ -95,8 +95,8 @@ def plan_step_size(
     elif tokens_per_step is not None:
         raise _without_packing(tokens_per_step, f"data.packing auto does not pack: {reason}")
     steps = steps_per_epoch(examples, size)
-    tokens = [batch[0].step_tokens for batch in plan_epoch(lengths, supervised, size, seed, 0).batches]
-    spread = min(tokens), total // steps, max(tokens)
+    tokens = tokens_of_steps(lengths, supervised, size, seed, 0)
+    spread = int(tokens.min()), total // steps, int(tokens.max())
     return EpochLayout(size, reason, examples, packs, fill, steps, steps_per_epoch(examples, unpacked), spread)
 
 

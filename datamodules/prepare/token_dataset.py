@@ -33,7 +33,8 @@ class TokenDataset:
         self._batches = [reader.get_batch(k) for k in range(reader.num_record_batches)]
 
         def column(name: str) -> np.ndarray:
-            parts = [batch[name].to_numpy() for batch in self._batches]
+            # Not to_numpy(), which imports pandas
+            parts = [np.from_dlpack(batch[name]) for batch in self._batches]
             return np.concatenate([np.zeros(0, np.int64), *parts])
 
         self.lengths, self.supervised = column("length"), column("supervised")
@@ -43,7 +44,7 @@ class TokenDataset:
 
     def __getitem__(self, index: int) -> TokenExample:
         batch, at = self._batches[index // RECORD_ROWS], index % RECORD_ROWS
-        ids, roles = (batch[name][at].values.to_numpy() for name in ("ids", "roles"))
+        ids, roles = (np.from_dlpack(batch[name][at].values) for name in ("ids", "roles"))
         return TokenExample(index, batch["row_id"][at].as_py(), batch["group"][at].as_py(), ids, roles)
 
 

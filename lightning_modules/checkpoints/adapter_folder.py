@@ -20,7 +20,8 @@ from errors import UserError, in_line
 from hub import is_hub_id, local_folder, model_folder
 from lightning_modules.checkpoints.content import Parent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
-from lightning_modules.checkpoints.start_tensors import SETTING, put, require_finite, weights_digest
+from lightning_modules.checkpoints.start_path import SETTING
+from lightning_modules.checkpoints.start_tensors import put, require_finite, weights_digest
 from lightning_modules.internals import peft_internals
 from lightning_modules.net.base_files import weight_digests
 from lightning_modules.net.lora import OWN_SETTINGS, LoraSettings, peft_config

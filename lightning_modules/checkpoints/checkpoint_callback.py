@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ class CheckpointCallback(Checkpoint):
         saved: CheckpointContent | None,
         clock: Callable[[], float] = time.monotonic,
         chosen: Path | None = None,
+        timed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.run, self.settings, self.signals, self.saved, self.clock = run, settings, signals, saved, clock
-        self.chosen = chosen
+        self.chosen, self._timed = chosen, timed  # `timed` is entered around each write of a checkpoint
         self.best: float | None = None
         self.agreement = Agreement()
         self._resume: ResumePosition | None = None
@@ -194,7 +196,8 @@ class CheckpointCallback(Checkpoint):
         """Write a checkpoint. Raise UserError if the run's folder is gone: a new one would lack the run's config."""
         if not self.run.folder.is_dir():
             raise disk_error("run.root", self.run.folder, FileNotFoundError(errno.ENOENT, ""))
-        trainer.save_checkpoint(path)
+        with self._timed():
+            trainer.save_checkpoint(path)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add our content to a checkpoint of Lightning. Every rank must call it."""

@@ -7,8 +7,7 @@ import xxhash
 from torch import Tensor
 
 from errors import UserError
-
-SETTING = "model.start"
+from lightning_modules.checkpoints.start_path import SETTING
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -14,20 +14,19 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from errors import UserError
-from hub import what_is_there
 from lightning_modules.checkpoints.adapter_folder import AdapterFolder, read_adapter
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent, Parent
 from lightning_modules.checkpoints.model_identity import ModelIdentity
-from lightning_modules.checkpoints.start_tensors import SETTING, put, require_finite, weights_digest
+from lightning_modules.checkpoints.start_path import SETTING, find_start
+from lightning_modules.checkpoints.start_tensors import put, require_finite, weights_digest
 from lightning_modules.net.lora import LoraSettings, LoraStart
 from lightning_modules.net.quantize import Quantize
 from lightning_modules.net.think_net import ThinkNet
 from lightning_modules.ranks import from_all_ranks
-from lightning_modules.run.folder import Run, root_folder
+from lightning_modules.run.folder import root_folder
 
 log = logging.getLogger("thinkwright")
-GIVE = "give a run's folder runs/NAME/TIME, a .ckpt file, or the folder of an adapter"
 
 
 class StartedModel(Protocol):
@@ -108,37 +107,6 @@ class StartWeights:
             problem = "is not what the run of the checkpoint began with, and a checkpoint has weights of its own"
             raise UserError(SETTING, self.given, problem, "remove it, or train anew without --ckpt_path")
         self.given = None
-
-
-def find_start(given: str) -> Path:
-    """Return the absolute path of the checkpoint file, or of the adapter's folder, that a value of `model.start` names.
-
-    In a run's folder it is the best checkpoint, else the last one. Raises UserError if there is none.
-    """
-    path = Path(os.path.abspath(root_folder(given, SETTING)))
-    try:
-        names = {entry.name for entry in os.scandir(path)} if path.is_dir() else None
-        exists = path.is_file()
-    except OSError as error:
-        problem = f"cannot be opened ({error.strerror})"
-        raise UserError(SETTING, given, problem, "give a path that can be opened") from error
-    if names is None:
-        if not exists:
-            raise UserError(SETTING, given, what_is_there(given), GIVE)
-        return path
-    if "adapter_config.json" in names:
-        return path
-    run = Run(path)
-    if (found := run.best_or_last()).is_file():
-        return found
-    if "config.yaml" in names:
-        raise UserError(SETTING, given, "is a run without a checkpoint", "give another run")
-    if "config.json" in names:
-        raise UserError(SETTING, given, "is a whole model, not a start for one", "set model.name to it instead")
-    inner = [Run(path / name) for name in sorted(names, reverse=True)]
-    newest = next((one.folder for one in inner if one.best_or_last().is_file()), None)
-    fix = f"did you mean {Path(given) / newest.name}?" if newest else GIVE
-    raise UserError(SETTING, given, "is neither a run's folder nor that of an adapter", fix)
 
 
 def _names(given: str, parent: Parent) -> bool:

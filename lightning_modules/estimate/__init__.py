@@ -5,4 +5,5 @@ Out: MemoryEstimate for each number of devices: bytes at the peak, and their par
 
     fake_step   a dry run on fake tensors: every allocation of a forward and backward pass is counted
     memory      weights, gradients and moments from shapes; MemoryEstimate, the sum of both
+    traffic     the bytes that a step moves between devices
 """

@@ -27,6 +27,9 @@ class EvalSettings:
     rows: int = 64
     """Number of held-out rows that the model answers at each validation. Default 64. 0 reports the loss only, which is
     faster; more rows make the scores more precise."""
+    samples: int = 2
+    """Number of responses of each kind in samples.md at each validation: right, wrong, cut off, caught in a loop,
+    malformed, contradicted; and of the first rows, which stay the same. Default 2. 0 writes their numbers only."""
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     """How the model answers them."""
 

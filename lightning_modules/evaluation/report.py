@@ -5,7 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_modules.evaluation.baselines import LABELS as BASELINES
+from lightning_modules.evaluation.baselines import Asked, baselines, letter_label, letters
 from lightning_modules.evaluation.comparison import Verdicts
+from lightning_modules.evaluation.failures import LABELS as FAILURES
 from lightning_modules.evaluation.statistics import Interval, accuracy_interval, pass_at_k, wilson
 from lightning_modules.evaluation.summary import ordered_groups
 from lightning_modules.evaluation.votes import same_answer, vote
@@ -31,7 +34,8 @@ def verdicts(answers: Sequence[Answer]) -> Verdicts:
 def report_figures(answers: Sequence[Answer]) -> Figures:
     """Return the figures of all answers, as plain JSON. Ratios are from 0 to 1; an interval has two of them.
 
-    With several samples also pass@k and two votes; with several groups also the right answers of each.
+    With several samples also pass@k and two votes; with several groups also the right answers of each; with right
+    answers that are choices also the shares of their letters. An older file lacks some failures.
     """
     questions = by_question(answers)
     known = {name: [bool(one["right"]) for one in mine] for name, mine in questions.items()}
@@ -46,11 +50,11 @@ def report_figures(answers: Sequence[Answer]) -> Figures:
         figures["majority"] = _votes(list(questions.values()), weighted=False)
         if all(one.get("confidence") is not None for one in answers):
             figures["weighted"] = _votes(list(questions.values()), weighted=True)
-    figures |= {
-        "cut_off": _mean([not one["finished"] for one in answers]),
-        "well_formed": _mean([one["well_formed"] for one in answers]),
-        "thoughts": _mean([one["thoughts"] for one in answers]),
-    }
+    figures |= baselines([_asked(mine[0]) for mine in questions.values()])
+    figures["well_formed"] = _mean([one["well_formed"] for one in answers])
+    figures["cut"] = _mean([not one["finished"] for one in answers])
+    figures |= {name: _mean([one[name] for one in answers]) for name in FAILURES if all(name in one for one in answers)}
+    figures["thoughts"] = _mean([one["thoughts"] for one in answers])
     if all(one.get("tokens") is not None for one in answers):
         figures["tokens"] = _mean([one["tokens"] for one in answers])
     figures["rungs"] = dict(Counter(f"{'right' if one['right'] else 'wrong'}: {one['rung']}" for one in answers))
@@ -61,6 +65,8 @@ def report_figures(answers: Sequence[Answer]) -> Figures:
             | _right([right for name, right in known.items() if groups[name] == group])
             for group in ordered_groups(set(groups.values()))
         }
+    if found := letters([_asked(one) for one in answers]):
+        figures["letters"] = {letter: shares._asdict() for letter, shares in found.items()}
     return figures
 
 
@@ -79,6 +85,11 @@ def print_report(columns: Mapping[str, Figures], title: str) -> None:
     for label in max(cells, key=len):
         table.add_row(Text(label), *(one.get(label, "-") for one in cells))
     Console().print(table)
+
+
+def _asked(answer: Answer) -> Asked:
+    text = answer["answer"] if answer["finished"] else None
+    return Asked(answer.get("reference", ""), int(answer.get("options", 0)), text, bool(answer["right"]))
 
 
 def _right(known: Sequence[Sequence[bool]]) -> dict[str, Any]:
@@ -112,6 +123,7 @@ def _cells(figures: Figures) -> list[tuple[str, str]]:
         ("right answers", _percent(figures["right"])),
         ("  95 % interval", Interval(*figures["interval"]).percent()),
     ]
+    lines += [(name, _percent(figures[key])) for key, name in BASELINES.items() if key in figures]
     lines += [(f"pass@{k}", _percent(value)) for k, value in figures.get("pass_at", {}).items() if k != "1"]
     for key, name in (("majority", "majority vote"), ("weighted", "vote by confidence")):
         if found := figures.get(key):
@@ -120,13 +132,16 @@ def _cells(figures: Figures) -> list[tuple[str, str]]:
                 (f"  95 % interval of {name}", Interval(*found["interval"]).percent()),
             ]
             lines += [(f"  share of the winner, {name}", _percent(found["share"]))]
-    lines += [("cut off", _percent(figures["cut_off"])), ("well-formed thinking", _percent(figures["well_formed"]))]
+    lines += [("well-formed thinking", _percent(figures["well_formed"]))]
+    lines += [(name, _percent(figures[key])) for key, name in FAILURES.items() if key in figures]
     lines += [("thoughts per answer", f"{figures['thoughts']:.1f}")]
     if "tokens" in figures:
         lines += [("tokens per answer", f"{figures['tokens']:,.0f}")]
     for group, found in figures.get("groups", {}).items():
         label = f"right: {visible(group) or 'no group'} ({found['questions']:,})"
         lines += [(label, f"{_percent(found['right'])}  ({Interval(*found['interval']).percent()})")]
+    for letter, shares in figures.get("letters", {}).items():
+        lines += [(letter_label(letter, shares["references"]), _percent(shares["answers"]))]
     return lines
 
 

@@ -5,13 +5,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_modules.evaluation.baselines import LABELS as BASELINES
+from lightning_modules.evaluation.baselines import letter_label
+from lightning_modules.evaluation.failures import LABELS as FAILURES
 from lightning_modules.evaluation.statistics import wilson
-from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.evaluation.think_scores import ANSWER_LETTER, REFERENCE_LETTER, AnsweredRow
 from visible import visible
 
-SAMPLES = 3  # rows printed after the table, and kept in samples.md
+SAMPLES = 3  # rows printed after the table
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
-PERCENT = ("think_format", "finished", "answer_match")
+PERCENT = ("think_format", "answer_match", "answer_letter", *FAILURES, *BASELINES)
 ONE_DECIMAL = ("thoughts", "tag_rank_open", "tag_rank_close")
 LABELS = {
     "loss": "loss per token",
@@ -26,9 +29,10 @@ LABELS = {
     "tag_prob_close": "closing tag: probability",
     "tag_rank_close": "  rank",
     "think_format": "well-formed thinking",
-    "finished": "answers that end",
+    **FAILURES,
     "thoughts": "thoughts per answer",
     "answer_match": "right answers",
+    **BASELINES,
 }  # in the order of the table
 BY_GROUP = "answer_match/"
 DIFFICULTIES = ("very easy", "easy", "medium", "hard", "very hard")  # of Magpie; other groups follow by name
@@ -86,9 +90,12 @@ def _interval(figures: Mapping[str, float]) -> str:
 
 
 def ordered(names: set[str]) -> list[str]:
-    """Return the names of figures in the order of the table. Counts of rows are not among them: titles show them."""
+    """Return the names of figures in the order of the table. Counts of rows are not among them: titles show them.
+    Neither are the letters of right answers: they stand in the labels of the answers' letters."""
     groups = {name.removeprefix(BY_GROUP) for name in names if name.startswith(BY_GROUP)}
-    return [*(name for name in LABELS if name in names), *(BY_GROUP + group for group in ordered_groups(groups))]
+    letters = sorted(name for name in names if name.startswith(ANSWER_LETTER))  # "none" is the last one
+    by_group = [BY_GROUP + group for group in ordered_groups(groups)]
+    return [*(name for name in LABELS if name in names), *by_group, *letters]
 
 
 def ordered_groups(groups: set[str]) -> list[str]:
@@ -98,7 +105,11 @@ def ordered_groups(groups: set[str]) -> list[str]:
 
 
 def label(name: str, figures: Mapping[str, float]) -> str:
-    """Return the label of a figure; a group's label has the number of its rows, if known."""
+    """Return the label of a figure; a group's label has the number of its rows, if known, and that of a letter its
+    share of the right answers."""
+    if name.startswith(ANSWER_LETTER):
+        letter = name.removeprefix(ANSWER_LETTER)
+        return letter_label(letter, figures.get(REFERENCE_LETTER + letter, 0.0))
     if not name.startswith(BY_GROUP):
         return LABELS[name]
     group = name.removeprefix(BY_GROUP)

@@ -25,6 +25,7 @@ class ThinkResponse:
     raw: str = ""  # the text with the end token, and ⟦marks⟧ around what was forced
     forced: int = 0  # tokens that the control of thinking wrote
     cut: str | None = None  # why thinking was cut: budget, limit or loop
+    in_thought: bool = False  # it ended inside of a thought: the last opening tag has no partner
     # Floats differ in their last digits with the size of a batch
     masked: float | None = field(default=None, compare=False)  # probability that masks took away
     confidence: float | None = field(default=None, compare=False)  # mean log-probability of the model's own tokens
@@ -112,4 +113,5 @@ def parse_response(
         len(written) + finished,
         thinking,
         tokenizer.decode(ids[: end + 1]),
+        in_thought=start is not None,
     )

@@ -6,12 +6,12 @@ order, gives the same.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_modules.generation.decoding import Decoding
+from lightning_modules.generation.decoding import Decoding, DecodingSettings
 from lightning_modules.generation.think_control import ThinkControl
 
 
@@ -21,6 +21,7 @@ class Request(NamedTuple):
     ids: Sequence[int]  # of the prompt, without padding
     seed: int = 0  # of sampling
     limit: int | None = None  # most tokens of this response, if fewer than max_new_tokens
+    decoding: Decoding | None = None  # its own, for ChoiceBySettings; None: that of all
 
 
 class Written(NamedTuple):
@@ -32,6 +33,17 @@ class Written(NamedTuple):
     cut: str | None = None  # why thinking was cut: budget, limit or loop
     masked: float | None = None  # probability that masks took away; None if no control is on
     confidence: float | None = None  # mean log-probability of the tokens that the model chose; None if not asked for
+
+
+class Choice(Protocol):
+    """What chooses tokens: TokenChoice, or ChoiceBySettings if the settings of requests differ."""
+
+    settings: DecodingSettings
+    ended: Tensor  # (slots,) bool
+
+    def start(self, slot: int, request: Request) -> None: ...
+    def step(self, logits: Tensor, slots: Tensor) -> Tensor: ...
+    def written(self, slot: int) -> Written: ...
 
 
 class TokenChoice:
@@ -57,6 +69,8 @@ class TokenChoice:
 
     def start(self, slot: int, request: Request) -> None:
         """Begin the sequence of a request in a slot."""
+        if request.decoding not in (None, self.decoding):
+            raise ValueError("requests with settings of their own need ChoiceBySettings")
         longest = self.settings.max_new_tokens
         self.count[slot], self.ended[slot] = 0, False
         self.opened[slot] = self.decoding.opens(request.ids)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_modules.generation.token_choice import Request, TokenChoice, Written
+from lightning_modules.generation.token_choice import Choice, Request, Written
 
 if TYPE_CHECKING:
     from lightning_modules.net.think_net import ThinkNet
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def generate_batch(
     net: "ThinkNet",
-    choice: TokenChoice,
+    choice: Choice,
     requests: Sequence[Request],
     pad_id: int,
     after_token: Callable[[], bool],
@@ -23,7 +23,7 @@ def generate_batch(
     """Return what is written for each request; request k has slot k. None if `after_token`, which is called after each
     token, asked to stop. `more` goes to transformers' generate.
 
-    TokenChoice takes the place of transformers' choice: it leaves one token of each sequence with a finite score.
+    `choice` takes the place of transformers' choice: it leaves one token of each sequence with a finite score.
     """
     from transformers import GenerationConfig
 

@@ -1,12 +1,30 @@
 """Private APIs of peft: what a LoRA layer holds, and the names of tensors in an adapter's file."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 ADAPTER = "default"  # the name that get_peft_model gives to an adapter
+NO_COMPILER = "TORCHDYNAMO_DISABLE"  # torch.compile reads this variable at each call
+
+
+def load() -> None:
+    """Import peft without the compiler of torch, which takes longer than peft.
+
+    Why private: peft imports bitsandbytes where that is installed, and bitsandbytes prepares some functions for the
+    compiler at once. A 4-bit base has imported bitsandbytes before this is called, and keeps its compiled functions.
+    """
+    before = os.environ.get(NO_COMPILER)
+    os.environ[NO_COMPILER] = "1"
+    try:
+        import peft  # noqa: F401
+    finally:
+        del os.environ[NO_COMPILER]
+        if before is not None:
+            os.environ[NO_COMPILER] = before
 
 
 class LoraParts(NamedTuple):

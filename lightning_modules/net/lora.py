@@ -164,6 +164,7 @@ def add_lora(
     the base becomes equal to the earlier one. Raises UserError for names that match no layer, and for a start that was
     made for other adapters.
     """
+    peft_internals.load()
     from peft import get_peft_model
 
     config = peft_config(lora)

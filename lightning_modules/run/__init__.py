@@ -11,4 +11,5 @@
 - `signals.py`: SIGINT and SIGTERM end training after an optimizer step
 - `failure_watchdog.py`: an error on one rank ends all ranks
 - `flops.py`, `throughput.py`: tokens per second, memory, FLOPs, time left
+- `fit_time.py`: where the time of a fit goes
 """

@@ -13,11 +13,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from disk import disk_errors, writing
 from errors import UserError
-from lightning_modules.evaluation.summary import SAMPLES
-from lightning_modules.evaluation.think_scores import AnsweredRow
+from lightning_modules.evaluation.samples import samples_of
 from lightning_modules.run.fit_data import FitData
 from lightning_modules.run.folder import Run
-from visible import visible
 
 log = logging.getLogger("thinkwright")
 
@@ -51,32 +49,19 @@ class RunStart(Callback):
 
 
 class SampleTable(Callback):
-    """Adds the model's answers to a few held-out rows to samples.md, at each validation."""
+    """Adds some of the model's answers to held-out rows to samples.md, at each validation."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        answered: list[AnsweredRow] = pl_module.answered[:SAMPLES]  # type: ignore[assignment, index]
-        if not answered or trainer.sanity_checking:
+        tuner: Any = pl_module
+        if not tuner.answered or trainer.sanity_checking:
             return
+        text = samples_of(tuner.answered, trainer.global_step, tuner.evaluation.samples)
         with disk_errors("run.root", self.run.samples), self.run.samples.open("a", encoding="utf-8") as file:
-            file.write(f"## Step {trainer.global_step}\n\n")
-            for row in answered:
-                verdict = "right" if row.matches else "not the reference's answer"
-                file.write(f"### Row {row.row} ({verdict})\n\n")
-                for title, text in (
-                    ("Given", row.prompt),
-                    ("Written", row.written.text),
-                    ("Reference", row.reference.text),
-                ):
-                    file.write(f"{title}:\n\n{_block(text)}\n\n")
-
-
-def _block(text: str) -> str:
-    """Return an indented block of Markdown: unlike a fenced one, no text inside can end it."""
-    return "\n".join("    " + line for line in visible(text, lines=True).split("\n"))
+            file.write(text)
 
 
 class ResumeHint(Callback):

@@ -10,7 +10,11 @@ from assets.make_demo_gif import Screen, draw, frames, pieces, read_run, save
 
 SAMPLES = """## Step 0
 
-### Row 0 (not the reference's answer)
+1 questions: 0 right, 1 wrong.
+
+### The first rows, the same at each validation
+
+#### Row 0 (wrong, malformed)
 
 Given:
 
@@ -27,9 +31,19 @@ Reference:
 
     5
 
+Why:
+
+    wrong: “6” beside “5”, by the rung: number
+
+### Wrong: 1 of 1 (above: row 0)
+
 ## Step 50
 
-### Row 0 (right)
+1 questions: 1 right, 0 wrong.
+
+### The first rows, the same at each validation
+
+#### Row 0 (right)
 
 Given:
 

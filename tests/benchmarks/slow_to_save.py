@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.learning import runs
+from benchmarks.learning import jobs
 
 
-def command(args: list[str], log: str) -> None:
+def command(args: list[str], log: str, threads: int, python: str | None = None) -> None:
     os.setsid()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
@@ -24,5 +24,5 @@ def command(args: list[str], log: str) -> None:
 if __name__ == "__main__":
     from tests.benchmarks import slow_to_save
 
-    runs.HEAVY, runs.in_cli = [], slow_to_save.command
-    runs.run_cli([], Path(sys.argv[1]))
+    jobs.HEAVY, jobs.in_cli = [], slow_to_save.command
+    jobs.run_cli([], Path(sys.argv[1]))

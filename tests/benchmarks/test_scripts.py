@@ -10,6 +10,7 @@ SCRIPTS = [
     "base_check",
     "budget",
     "generate",
+    "gpu.__main__",
     "hostile_text",
     "judge",
     "loading",
@@ -21,6 +22,7 @@ SCRIPTS = [
     "speed.rows",
     "speed.scaling",
     "startup",
+    "traffic",
 ]
 
 

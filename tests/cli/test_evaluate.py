@@ -52,7 +52,8 @@ def test_answers_are_judged_written_and_reported(
     out = capsys.readouterr().out
     assert "task task.jsonl: 3 different questions, read from task.jsonl" in out
     assert "### Instruction: Solve x + 5 = 12\n### Response:" in out  # the first prompt, in the template of training
-    assert "right answers" in out and "95 % interval" in out and "cut off" in out and "right: hard (1)" in out
+    assert "right answers" in out and "95 % interval" in out and "always most frequent" in out
+    assert "cut off" in out and "caught in a loop" in out and "right: hard (1)" in out
     (path,) = files(in_trained)
     header, *answers = lines(path)
     assert {one["id"] for one in answers} == {"a", "b", "c"} and header["decoding"]["max_new_tokens"] == 24
@@ -63,6 +64,9 @@ def test_answers_are_judged_written_and_reported(
     summary = json.loads(path.with_suffix(".summary.json").read_text())
     assert summary["figures"]["right"] == sum(one["right"] for one in answers) / 3
     assert summary["figures"]["groups"]["easy"]["questions"] == 2
+    assert summary["figures"]["cut"] == sum(not one["finished"] for one in answers) / 3
+    assert summary["figures"]["looped"] == sum(one["looped"] for one in answers) / 3
+    assert summary["figures"]["baseline_frequent"] == 1 / 3 and "letters" not in summary["figures"]
     assert header["prompts"] in out
 
 
@@ -199,6 +203,36 @@ def test_responses_of_another_engine_are_judged_without_a_model(
     assert evaluate("--task", task, "--score", "better.jsonl", "--against", "out-judged.jsonl") == 0
     assert "1 gained, 1 lost, 0 both, 1 none" in capsys.readouterr().out
     assert evaluate("--task", task, "--score", "out-judged.jsonl") == 0  # judged again
+
+
+def test_choices_have_letters_and_their_baselines_and_an_older_file_has_no_failures(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "Which?\n(A) Ann\n(B) Bob\n(C) Cy\n(D) Di"
+    rows = [{"id": k, "instruction": f"{k}. {asked}", "answer": letter} for k, letter in enumerate("AABC")]
+    Path("task.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    said = ["<think>So the answer is (B).</think>(A)", "(A)", "(A)", "<think>" + "Wait, no. " * 40]
+    written = [{"id": k, "response": text, "finished": k < 3} for k, text in enumerate(said)]
+    Path("out.jsonl").write_text("".join(json.dumps(one) + "\n" for one in written))
+    assert evaluate("--task", "task.jsonl", "--score", "out.jsonl") == 0
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "right answers 50.0 %", "always most frequent 50.0 %", "always first choice 50.0 %",
+        "random choice 25.0 %", "cut off 25.0 %", "inside a thought 25.0 %", "caught in a loop 25.0 %",
+        "answer in the thoughts 25.0 %", "contradicted 25.0 %",
+        "answers (A), right 50 % 75.0 %", "answers (B), right 25 % 0.0 %", "answers without letter 25.0 %",
+    ):  # fmt: skip
+        assert line in shown, line
+    judged = Path("out-judged.jsonl")
+    assert [one["contradicted"] for one in lines(judged)[1:]] == [True, False, False, False]
+    named = ("cut_in_thought", "looped", "concluded", "contradicted", "options")
+    header, *answers = lines(judged)
+    older = [{name: value for name, value in one.items() if name not in named} for one in answers]
+    Path("older.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [header, *older]))
+    assert evaluate("--task", "task.jsonl", "--score", "out.jsonl", "--against", "older.jsonl") == 0
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "caught in a loop - 25.0 %" in shown and "cut off 25.0 % 25.0 %" in shown
+    assert "random choice 33.3 % 25.0 %" in shown  # the older file does not know how many choices were listed
 
 
 @pytest.mark.parametrize(

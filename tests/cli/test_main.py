@@ -1,5 +1,6 @@
 """Commands that answer at once, the table of commands, and the folder that a command runs in."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_every_command_has_a_module_of_its_name_or_is_one_of_the_trainer() -> No
         ("estimate", ["--device_gb", "--tflops"]),
         ("export", ["--to", "--ckpt_path"]),
         ("replay", ["  file text", "--precision", "--device"]),
+        ("report", ["--to", "--png", "--root"]),
     ],
 )
 def test_every_command_explains_itself(command: str, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +102,22 @@ def test_a_config_of_this_folder_comes_before_the_checkouts(in_tmp: Path, capsys
 def test_the_version_is_the_projects() -> None:
     assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
     assert Path(ROOT / "CHANGELOG.md").read_text().count(VERSION)
+
+
+def test_garbage_is_collected_again_when_the_imports_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, int]] = []
+
+    def run(args: list[str]) -> int:
+        seen.append((gc.isenabled(), gc.get_freeze_count()))
+        return 0
+
+    monkeypatch.setattr("commands.evaluate.run", run)
+    before = gc.get_freeze_count()
+    gc.disable()  # as the program does when it starts
+    try:
+        assert main(["evaluate"]) == 0
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    ((enabled, frozen),) = seen
+    assert enabled and frozen > before

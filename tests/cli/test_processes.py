@@ -20,6 +20,8 @@ import torch
 
 from cli import main
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
+from lightning_modules.evaluation.baselines import LABELS as BASELINES
+from lightning_modules.evaluation.failures import LABELS as FAILURES
 from tests.cli.conftest import DEMO, SHORT
 from tests.conftest import ROOT
 
@@ -263,6 +265,9 @@ def test_two_processes_train_what_one_trains(
         assert figures["before"][name] == pytest.approx(single["before"][name], rel=2e-6), name
         assert figures["after"][name] == pytest.approx(single["after"][name], rel=1e-4), name
     assert figures["after"]["answered"] == 4
+    for name in (*FAILURES, *BASELINES):  # of all ranks; the answers of the base are the same
+        assert figures["before"].get(name) == single["before"].get(name), name
+    assert figures["before"]["cut"] + figures["before"]["baseline_frequent"] > 0
     if not settings:  # the run's config asks for two processes
         code, said, _ = run(command("validate"), in_tmp)
         assert code == 0, said

@@ -15,6 +15,7 @@ import yaml
 from cli import main
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY
+from lightning_modules.evaluation.failures import LABELS as FAILURES
 from tests.conftest import ROOT
 
 
@@ -40,7 +41,10 @@ def test_a_run_leaves_all_that_was_promised(in_trained: Path) -> None:
     assert config["ckpt_path"] is None
     samples = (in_trained / "samples.md").read_text()
     assert samples.count("\n## Step ") + 1 == 4  # before, after each of two epochs, and of the best at the end
-    assert samples.count("### Row ") == 4 * 3
+    first = re.findall(r"the same at each validation\n\n#### Row (\d+) .*?#### Row (\d+) ", samples, re.DOTALL)
+    assert first == [("0", "1")] * 4  # so that one row can be followed through the training
+    counts = re.findall(r"^(\d+) questions: (\d+) right, (\d+) wrong, (\d+) cut off", samples, re.MULTILINE)
+    assert len(counts) == 4 and all(int(one[0]) == sum(map(int, one[1:])) == 8 for one in counts)
     assert "### Instruction: " in samples
 
 
@@ -66,9 +70,10 @@ def test_metrics_are_logged_by_step_and_role(in_trained: Path) -> None:
 def test_the_summary_holds_what_the_table_shows(in_trained: Path) -> None:
     content = summary(in_trained)
     for figures in (content["before"], content["after"]):
-        assert {"loss", "perplexity", "loss_thought", "loss_answer", "think_format", "finished", "answer_match"} <= set(
+        assert {"loss", "perplexity", "loss_thought", "loss_answer", "think_format", *FAILURES, "answer_match"} <= set(
             figures
         )
+        assert figures["cut"] >= figures["cut_in_thought"] and figures["baseline_frequent"] >= 1 / 8
         assert figures["answered"] == 8
     assert content["after"]["loss"] < content["before"]["loss"]
     assert content["before"]["think_format"] == 0
@@ -241,6 +246,22 @@ def test_the_export_opens_with_pipeline_and_writes_what_generate_writes(
     assert ask.tokenizer.convert_ids_to_tokens([545, 546]) == ["<think>", "</think>"]  # 0 to 544 were there before
     assert "tiny-qwen, trained to think" in (tmp_path / "model" / "README.md").read_text()
     assert main(["export", "--to", str(tmp_path / "model")]) == 2  # never over what is there
+
+
+def test_the_number_of_samples_is_a_setting_and_a_limit_is_seen_in_the_figures(
+    in_tmp: Path, fit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--model.evaluation.decoding.max_new_tokens", "2", "--trainer.max_steps", "1")
+    for number in ("0", "100"):
+        assert fit(*short, "--model.evaluation.samples", number, "--run.name", f"of{number}") == 0
+        (run,) = (in_tmp / "runs" / f"of{number}").iterdir()
+        samples, before = (run / "samples.md").read_text(), summary(run)["before"]
+        assert samples.count("#### Row ") == (8 * samples.count("\n8 questions: ") if number == "100" else 0)
+        assert f"8 questions: {8 * before['answer_match']:.0f} right" in samples
+        assert f"{8 * before['cut']:.0f} cut off" in samples and before["cut"] > 0.5
+        logged = next(csv.DictReader((run / "metrics.csv").open()))
+        assert float(logged["val/cut"]) == before["cut"] and float(logged["val/looped"]) == 0
+    assert f"cut off {100 * before['cut']:.1f} %" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_fit_lands_in_the_folder_of_another(in_tmp: Path, fit: Callable[..., int]) -> None:

@@ -35,6 +35,8 @@ def said(command: str, caplog: Any, *args: str) -> list[str]:
         ("preview", ("--model.start", "runs/a/b"), ["model.start"]),
         ("fit", ("--model.lora", "null", "--model.optim.new_token_lr", "1e-3"), ["model.optim.new_token_lr"]),
         ("fit", ("--model.optim.new_token_lr", "1e-3"), []),
+        ("fit", ("--model.evaluation.samples", "5", "--model.evaluation.rows", "0"), ["model.evaluation.samples"]),
+        ("fit", ("--model.evaluation.samples", "5"), []),
         ("fit", ("--model.optim.min_lr_ratio", "0.1"), ["model.optim.min_lr_ratio"]),
         ("fit", ("--model.optim.min_lr_ratio", "0.1", "--model.optim.lr_scheduler_type", "linear"), []),
         ("fit", (*MIX, "--data.source", "x.jsonl"), ["data.source"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from commands import estimate, evaluate, export, generate, preview, replay, self_train
+from commands import chat, estimate, evaluate, export, generate, preview, replay, report, self_train, serve
 from commands.fit_settings import fit_parser
 from commands.parsing import Parser
 from commands.ranges import RANGES
@@ -22,7 +22,8 @@ PARSERS: dict[str, Parser] = {
     "fit": fit_parser("fit"), "generate": generate.build_parser(), "preview": preview.build_parser(),
     "estimate": estimate.build_parser(), "export": export.build_parser(), "replay": replay.build_parser(),
     "evaluate": evaluate.build_parser(),
-    "self_train": self_train.build_parser(),
+    "self_train": self_train.build_parser(), "serve": serve.build_parser(),
+    "chat": chat.build_parser(), "report": report.build_parser(),
 }  # fmt: skip
 # Values that are whole YAML trees or classes: their own code checks them
 OPEN = {
@@ -34,10 +35,11 @@ OPEN = {
 MAY_BE_0 = {
     "seed_everything", "model.gradient_checkpointing", "model.lora.dropout", "model.optim.weight_decay",
     "model.optim.betas", "model.optim.warmup_ratio", "model.optim.min_lr_ratio", "model.evaluation.rows",
+    "model.evaluation.samples",
     "model.evaluation.decoding.temperature", "data.seed", "data.num_workers", "checkpoint.every_n_minutes",
     "checkpoint.save_total_limit", "trainer.fast_dev_run", "trainer.limit_val_batches", "trainer.overfit_batches",
     "trainer.num_sanity_val_steps", "trainer.gradient_clip_val", "trainer.reload_dataloaders_every_n_epochs",
-    "temperature", "seed", "rows", "rounds", "easy",
+    "temperature", "seed", "rows", "rounds", "easy", "port", "queue", "effort_minimal", "effort_low", "effort_medium",
     *(f"{group}{key}" for group in ("", "model.evaluation.decoding.") for key in (
         "thinking_budget", "min_thinking", "answer_reserve", "extend", "loop_tokens",
     )), *(f"model.role_weights.{role}" for role in ("thought", "tag", "answer", "end")),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from commands.load import run_config
 from commands.replay import precision_of, print_micro_batch, row_losses, run, step
+from commands.which_run import run_config
 from errors import UserError
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.run.folder import Run

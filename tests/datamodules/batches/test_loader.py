@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.batches.loader import AHEAD, PlannedBatches
+from datamodules.batches.loader import AHEAD, PlanLoader, PlannedBatches
 from datamodules.batches.plan import PlannedBatch
 from datamodules.prepare.token_dataset import TokenExample
 
@@ -80,3 +80,17 @@ def test_batches_are_in_pinned_memory_with_a_gpu(workers: int) -> None:
     for batch in batches(Examples(), 6, workers):
         assert batch.input_ids.is_pinned()
         assert batch.to("cuda").input_ids.is_cuda
+
+
+def test_an_epoch_is_planned_once_for_each_position() -> None:
+    done, planned = 0, []
+
+    def batches(epoch: int, start: int) -> list[Any]:
+        planned.append((epoch, start))
+        return [f"{epoch} {number}" for number in range(start, 4)]
+
+    loader = PlanLoader(4, 4, batches, lambda: done)
+    assert [*loader] == [*loader] == ["0 0", "0 1", "0 2", "0 3"]
+    done = 6
+    assert [*loader] == ["1 2", "1 3"]
+    assert planned == [(0, 0), (1, 2)]

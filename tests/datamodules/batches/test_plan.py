@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.batches.packing import best_fit
-from datamodules.batches.plan import EpochPlan, StepSize, plan_epoch, plan_evaluation, steps_per_epoch
+from datamodules.batches.plan import EpochPlan, StepSize, plan_epoch, plan_evaluation, steps_per_epoch, tokens_of_steps
 
 SIZES = st.builds(StepSize, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=120).map(np.array)
@@ -123,6 +123,8 @@ def test_a_batch_knows_the_supervised_tokens_of_its_whole_step(lengths: np.ndarr
         step = [planned for batch in plan.batches[start : start + size.accumulate] for planned in batch]
         tokens = sum(int(supervised[list(planned.indices)].sum()) for planned in step)
         assert {planned.step_tokens for planned in step} == {tokens}
+    each = [plan.batches[start][0].step_tokens for start in range(0, len(plan), size.accumulate)]
+    assert tokens_of_steps(lengths, supervised, size, seed=0, epoch=0).tolist() == each
 
 
 @given(LENGTHS, st.integers(1, 4), st.integers(1, 3))

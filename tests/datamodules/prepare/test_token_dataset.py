@@ -1,5 +1,7 @@
 """The file of prepared rows: every row comes back as it was written, and the digest follows ids, roles and order."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,13 @@ def test_the_digest_follows_ids_roles_order_and_lengths_only(tmp_path: Path) -> 
         rows[:-1],
     ]
     assert len({digest, *(written(tmp_path / f"c{k}", other) for k, other in enumerate(others))}) == 6
+
+
+@pytest.mark.slow
+def test_reading_does_not_import_pandas(tmp_path: Path) -> None:
+    """It takes a third of a second, before the first optimizer step."""
+    written(tmp_path / "rows.arrow", examples(3))
+    code = f"from pathlib import Path; from {module.__name__} import TokenDataset\n"
+    code += f"print(len(TokenDataset(Path({str(tmp_path / 'rows.arrow')!r}))[2].ids)); import sys\n"
+    code += "assert 'pandas' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from datamodules.text.repetition import SLIPS, WINDOW, find_repetition
+from datamodules.text.repetition import LONGEST_PERIOD, SHORTEST_LOOP, SLIPS, TIMES, WINDOW, find_loop, find_repetition
 from tests.datamodules.text.test_response import words
 
 CHINESE = "等一下让我再检查一遍这个结果是不是对的然后得到所以答案应该如果我们用另外种方法"
@@ -111,3 +113,62 @@ def test_a_million_characters_take_no_quadratic_time(text: str) -> None:
     start = time.process_time()
     find_repetition(text)
     assert time.process_time() - start < 20  # quadratic time would be hours
+
+
+SENTENCE = "Wait, let me check this again. "
+
+
+@pytest.mark.parametrize("before", ["", "So x = 7. ", words(3_000)], ids=["none", "short", "long"])
+@pytest.mark.parametrize("repeated", [SENTENCE, "1", "等一下，让我再检查。", "<think>No.</think>", words(999)[:999]])
+@pytest.mark.parametrize("rest", [0, 1, 0.4], ids=["whole", "a character more", "a part more"])
+def test_a_loop_at_the_end_is_found_with_its_begin(before: str, repeated: str, rest: float) -> None:
+    """Its last round may be cut anywhere, and a longer one than needed changes nothing but the number."""
+    part = repeated[: 1 if rest == 1 else int(rest * len(repeated))]
+    for times in (max(TIMES, -(-SHORTEST_LOOP // len(repeated.encode()))), 300):
+        found = find_loop(before + repeated * times + part)
+        assert found is not None
+        assert 0 <= len(before) - found.start < len(repeated)  # what is before may end as the repeated text does
+        assert len(found.repeated) == len(repeated) and found.repeated in repeated * 2
+        assert found.times in (times, times + 1)
+
+
+@pytest.mark.parametrize("after", [words(200), "x = 7", "</think>"], ids=["words", "answer", "tag"])
+def test_what_follows_a_loop_ends_it(after: str) -> None:
+    assert find_loop(SENTENCE * 50 + after) is None
+
+
+@pytest.mark.parametrize("text", ["", "7", SENTENCE * (TIMES - 1), "a" * (SHORTEST_LOOP - 1), words(20_000)])
+def test_a_short_end_or_a_text_without_repetition_is_no_loop(text: str) -> None:
+    assert find_loop(text) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(REGULAR) - {"a"}))
+def test_a_long_regular_text_ends_in_no_loop(name: str) -> None:
+    assert find_loop(REGULAR[name]) is None
+
+
+def test_a_character_that_the_limit_cut_in_half_and_white_space_do_not_hide_a_loop() -> None:
+    assert find_loop("好的。" * 60 + "\ufffd") is not None
+    assert find_loop(SENTENCE * 20 + "\n\n") is not None
+    assert find_loop("\n" * 400) is not None
+
+
+def test_a_period_above_the_longest_is_no_loop() -> None:
+    assert find_loop(words(LONGEST_PERIOD)[:LONGEST_PERIOD] * 5) is not None
+    assert find_loop(words(LONGEST_PERIOD + 1)[: LONGEST_PERIOD + 1] * 5) is None
+
+
+@settings(deadline=None)
+@given(st.text(max_size=400), st.text(min_size=1, max_size=40), st.integers(0, 80))
+def test_any_text_has_an_answer_and_a_loop_stands_where_it_says(before: str, repeated: str, times: int) -> None:
+    text = before + repeated * times
+    found = find_loop(text)
+    if found is not None:
+        assert 0 <= found.start <= len(text) and found.times >= TIMES and found.repeated
+        assert text[found.start :].startswith(found.repeated)
+    assert found is not None or len((repeated * times).encode()) < SHORTEST_LOOP or times < TIMES
+
+
+def test_four_times_are_a_loop_and_three_are_none() -> None:
+    assert find_loop("So x = 7." + words(100) * 4) is not None
+    assert find_loop("So x = 7." + words(100) * 3) is None

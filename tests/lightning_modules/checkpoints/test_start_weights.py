@@ -10,7 +10,7 @@ import torch
 from errors import UserError
 from lightning_modules.checkpoints.checkpoint_file import PARTS, read_checkpoint, write_checkpoint
 from lightning_modules.checkpoints.content import CONTENT_KEY, CheckpointContent, Parent
-from lightning_modules.checkpoints.start_weights import StartWeights, find_start
+from lightning_modules.checkpoints.start_weights import StartWeights
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 
@@ -105,37 +105,6 @@ def test_a_second_checkpoint_has_both_parents_and_is_loaded_without_them(tmp_pat
     again.load_state_dict(checkpoint["state_dict"], strict=False)
     assert again.checkpoint_content().parents == content.parents
     assert all(torch.equal(p, third.trained()[name]) for name, p in again.trained().items())
-
-
-def test_a_run_gives_its_best_checkpoint_else_its_last(run: Callable[..., Path]) -> None:
-    folder = run("best.ckpt", "last.ckpt")
-    assert find_start(str(folder)) == folder / "checkpoints" / "best.ckpt"
-    (folder / "checkpoints" / "best.ckpt").unlink()
-    assert find_start(str(folder)) == folder / "checkpoints" / "last.ckpt"
-    last = folder / "checkpoints" / "last.ckpt"
-    assert find_start(str(last)) == last
-
-
-def test_a_path_without_weights_is_refused_with_a_way_out(
-    run: Callable[..., Path], tmp_path: Path, in_tmp: Path
-) -> None:
-    folder = run("last.ckpt")
-    cases: dict[str, tuple[str, str]] = {
-        "nowhere": ("does not exist", "Give a run's folder"),
-        "runs": ("is neither a run's folder nor that of an adapter", "Did you mean runs/parent?"),
-        "empty": ("is a run without a checkpoint", "Give another run"),
-        "model": ("is a whole model", "Set model.name to it instead"),
-        "bare": ("is neither a run's folder nor that of an adapter", "Give a run's folder"),
-    }
-    for name, file in (("empty", "config.yaml"), ("model", "config.json"), ("bare", "notes.txt")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).touch()
-    for given, words in cases.items():
-        with pytest.raises(UserError) as raised:
-            find_start(given)
-        assert str(raised.value).startswith(f"model.start: '{given}' ")
-        assert all(word in str(raised.value) for word in words), raised.value
-    assert find_start("runs/parent") == folder / "checkpoints" / "last.ckpt"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

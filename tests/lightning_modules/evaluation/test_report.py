@@ -9,6 +9,7 @@ from lightning_modules.evaluation.statistics import accuracy_interval, wilson
 
 def answer(name: str, text: str, right: bool, sample: int = 0, **more: Any) -> dict[str, Any]:
     known = {"id": name, "sample": sample, "right": right, "rung": "number", "answer": text, "finished": True}
+    known |= {"cut_in_thought": False, "looped": False, "concluded": True, "contradicted": False, "reference": "7"}
     return known | {"well_formed": True, "thoughts": 2, "tokens": 10, "group": ""} | more
 
 
@@ -16,11 +17,12 @@ def test_one_answer_to_each_question() -> None:
     answers = [
         answer("a", "7", True),
         answer("b", "8", False, thoughts=0, well_formed=False, tokens=20),
-        answer("c", "", False, finished=False, rung="cut off", well_formed=False, tokens=30),
+        answer("c", "", False, finished=False, rung="cut off", well_formed=False, tokens=30, cut_in_thought=True),
     ]
     assert report_figures(answers) == {
         "questions": 3, "answers": 3, "right": 1 / 3, "interval": [round(end, 6) for end in wilson(1, 3)],
-        "cut_off": 1 / 3, "well_formed": 1 / 3, "thoughts": 4 / 3, "tokens": 20,
+        "cut": 1 / 3, "cut_in_thought": 1 / 3, "looped": 0, "concluded": 1, "contradicted": 0, "baseline_frequent": 1,
+        "well_formed": 1 / 3, "thoughts": 4 / 3, "tokens": 20,
         "rungs": {"right: number": 1, "wrong: number": 1, "wrong: cut off": 1},
     }  # fmt: skip
 
@@ -79,3 +81,12 @@ def test_the_table_has_a_column_for_each_model_and_every_figure(capsys: pytest.C
     assert ["pass@3", "-", "100.0", "%"] in lines
     assert ["tokens", "per", "answer", "-", "10"] in lines
     assert any(line[:2] == ["vote", "by"] for line in lines)
+
+
+def test_baselines_are_of_questions_and_letters_of_answers() -> None:
+    """A question with more samples than the others counts once."""
+    answers = [answer("a", "(A)", True, k, reference="(A)", options=4) for k in range(3)]
+    figures = report_figures([*answers, answer("b", "(A)", False, reference="(B)", options=2)])
+    names = ("baseline_frequent", "baseline_first", "baseline_random")
+    assert [figures[name] for name in names] == [0.5, 0.5, (1 / 4 + 1 / 2) / 2]
+    assert figures["letters"]["A"] == {"answers": 1.0, "references": 0.75}

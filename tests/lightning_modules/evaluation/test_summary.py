@@ -47,3 +47,16 @@ def test_thoughts_are_dimmed_on_a_terminal_only() -> None:
     text = "<think>a\nb</think><think>c</think>\n\nx = 7"
     assert styled(text, terminal=False) == text
     assert styled(text, terminal=True) == "\033[2m<think>a\nb</think>\033[0m\033[2m<think>c</think>\033[0m\n\nx = 7"
+
+
+def test_baselines_and_letters_stand_beside_the_right_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    letters = {"answer_letter/none": 0.1, "answer_letter/A": 0.81, "answer_letter/B": 0.09, "reference_letter/A": 0.5}
+    figures = FIGURES | letters | {"cut": 0.25, "baseline_frequent": 0.5, "baseline_random": 0.2}
+    print_table({"after": figures})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    first = lines.index("right answers 90.0 %")
+    assert lines[first + 2 :][:6] == [
+        "always most frequent 50.0 %", "random choice 20.0 %", "very easy (3) 100.0 %",
+        "answers (A), right 50 % 81.0 %", "answers (B), right 0 % 9.0 %", "answers without letter 10.0 %",
+    ]  # fmt: skip
+    assert "cut off 25.0 %" in lines

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cli import main
+from commands.generate import build_parser, decoding_settings
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
 from lightning_modules.generation.decoding import DecodingSettings
@@ -61,8 +62,8 @@ def test_what_can_be_done_is_taken(given: dict[str, Any], tiny_tokenizer: ThinkT
 def test_generate_and_fit_refuse_them_before_they_load_anything(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["generate", "--prompt", "a", "--answer_reserve", "512"]) == 2
-    assert "error: answer_reserve: '512' leaves no room" in capsys.readouterr().err
+    with pytest.raises(UserError, match="answer_reserve: '512' leaves no room"):
+        decoding_settings(build_parser().read(["--prompt", "a", "--answer_reserve", "512"]))
     key = "model.evaluation.decoding.answer_reserve"
     assert main(["fit", "--config", "configs/demo.yaml", f"--{key}", "200"]) == 2
     assert f"error: {key}: '200' leaves no room" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 """Each private API of peft that the project uses does what its docstring says."""
 
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,15 @@ def adapted(**settings: Any) -> Any:
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.1)
     return lm
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="only bitsandbytes asks for the compiler")
+def test_loading_does_not_import_the_compiler() -> None:
+    code = "import os, sys; from lightning_modules.internals import peft_internals; peft_internals.load()\n"
+    code += "assert 'peft' in sys.modules and 'torch._inductor.compile_fx' not in sys.modules\n"
+    code += "assert 'TORCHDYNAMO_DISABLE' not in os.environ"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_layers_output_is_that_of_its_parts() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
+from lightning_modules.evaluation.answers import EvalSettings
 from lightning_modules.evaluation.think_scores import AnsweredRow
 from lightning_modules.generation.think_response import ThinkResponse
 from lightning_modules.run.callbacks import ResumeHint, RunStart, SampleTable
@@ -26,15 +27,15 @@ def test_a_machine_without_the_run_folder_is_refused_before_training(tmp_path: P
 
 def test_samples_are_appended_and_no_text_ends_its_block(tmp_path: Path) -> None:
     written = ThinkResponse("<think>a</think>\n```\n# b", ("a",), "b", True, True)
-    rows = [AnsweredRow(i, "g", "Ask\n", written, written) for i in range(5)]
+    rows = [AnsweredRow(i, "g", "Ask\n", written, written) for i in range(7)]
     table = SampleTable(Run(tmp_path))
     for step in (0, 7):
         trainer: Any = SimpleNamespace(global_step=step, sanity_checking=False)
-        tuner: Any = SimpleNamespace(answered=rows)
+        tuner: Any = SimpleNamespace(answered=rows, evaluation=EvalSettings(samples=2))
         table.on_validation_end(trainer, tuner)
     text = (tmp_path / "samples.md").read_text()
     assert text.count("## Step 7") == 1
-    assert text.count("### Row") == 6
+    assert text.count("#### Row") == 2 * (2 + 2)  # the first ones, and two more right ones
     assert "    ```\n    # b" in text
     assert not [line for line in text.splitlines() if line.startswith(("# b", "```"))]
 

@@ -95,8 +95,8 @@ def _settings() -> dict[str, list[Setting]]:
     """The settings of each command; those of fit are tried with fit only."""
     from commands import estimate, evaluate, generate
     from commands.fit_settings import fit_parser
-    from commands.load import add_run_arguments
     from commands.parsing import Parser
+    from commands.which_run import add_run_arguments
 
     of_runs = Parser("export")
     add_run_arguments(of_runs)
