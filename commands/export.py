@@ -14,12 +14,15 @@ from commands.messages import quiet
 from commands.parsing import Parser
 from commands.probes import probes
 from commands.which_run import add_run_arguments, find
+from datamodules.text.steps import StepSettings
 from errors import UserError
 from hub import local_folder, what_is_there
 from lightning_modules.export.adapter import export_adapter
 from lightning_modules.export.merged import export_merged
 from lightning_modules.export.push import check_push, push
 from lightning_modules.net.base_model import Dtype
+from lightning_modules.servers.one_block import check_one_block
+from lightning_modules.servers.vllm_parser import vllm_line
 
 log = logging.getLogger("thinkwright")
 
@@ -43,6 +46,11 @@ def build_parser() -> Parser:
         help="Largest file of the merged weights, like 2GB; null: one file up to the 50GB of transformers.",
     )
     parser.add_argument(
+        "--single_block",
+        action="store_true",
+        help="The folder is for servers that know one think block in an answer: refuse a run that writes several.",
+    )
+    parser.add_argument(
         "--push",
         type=str | None,
         default=None,
@@ -63,6 +71,10 @@ def run(args: Sequence[str]) -> int:
     folder = Path(given.to).expanduser() if given.to else found.folder / ("adapter" if given.adapter else "export")
     check(given)
     check_new(folder)
+    if given.single_block:
+        thoughts = found.read_summary().get("after", {}).get("thoughts")
+        steps = run_config(found)["data"].get("steps") or {}
+        check_one_block(steps.get("split", StepSettings().split), thoughts, str(found.folder))
     if given.push:
         base = str(run_config(found)["model"].get("name"))
         if given.adapter and (local := local_folder(base)):
@@ -81,6 +93,7 @@ def run(args: Sequence[str]) -> int:
     else:
         held_in: torch.dtype = getattr(torch, dtype)
         export_merged(loaded.tuner, loaded.template, folder, card, held_in, compared, given.max_shard_size)
+        log.info(f"for vLLM: {vllm_line(folder)}")
     print(folder)
     if given.push:
         print(push(folder, given.push, f"{card.name}: {'adapter' if given.adapter else 'merged'} weights"))

@@ -15,6 +15,7 @@ from disk import digest
 from hub import is_hub_id
 from lightning_modules.export.card_facts import Asked, Card, Evaluation
 from lightning_modules.export.hub_cards import card_metadata, languages_of, license_of
+from lightning_modules.servers.one_block import several_blocks
 
 log = logging.getLogger("thinkwright")
 
@@ -44,6 +45,7 @@ def card_of(loaded: Loaded, dtype: str) -> Card:
         max_length=loaded.data.max_length,
         tags=loaded.template.tags,
         dtype=dtype,
+        one_block=not several_blocks(loaded.data.steps.split, summary.get("after", {}).get("thoughts")),
     )
 
 

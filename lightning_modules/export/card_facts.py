@@ -61,6 +61,7 @@ class Card:
     max_length: int | None = None  # tokens of the longest row in training
     tags: Tags = Tags()  # noqa: RUF009 (frozen)
     dtype: str = ""  # of the exported weights
+    one_block: bool = False  # an answer has one think block, not several
 
     @property
     def hub_base(self) -> str | None:

@@ -32,6 +32,7 @@ from lightning_modules.export.rounding import dtype_name, round_weights
 from lightning_modules.export.tokenizer_files import write_tokenizer
 from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead
 from lightning_modules.net.think_net import ThinkNet
+from lightning_modules.servers.beside_weights import write_server_files
 from lightning_modules.think_tuner import ThinkTuner
 
 log = logging.getLogger("thinkwright")
@@ -59,7 +60,8 @@ def export_merged(
     probes: Sequence[Probe] = (),
     max_shard_size: str | None = None,
 ) -> None:
-    """Write weights in `dtype`, config, generation config, tokenizer with chat template, and a model card.
+    """Write weights in `dtype`, config, generation config, tokenizer with chat template, files for other servers, and a
+    model card.
 
     The folder is read again before it gets its name, and the tuner has no net afterwards: there would be two models in
     memory. Raises UserError if the merged model or the folder computes something else than the trained model, and for a
@@ -80,6 +82,7 @@ def export_merged(
     with export_folder(folder) as scratch:
         model.save_pretrained(scratch, **shards)
         write_tokenizer(tuner, template, scratch)
+        write_server_files(scratch, tuner, template, card.license, card.max_length, card.one_block)
         (scratch / "README.md").write_text(card_text(card, "merged"), encoding="utf-8")
         hashes = weight_hashes(model, dtype)
         tuner.net = model = None

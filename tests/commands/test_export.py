@@ -68,8 +68,23 @@ def test_an_export_says_that_it_does_not_steer_thinking(loaded_with: Any, reques
     assert export.run([]) == 0
     steered = request.node.callspec.params["loaded_with"].controlled
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "chat template: A system message stands first."
-    assert [line.startswith("the exported model does not steer") for line in lines[:-1]] == [True] * steered
+    assert lines[-1].startswith("for vLLM: vllm serve ")
+    assert lines[-2] == "chat template: A system message stands first."
+    assert [line.startswith("the exported model does not steer") for line in lines[:-2]] == [True] * steered
+
+
+def test_a_run_with_several_blocks_is_refused_for_servers_that_know_one(
+    loaded_with: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is loaded; a run whose config has no steps splits them as it does by default."""
+    for steps in ({"split": "sentence"}, {"split": "none"}):
+        monkeypatch.setattr(export, "run_config", lambda _, steps=steps: {"data": {"steps": steps}})
+        if steps["split"] == "none":
+            assert export.run(["--single_block"]) == 0
+        else:
+            with pytest.raises(UserError, match=r"--single_block: the run learned .* \(data.steps.split sentence\)"):
+                export.run(["--single_block"])
+            assert loaded_with() == []
 
 
 @pytest.mark.parametrize("option", [("--dtype", "float16"), ("--max_shard_size", "2GB")])
