@@ -9,6 +9,7 @@ import pytest
 
 from commands import export_card
 from commands.export_card import card_of, evaluations, system_place
+from datamodules.text.steps import StepSettings
 from datamodules.tokens.template import load_template
 from lightning_modules.checkpoints.start_weights import StartWeights
 from lightning_modules.run.folder import Run
@@ -39,7 +40,7 @@ def run(tmp_path: Path) -> Run:
 def loaded(run: Run, template: Any, **data: Any) -> Any:
     tuner = SimpleNamespace(name="Qwen/Qwen2-0.5B", revision="abc", start=StartWeights(None))
     config = {"model": {"quantize": "nf4"}, "data": data}
-    module = SimpleNamespace(max_length=512)
+    module = SimpleNamespace(max_length=512, steps=StepSettings())
     return SimpleNamespace(
         run=run, checkpoint=run.best, tuner=tuner, template=template, config=config, step=7, data=module
     )
