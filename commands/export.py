@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from commands.export_card import card_of, system_place
-from commands.load import load_run, run_config
+from commands.load import load_run
 from commands.messages import quiet
 from commands.parsing import Parser
 from commands.probes import probes
-from commands.which_run import add_run_arguments, find
+from commands.which_run import add_run_arguments, find, run_config
 from datamodules.text.steps import StepSettings
 from errors import UserError
 from hub import local_folder, what_is_there
@@ -64,8 +64,9 @@ def run(args: Sequence[str]) -> int:
     quiet()
     given = build_parser().read(args)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits
-    overrides: dict[str, Any] = {"quantize": None} | ({} if given.adapter else {"dtype": "float32"})
+    # Merge in float32 and round once, at the end. Never merge into 4-bit layers: they would round the result to 4 bits.
+    # An adapter is compared in float32 as well, in which every difference shows
+    overrides: dict[str, Any] = {"quantize": None, "dtype": "float32"}
     # Looked up once: a second look might find a newer run, and would write it into the folder of this one
     found, checkpoint = find(given.run, given.ckpt_path, given.root)
     folder = Path(given.to).expanduser() if given.to else found.folder / ("adapter" if given.adapter else "export")
@@ -86,7 +87,7 @@ def run(args: Sequence[str]) -> int:
         log.warning("the exported model does not steer thinking, as this run's model.evaluation.decoding does")
     log.info(f"chat template: {system_place(loaded.template)}")
     dtype = given.dtype or loaded.config["model"]["dtype"]
-    card = card_of(loaded, "" if given.adapter else dtype)
+    card = card_of(loaded, "" if given.adapter else dtype, given.push)
     compared = probes(loaded.template, loaded.tuner.tokenizer)
     if given.adapter:
         export_adapter(loaded.tuner, loaded.template, folder, card, compared)

@@ -20,9 +20,11 @@ from lightning_modules.servers.one_block import several_blocks
 log = logging.getLogger("thinkwright")
 
 
-def card_of(loaded: Loaded, dtype: str) -> Card:
-    """Return the facts. `dtype` is that of the exported weights. A local source of rows is not named as a data set of
-    the hub."""
+def card_of(loaded: Loaded, dtype: str, repository: str | None = None) -> Card:
+    """Return the facts. `dtype` is that of the exported weights, `repository` the one of the hub that gets them.
+
+    A local source of rows is not named as a data set of the hub.
+    """
     tuner, data = loaded.tuner, loaded.config["data"]
     of_base = card_metadata("model", tuner.name, tuner.revision)
     found = {name: card_metadata("dataset", name, revision) for name, revision in _hub_sources(data)}
@@ -46,6 +48,7 @@ def card_of(loaded: Loaded, dtype: str) -> Card:
         tags=loaded.template.tags,
         dtype=dtype,
         one_block=not several_blocks(loaded.data.steps.split, summary.get("after", {}).get("thoughts")),
+        repository=repository,
     )
 
 
@@ -56,7 +59,7 @@ def system_place(template: Template) -> str:
         return f"A system message takes the place of {given}."
     if template.no_system or (template.chat is None and not template.system_parts):
         return "A system message stands before the first instruction, because the template has no place for one."
-    return "A system message takes its own place in the template. In training a row had one only if the data gave one."
+    return "A system message takes its own place in the template, as that of a row did in training, if it had one."
 
 
 def evaluations(folder: Path, checkpoint: Path, datasets: list[str]) -> Iterator[Evaluation]:
@@ -67,8 +70,9 @@ def evaluations(folder: Path, checkpoint: Path, datasets: list[str]) -> Iterator
         try:
             found = json.loads(path.read_bytes())
             if found["checkpoint"] == mine:
-                yield Evaluation(_asked(found["task"], datasets), found["figures"], found["decoding"], found["samples"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                asked = _asked(found["task"], datasets)
+                yield Evaluation.of(asked, found["figures"], found["decoding"], found["samples"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log.warning(f"warning: {path} cannot be read; the model card lacks its figures")
 
 

@@ -5,7 +5,8 @@ it. A model's own template is a program that cannot be cut at the answers. So it
 a mark at the end of each answer; and with a mark in place of each answer, which shows where the answers begin. If the
 three texts do not fit each other, the conversation stands there without marks.
 
-A system message that the model's own template refuses or omits stands before the first instruction.
+A system message that the model's own template refuses or omits stands before the first instruction. The role
+`developer`, as newer clients call it, means the same.
 """
 
 from typing import TYPE_CHECKING
@@ -26,9 +27,14 @@ TEXT = (
     "{{- part['text'] -}}{%- endfor -%}{%- endif -%}{%- endmacro -%}"
 )
 SYSTEM_FIRST = (
-    "{%- if messages[0]['role'] in ['system', 'developer'] and messages[1]['role'] == 'user' -%}"
+    "{%- if messages | length > 1 and messages[0]['role'] in ['system', 'developer']"
+    " and messages[1]['role'] == 'user' -%}"
     "{%- set first = text_of(messages[0]) + '\n\n' + text_of(messages[1]) -%}"
     "{%- set messages = [{'role': 'user', 'content': first}] + messages[2:] -%}{%- endif -%}"
+)
+DEVELOPER = (
+    "{%- if messages[0]['role'] == 'developer' -%}"
+    "{%- set messages = [{'role': 'system', 'content': messages[0]['content']}] + messages[1:] -%}{%- endif -%}"
 )
 
 
@@ -37,8 +43,8 @@ def exported_template(template: "Template") -> str:
     if template.chat is None:
         return template.chat_template  # it writes the turns itself, marks them and has a place for a system message
     whole = template.chat_template.removesuffix("\n")  # as Jinja ends a template, but not a macro
-    system_first = SYSTEM_FIRST if template.no_system else ""
-    return f"{TEXT}{{%- macro whole(messages) -%}}{whole}{{{{ '' }}}}{{% endmacro %}}{system_first}" + _marked(template)
+    system = SYSTEM_FIRST if template.no_system else "" if "developer" in template.chat else DEVELOPER
+    return f"{TEXT}{{%- macro whole(messages) -%}}{whole}{{{{ '' }}}}{{% endmacro %}}{system}" + _marked(template)
 
 
 def _marked(template: "Template") -> str:

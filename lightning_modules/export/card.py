@@ -3,7 +3,7 @@
 from pathlib import Path
 from textwrap import fill
 
-from lightning_modules.evaluation.statistics import Interval, wilson
+from lightning_modules.evaluation.statistics import wilson
 from lightning_modules.evaluation.summary import label, ordered, shown
 from lightning_modules.export.card_facts import Card
 from lightning_modules.export.card_use import use
@@ -75,9 +75,9 @@ def _results(card: Card) -> str:
     if card.evaluations:
         rows = ""
         for one in card.evaluations:
-            right = f"{100 * one.figures['right']:.1f} % ({Interval(*one.figures['interval']).percent()})"
-            well_formed = f"{100 * one.figures['well_formed']:.1f} %"
-            rows += f"| {one.asked.name} | {one.figures['questions']:,} | {one.how} | {right} | {well_formed} |\n"
+            right = f"{100 * one.right:.1f} % ({one.interval.percent()})"
+            well_formed = f"{100 * one.well_formed:.1f} %"
+            rows += f"| {one.asked.name} | {one.questions:,} | {one.how} | {right} | {well_formed} |\n"
         text += (
             "Of `evaluate`, which asks the model and judges its answers, with 95 % intervals:\n\n"
             "| task | questions | asked | right answers | well-formed thinking |\n|---|---|---|---|---|\n" + rows + "\n"
@@ -102,7 +102,8 @@ def _not_tested(card: Card) -> str:
     return f"""The figures above are all that was measured. Not tested were, among others:
 
 - Subjects, languages and kinds of tasks other than those of the data.
-- Prompts and answers {length}; conversations of several turns, unless the data has them.
+- Prompts and answers {length}.
+- Conversations of several turns, unless the data has them.
 - Tools, function calls, images, and formats of output such as JSON.
 - Whether the thoughts are the cause of the answer. They may be wrong where the answer is right.
 - Facts, safety and bias: no training against harmful requests was done, and that of the base may be weaker now.

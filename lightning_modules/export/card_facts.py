@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from datamodules.text.tags import Tags
 from hub import local_folder
 from lightning_modules.checkpoints.content import Parent
+from lightning_modules.evaluation.statistics import Interval
+from lightning_modules.generation.decoding import DecodingSettings
 from lightning_modules.generation.thinking_settings import ThinkingSettings
 
 
@@ -23,22 +25,33 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation of the exported checkpoint by `evaluate`."""
+    """An evaluation of the exported checkpoint by `evaluate`. Ratios are from 0 to 1."""
 
     asked: Asked
-    figures: Mapping[str, Any]  # as report_figures returns them
-    decoding: Mapping[str, Any]
-    samples: int = 1
+    how: str  # the questions were asked, in words
+    questions: int
+    right: float
+    interval: Interval  # of `right`
+    well_formed: float
 
-    @property
-    def how(self) -> str:
-        """How the questions were asked, in words."""
-        temperature, most = float(self.decoding["temperature"]), self.decoding["max_new_tokens"]
-        sampling = f"temperature {temperature:g}, top_p {self.decoding['top_p']:g}" if temperature else "greedy"
-        samples = f", {self.samples} answers to each question" if self.samples > 1 else ""
-        given = {name: (self.decoding.get(name, plain), plain) for name, plain in asdict(ThinkingSettings()).items()}
-        steering = [f"{name} {value}" for name, (value, plain) in given.items() if value != plain]
-        return f"{sampling}{samples}, at most {most} tokens" + "".join(f", {one}" for one in steering)
+    @classmethod
+    def of(cls, asked: Asked, figures: Mapping[str, Any], decoding: Mapping[str, Any], samples: int) -> "Evaluation":
+        """Return the evaluation with these figures, as report_figures returns them, and these settings of decoding.
+
+        A setting that is not given has its default. Raises KeyError, ValueError or TypeError for figures that are not
+        there or are no figures.
+        """
+        plain = asdict(DecodingSettings())
+        given = plain | {name: value for name, value in decoding.items() if name in plain}
+        temperature = float(given["temperature"])
+        how = f"temperature {temperature:g}, top_p {float(given['top_p']):g}" if temperature else "greedy"
+        how += f", {samples} answers to each question" if samples > 1 else ""
+        how += f", at most {given['max_new_tokens']} tokens"
+        for name, default in asdict(ThinkingSettings()).items():
+            how += f", {name} {given[name]}" if given[name] != default else ""
+        low, high = map(float, figures["interval"])
+        right, well_formed = float(figures["right"]), float(figures["well_formed"])
+        return cls(asked, how, int(figures["questions"]), right, Interval(low, high), well_formed)
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,7 @@ class Card:
     tags: Tags = Tags()  # noqa: RUF009 (frozen)
     dtype: str = ""  # of the exported weights
     one_block: bool = False  # an answer has one think block, not several
+    repository: str | None = None  # of the hub, to which the folder is uploaded
 
     @property
     def hub_base(self) -> str | None:

@@ -1,85 +1,125 @@
 """The part of a model card that says how to run the model."""
 
+from textwrap import fill
+
 from datamodules.text.tags import Tags
 from lightning_modules.export.card_facts import Card
 
 QUESTION = "Solve x + 5 = 12"
-TOO_SMALL = "The base has no embeddings for the tags. It must be resized first, so pipeline cannot open this folder."
+PLACE = "THIS FOLDER"
+MERGED = """
+**vLLM, llama.cpp, Ollama**
+
+They read LoRA matrices only, and this adapter also holds the embeddings of the tags. Export the merged model for them:
+`python cli.py export` without `--adapter`.
+"""
 
 
 def use(card: Card, kind: str, grown: int | None) -> str:
     """Return how to run a merged model or an adapter, in each program that can."""
     if kind == "merged":
-        return f"## How to run it\n{_transformers()}{_vllm(card)}{_gguf()}{_here()}"
-    return f"## How to run it\n{_peft(card, grown)}{_transformers() if grown is None else ''}{_others()}{_here()}"
+        programs = f"{_transformers(card)}{_here()}{_vllm(card)}{_llama_cpp()}{_ollama()}"
+    else:
+        programs = f"{_peft(card, grown)}{_here()}{MERGED}"
+    return f"## How to run it\n{_download(card)}{programs}"
 
 
-def _transformers() -> str:
+def _download(card: Card) -> str:
+    """How to get the folder that the other lines name, if it is on the hub."""
+    if card.repository is None:
+        return ""
+    return f'\n```sh\nhf download {card.repository} --local-dir "{PLACE}"\n```\n'
+
+
+def _transformers(card: Card) -> str:
     return f"""
 **transformers**
 
 ```python
 from transformers import pipeline
 
-ask = pipeline("text-generation", model="THIS FOLDER")
+ask = pipeline("text-generation", model="{card.repository or PLACE}")
 print(ask([{{"role": "user", "content": "{QUESTION}"}}])[0]["generated_text"][-1]["content"])
 ```
 """
 
 
-def _vllm(card: Card) -> str:
-    if card.tags != Tags():
-        return '\n**vLLM**\n\n```sh\nvllm serve "THIS FOLDER"\n```\n\nNo parser of vLLM knows the tags of this model.\n'
+def _here() -> str:
     return """
-**vLLM**
+**Thinkwright**, in its checkout, with the run that this folder was exported from: a page for the browser and OpenAI's
+protocol, which has thoughts and answer in fields of their own; thinking can be limited and steered
 
 ```sh
-vllm serve "THIS FOLDER" --reasoning-parser glm45
+python cli.py serve --run runs/NAME/TIME
 ```
-
-The parser `glm45` takes several think blocks for reasoning and the rest for the answer. Most others, `deepseek_r1` and
-`qwen3` among them, take all after the first block for the answer. The parsers of vLLM 0.32 were tried, not the server.
 """
 
 
-def _gguf() -> str:
-    return "\n**llama.cpp, Ollama**\n\nBoth need a GGUF file, which this folder does not have.\n"
-
-
-def _here() -> str:
+def _vllm(card: Card) -> str:
+    parser = "think_blocks"
+    without = (
+        "Without the file: `--reasoning-parser glm45` takes several think blocks for reasoning in a whole reply.\n"
+        "In a stream vLLM takes all after the first block for the answer, as most of its parsers always do."
+        if card.tags == Tags()
+        else "No parser of vLLM itself knows the tags of this model."
+    )
     return f"""
-**Thinkwright**, in its checkout, with the run that this folder was exported from; it can also limit and steer thinking
+**vLLM**
 
 ```sh
-python cli.py generate --run runs/NAME/TIME --prompt "{QUESTION}"
+vllm serve "{PLACE}" --reasoning-parser-plugin "{PLACE}/{parser}_parser.py" --reasoning-parser {parser}
+```
+
+{without}
+"""
+
+
+def _llama_cpp() -> str:
+    return """
+**llama.cpp**, in the checkout of Thinkwright; `--gguf` also takes F16 and BF16
+
+```sh
+python cli.py export --run runs/NAME/TIME --gguf Q8_0
+llama-server --jinja -m FILE.gguf
+```
+"""
+
+
+def _ollama() -> str:
+    return f"""
+**Ollama**
+
+```sh
+cd "{PLACE}"
+ollama create NAME -f Modelfile
+ollama run NAME
 ```
 """
 
 
 def _peft(card: Card, grown: int | None) -> str:
-    base = card.hub_base or "THE BASE"
+    revision = f', revision="{card.revision}"' if card.revision and card.hub_base else ""
     resize = f"base.resize_token_embeddings({grown}, mean_resizing=False)\n" if grown is not None else ""
-    why = "" if grown is None else f"\n{TOO_SMALL}\n"
+    note = "The base has no embeddings for the tags, so it is resized first. " if grown is not None else ""
+    note += 'Where a report says that a weight is "newly initialized" while the adapter loads, '
+    note += "its own value is put there afterwards."
     return f"""
-**peft**
+**transformers with peft**
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-base = AutoModelForCausalLM.from_pretrained("{base}", dtype="auto")
-{resize}model = PeftModel.from_pretrained(base, "THIS FOLDER")
+folder = "{card.repository or PLACE}"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+base = AutoModelForCausalLM.from_pretrained("{card.hub_base or "THE BASE"}"{revision}, dtype="auto")
+{resize}base.generation_config = GenerationConfig.from_pretrained(folder)
+model = PeftModel.from_pretrained(base, folder)
+prompt = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "{QUESTION}"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+print(tokenizer.decode(model.generate(**prompt)[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
-{why}
-Where a report says that a weight is "newly initialized" while the adapter loads, the adapter's own value is put there
-afterwards.
-"""
 
-
-def _others() -> str:
-    return """
-**vLLM, llama.cpp, Ollama**
-
-They read LoRA matrices only, and this adapter also holds the embeddings of the tags. Export the merged model for them:
-`python cli.py export` without `--adapter`.
+{fill(note, 120)}
 """

@@ -1,17 +1,18 @@
 """What the run computes for some prompts, compared with what an exported folder computes.
 
-The folder is read as a user reads it. Compared are the weights (to the bit), the ids of the chat template, the logits
-of each token and the greedy text.
+The folder is read as a user reads it. Compared are the weights (to the bit), the ids of the chat template, the side of
+the padding, the generation config, the logits of each token and the greedy text.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from errors import UserError
 from lightning_modules.export.rounding import FIX, dtype_name
@@ -96,14 +97,21 @@ def check_logits(expected: Sequence[Expected], model: Any, allowed: float = EQUA
     return apart
 
 
-def check_use(model: Any, tokenizer: Any, expected: Sequence[Expected], dtype: torch.dtype) -> None:
+def check_use(
+    model: Any, tokenizer: Any, expected: Sequence[Expected], dtype: torch.dtype, generation: GenerationConfig
+) -> None:
     """Check a model and a tokenizer that were read from a written folder as a user reads them, and log what is equal.
 
-    Raises UserError for other ids in the chat template, values that are too large for `dtype` on their way through the
-    layers, and another greedy text that rounding does not explain.
+    `generation` is the generation config of the run. Raises UserError for another one, for other ids in the chat
+    template, padding on the right, values that are too large for `dtype` on their way through the layers, and another
+    greedy text that rounding does not explain.
     """
     asked = [one for one in expected if one.probe.messages]
+    if tokenizer.padding_side != "left":
+        problem = f"is {tokenizer.padding_side} in the written tokenizer, and generation needs left"
+        raise UserError("export", "padding_side", problem, AGAIN)
     _check_template(tokenizer, [one.probe for one in asked])
+    _check_generation(model.generation_config, generation)
     apart = difference(expected, model)
     if apart == float("inf"):
         problem = "is too small for values between the layers, which are not finite"
@@ -120,11 +128,28 @@ def check_use(model: Any, tokenizer: Any, expected: Sequence[Expected], dtype: t
 
 def _check_template(tokenizer: Any, probes: Sequence[Probe]) -> None:
     for probe in probes:
-        given = [dict(message) for message in probe.messages]
-        ids = tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
-        if list(ids) != list(probe.ids):
-            problem = f"has other ids than in training in the written chat template: {tokenizer.decode(ids)!r}"
-            raise UserError("export", str(probe), problem, AGAIN)
+        for messages in _as_sent(probe.messages):
+            try:
+                ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            except Exception as error:  # of jinja2, or raised by the template
+                raise unreadable(error) from error
+            if list(ids) != list(probe.ids):
+                problem = f"has other ids than in training in the written chat template: {tokenizer.decode(ids)!r}"
+                raise UserError("export", str(probe), problem, AGAIN)
+
+
+def _as_sent(messages: Sequence[Mapping[str, str]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the messages as clients send them: each content is a text, or a list of parts."""
+    yield [dict(one) for one in messages]
+    yield [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+
+
+def _check_generation(written: GenerationConfig, wanted: GenerationConfig) -> None:
+    found, ours = written.to_dict(), wanted.to_dict()
+    own = {"transformers_version", "_from_model_config"}  # not about generation
+    if other := sorted(name for name in {*found, *ours} - own if found.get(name) != ours.get(name)):
+        problem = f"is {found.get(other[0])} in the written generation config, and {ours.get(other[0])} in the run's"
+        raise UserError("export", other[0], problem, AGAIN)
 
 
 def _writes_the_same(model: Any, expected: Expected, apart: float) -> bool:

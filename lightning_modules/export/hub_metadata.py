@@ -25,11 +25,8 @@ def hub_metadata(card: Card, kind: str) -> str:
             dataset_revision=one.asked.revision,
             metric_type="accuracy",
             metric_name=f"right answers ({one.how})",
-            metric_value=round(one.figures["right"], 4),
-            metric_args={
-                "questions": one.figures["questions"],
-                "interval_95": [round(end, 4) for end in one.figures["interval"]],
-            },
+            metric_value=round(one.right, 4),
+            metric_args={"questions": one.questions, "interval_95": [round(end, 4) for end in one.interval]},
         )
         for one in card.evaluations
     ]

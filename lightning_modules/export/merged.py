@@ -87,7 +87,7 @@ def export_merged(
         hashes = weight_hashes(model, dtype)
         tuner.net = model = None
         gc.collect()
-        _check(scratch, expected, hashes, dtype, tuner.trust_remote_code)
+        _check(scratch, expected, hashes, dtype, tuner)
 
 
 def _round(model: Any, dtype: torch.dtype, expected: list[Expected]) -> list[Expected]:
@@ -101,17 +101,18 @@ def _round(model: Any, dtype: torch.dtype, expected: list[Expected]) -> list[Exp
 
 
 def _check(
-    folder: Path, expected: Sequence[Expected], hashes: Mapping[str, str], dtype: torch.dtype, trust_remote_code: bool
+    folder: Path, expected: Sequence[Expected], hashes: Mapping[str, str], dtype: torch.dtype, tuner: ThinkTuner
 ) -> None:
     """Read the folder in float32, in which every difference shows, and then as a user reads it."""
-    model = _read_model(folder, torch.float32, trust_remote_code)
+    model = _read_model(folder, torch.float32, tuner.trust_remote_code)
     check_weights(model, hashes, dtype)
     check_logits(expected, model)
     if dtype != torch.float32:
         del model
         gc.collect()
-        model = _read_model(folder, "auto", trust_remote_code)
-    check_use(model, read_tokenizer(folder, trust_remote_code), expected, dtype)
+        model = _read_model(folder, "auto", tuner.trust_remote_code)
+    tokenizer = read_tokenizer(folder, tuner.trust_remote_code)
+    check_use(model, tokenizer, expected, dtype, tuner.generation_config)
 
 
 def _read_model(folder: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> Any:

@@ -7,6 +7,11 @@ from errors import UserError
 from hub import HUB_ID, reason, retry_server_errors
 
 LOGIN = "run `hf auth login` with a token that may write"
+# Of an earlier export, which would be read beside the new files or in their place
+REPLACED = (
+    "config.json", "model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json",
+    "adapter_config.json", "adapter_model.safetensors",
+)  # fmt: skip
 
 
 def check_push(repository: str) -> None:
@@ -25,14 +30,17 @@ def check_push(repository: str) -> None:
 def push(folder: Path, repository: str, message: str) -> str:
     """Upload a folder and return its address. A repository that does not exist is created, and is private.
 
-    Raises UserError if it fails. The folder stays.
+    Weights and config of an earlier export there are replaced; other files stay. Raises UserError if it fails. The
+    folder stays.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
         api.create_repo(repository, private=True, exist_ok=True)
-        done: Any = api.upload_folder(folder_path=folder, repo_id=repository, commit_message=message)
+        done: Any = api.upload_folder(
+            folder_path=folder, repo_id=repository, commit_message=message, delete_patterns=list(REPLACED)
+        )
     except Exception as error:  # httpx's, requests', OSError or the hub's own, depending on versions
         problem = f"cannot be written: {_why(error)}; the folder {folder} is whole"
         fix = f"{_way_out(error)}, then `hf upload {repository} {folder}`"

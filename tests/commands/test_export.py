@@ -53,9 +53,10 @@ def test_a_model_is_merged_in_float32_and_never_in_4_bits(loaded_with: Any, tmp_
     assert loaded_with() == [{"quantize": None, "dtype": "float32", "folder": folder, "more": torch.bfloat16}]
 
 
-def test_an_adapter_keeps_the_dtype_of_the_run(loaded_with: Any, tmp_path: Path) -> None:
+def test_an_adapter_is_compared_in_float32(loaded_with: Any, tmp_path: Path) -> None:
     assert export.run(["--adapter"]) == 0
-    assert loaded_with() == [{"quantize": None, "folder": tmp_path / "run" / "adapter", "more": None}]
+    folder = tmp_path / "run" / "adapter"
+    assert loaded_with() == [{"quantize": None, "dtype": "float32", "folder": folder, "more": None}]
 
 
 def test_the_dtype_is_that_of_the_run_or_the_given_one(loaded_with: Any) -> None:

@@ -11,6 +11,7 @@ from commands import export_card
 from commands.export_card import card_of, evaluations, system_place
 from datamodules.text.steps import StepSettings
 from datamodules.tokens.template import load_template
+from disk import digest
 from lightning_modules.checkpoints.start_weights import StartWeights
 from lightning_modules.run.folder import Run
 from tests.datamodules.text.test_exported_template import OMITS
@@ -22,7 +23,7 @@ CARDS: dict[tuple[str, str], Any] = {
     ("dataset", MAGPIE): {"license": "llama3", "language": ["en", "de"]},
     ("dataset", "me/mine"): {},
 }
-FOUND = {
+FOUND: dict[str, Any] = {
     "evaluation": 1, "decoding": {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 64}, "samples": 1,
     "figures": {"questions": 9, "right": 0.5, "interval": [0.2, 0.8], "well_formed": 1.0},
 }  # fmt: skip
@@ -72,25 +73,30 @@ def test_a_card_names_the_data_sets_of_the_hub_only(run: Run, asked: list[Any]) 
     assert card.figures == {"loss": 0.5}
     assert card_of(loaded(run, template, source=MAGPIE, mix=None), "").datasets == [MAGPIE]
     assert card_of(loaded(run, template, source="builtin"), "").datasets == []
+    assert card.repository is None
+    assert card_of(loaded(run, template, source="builtin"), "", "me/mine").repository == "me/mine"
 
 
 def test_a_card_has_the_evaluations_of_its_checkpoint_only(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     assert list(evaluations(run.folder, run.best, [])) == []
     folder = run.folder / "evaluations"
     folder.mkdir()
-    mine = export_card.digest(run.best)
+    mine = digest(run.best)
     tasks = {"a": "gsm8k", "b": "heldout", "c": "/home/me/questions.jsonl"}
     for name, task in tasks.items():
         (folder / f"{name}.summary.json").write_text(json.dumps(FOUND | {"task": task, "checkpoint": mine}))
     other = FOUND | {"task": "gsm8k", "checkpoint": "none: the base before training"}
     (folder / "d-base.summary.json").write_text(json.dumps(other))
-    for name, text in (("e", "{"), ("f", json.dumps({"checkpoint": mine})), ("g", "[]")):
+    damaged = FOUND | {"task": "gsm8k", "checkpoint": mine, "figures": FOUND["figures"] | {"right": None}}
+    for name, text in (("e", "{"), ("f", json.dumps({"checkpoint": mine})), ("g", "[]"), ("h", json.dumps(damaged))):
         (folder / f"{name}.summary.json").write_text(text)
     gsm8k, heldout, file = evaluations(run.folder, run.best, [MAGPIE])
-    assert gsm8k.asked[:4] == ("openai/gsm8k", "gsm8k", "main", "test") and gsm8k.figures == FOUND["figures"]
+    assert gsm8k.asked[:4] == ("openai/gsm8k", "gsm8k", "main", "test")
+    assert (gsm8k.questions, gsm8k.right, gsm8k.interval) == (9, 0.5, (0.2, 0.8))
+    assert gsm8k.how == "greedy, at most 64 tokens"
     assert heldout.asked[0] == MAGPIE and file.asked.name == "questions"
     warned = [record.message for record in caplog.records]
-    assert [next(name for name in "efg" if f"/{name}.summary" in line) for line in warned] == ["e", "f", "g"]
+    assert [next(name for name in "efgh" if f"/{name}.summary" in line) for line in warned] == [*"efgh"]
     assert all("the model card lacks its figures" in line for line in warned)
 
 

@@ -82,6 +82,10 @@ def _handler(hub: UploadHub) -> type[BaseHTTPRequestHandler]:
             if path == "/api/validate-yaml":
                 return self.answer({"errors": [], "warnings": []})
             given = [json.loads(line) for line in body.splitlines()] if body else []
+            if re.fullmatch(r"/api/models/[^/]+/[^/]+/tree/main", path):
+                listed = [{"type": "file", "path": name, "size": len(content), "oid": COMMIT}
+                          for name, content in hub.files.items()]  # fmt: skip
+                return self.answer(listed)
             if path == "/api/repos/create":
                 return self.create(given[0])
             if re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/main", path):
@@ -120,6 +124,8 @@ def _handler(hub: UploadHub) -> type[BaseHTTPRequestHandler]:
                     hub.files[value["path"]] = base64.b64decode(value["content"])
                 elif one["key"] == "lfsFile":
                     hub.files[value["path"]] = hub.blobs[value["oid"]]
+                elif one["key"] == "deletedFile":
+                    del hub.files[value["path"]]
             return self.answer({"commitUrl": f"{hub.endpoint}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
 
         do_GET = do_POST = do_PUT = do_HEAD = handle_request  # noqa: N815 (the names of http.server)

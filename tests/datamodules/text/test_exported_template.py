@@ -110,5 +110,23 @@ def test_a_system_message_without_a_place_stands_before_the_first_instruction(te
         assert marked(name, template, [system | {"role": role}, USER, ANSWER, USER], ask=True) == (
             expected, ["<think>a</think>\n\n7<|im_end|>"],
         )  # fmt: skip
+    full: Any = chat_tokenizer(name).full
+    alone = full.apply_chat_template([system], chat_template=template.exported, tokenize=False) if text == OMITS else ""
+    assert "Be brief." not in alone
     with pytest.raises(Exception, match="Only text can be read, not image"):
         marked(name, template, [{"role": "system", "content": [{"type": "image"}]}, USER])
+
+
+@pytest.mark.parametrize("setting", ["instruction", "qwen1.5", "qwen2.5", "llama3", "r1"])
+def test_a_developer_message_is_a_system_message(setting: str) -> None:
+    name, template = loaded(setting)
+    system = {"role": "system", "content": "Be brief."}
+    asked = [marked(name, template, [system | {"role": role}, USER], ask=True) for role in ("system", "developer")]
+    assert asked[0] == asked[1] and "Be brief." in asked[0][0]
+
+
+@pytest.mark.parametrize("setting", ["instruction", "qwen1.5", "llama3"])
+def test_without_a_generation_prompt_nothing_asks_for_an_answer(setting: str) -> None:
+    name, template = loaded(setting)
+    asks, does_not = (marked(name, template, [USER], ask)[0] for ask in (True, False))
+    assert asks.startswith(does_not) and len(asks) > len(does_not)

@@ -63,6 +63,15 @@ def test_a_repository_that_is_there_stays_as_public_as_it_is(hub: UploadHub, fol
     assert hub.repositories == {"me/model": False} and hub.files == FILES
 
 
+def test_files_of_an_earlier_export_are_replaced_and_others_stay(hub: UploadHub, folder: Path) -> None:
+    hub.repositories["me/model"] = False
+    earlier = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json", "config.json")
+    others = {"notes.md": b"mine", "model.gguf": b"GGUF", "more/model.safetensors": b"mine", ".gitattributes": b""}
+    hub.files.update(dict.fromkeys(earlier, b"old") | others)
+    assert pushed(hub, folder)[0] == 0
+    assert hub.files == FILES | others
+
+
 def test_a_wrong_or_missing_token_is_said_before_anything_is_sent(hub: UploadHub, folder: Path) -> None:
     for token, words in ((None, "there is no token of the hub on this machine"), ("hf_wrong", "answers 401")):
         code, text = pushed(hub, folder, token=token)
