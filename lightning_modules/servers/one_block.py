@@ -2,7 +2,7 @@
 
 No file beside the weights joins the blocks of a model. When it closes a block nothing has decided yet whether another
 one or the answer comes: the tag is the same, and the next token decides. So a server that ends thinking at a closing
-tag ends it at the first one. docs/export.md has what was tried.
+tag ends it at the first one. docs/serving.md has what was tried.
 """
 
 from errors import UserError
