@@ -153,7 +153,7 @@ def write(way: str, net: Any, requests: Sequence[Any], decoding: Any) -> tuple[t
 def reload_merged(net: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    from lightning_modules.export import merge
+    from lightning_modules.export.merged import merge
 
     with tempfile.TemporaryDirectory() as folder:
         merge(net).save_pretrained(folder)

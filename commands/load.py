@@ -15,6 +15,7 @@ from datamodules.same_rows import go_on_with_template
 from datamodules.text.segments import Template
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from errors import UserError
+from hub import is_hub_id, local_folder, what_is_there
 from lightning_modules.checkpoints.checkpoint_file import read_checkpoint, require_parts
 from lightning_modules.checkpoints.content import CheckpointContent
 from lightning_modules.run.folder import Run
@@ -100,9 +101,17 @@ def open_run(
         problem = f"does not fit this version ({' '.join(str(error).split())})"
         raise UserError("--run", found.config(), problem, "correct the file") from error
     parser.check(given)
+    _check_base(str((config["model"] | model).get("name")), found)
     tuner, data = build_model(parser, given), build_data(parser, given)
     content = CheckpointContent.of(checkpoint, path)
     tuner.identity.check(content)
     tuner.start.go_on(content.parents)
     go_on_with_template(data, content.data)
     return Opened(found, path, tuner, data, config, content, checkpoint)
+
+
+def _check_base(name: str, run: Run) -> None:
+    """Raise UserError if the folder of the base is not there any more. An id of the hub is looked up later."""
+    if local_folder(name) is None and not is_hub_id(name):
+        fix = f"put it back, or give its new place as model.name in {run.config()}"
+        raise UserError("model.name", name, f"was the base of this run, and {what_is_there(name)} now", fix)

@@ -7,7 +7,20 @@ without a line in the table.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from commands.rules import Choice, CountOrShare, Devices, Duration, Each, Fields, FilePath, Name, Number, Rule, Text
+from commands.rules import (
+    Choice,
+    CountOrShare,
+    Devices,
+    Duration,
+    Each,
+    Fields,
+    FilePath,
+    FileSize,
+    Name,
+    Number,
+    Rule,
+    Text,
+)
 from errors import UserError
 
 SEED = 2**32 - 1  # the highest seed that NumPy takes
@@ -152,6 +165,8 @@ RANGES: dict[str, Rule] = {
     "seed": Number(0, SEED),
     "device": WORD,
     "to": FILE,
+    "max_shard_size": FileSize(),
+    "push": WORD,
     "file": FILE,
     "task": FILE,
     "against": FILE,

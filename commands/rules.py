@@ -214,3 +214,15 @@ class Choice:
 
     def fix(self) -> str:
         return f"give {' or '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class FileSize:
+    """The size of a file with its unit, like 2GB."""
+
+    def problem(self, value: Any) -> str | None:
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(KB|MB|GB|TB)", str(value))
+        return None if found and float(found[1]) > 0 else "is no size"
+
+    def fix(self) -> str:
+        return "give a number and its unit, like 500MB or 2GB"

@@ -12,6 +12,7 @@ The rooms in their order; a room imports only from rooms before it:
 - `run`: the run folder, callbacks, signals, throughput
 - `checkpoints`: what a checkpoint holds, and how training resumes from it
 - `think_tuner.py`: the LightningModule, which uses all of them
-- `export.py`: the trained model as a folder for transformers or peft
+- `servers`: what other servers need beside the exported weights
+- `export`: the trained model as a folder for transformers or peft
 - `estimate`: the memory of a training step, without a device
 """

@@ -13,6 +13,9 @@
 - markers: the words that turn a thought
 - steps: a thought split into steps
 - chat_template: a Template as the Jinja text of a chat template, for conversations
+- exported_template: the chat template of an exported folder
 - chat_rendering: messages rendered by a chat template, and cut at the names of tokens
+- turn_texts: the texts around messages, for programs without Jinja
+- go_template: a Template in Go's template language, for Ollama
 - segments: an Example rendered into Segments, with the template around it
 """

@@ -65,13 +65,13 @@ def _of_model(template: "Template", chat: str) -> str:
         "{%- endfor -%}{%- set messages = ns.turns -%}"
     )
     if template.system is not None:
-        turn = f"[{{'role': 'system', 'content': {_literal(template.system)}}}]"
+        turn = f"[{{'role': 'system', 'content': {literal(template.system)}}}]"
         text += f"{{%- if messages[0]['role'] != 'system' -%}}{{%- set messages = {turn} + messages -%}}{{%- endif -%}}"
     text += chat
-    changes = f".removesuffix({_literal(template.opening)})" if template.opening else ""
+    changes = f".removesuffix({literal(template.opening)})" if template.opening else ""
     if hides:
-        changes += f".replace({_literal(HIDDEN_OPEN)}, {_literal(template.tags.open)})"
-        changes += f".replace({_literal(HIDDEN_CLOSE)}, {_literal(template.tags.close)})"
+        changes += f".replace({literal(HIDDEN_OPEN)}, {literal(template.tags.open)})"
+        changes += f".replace({literal(HIDDEN_CLOSE)}, {literal(template.tags.close)})"
     # With trim_blocks, which transformers sets, a set block drops the line break after its tag
     return f"{{% set rendered %}}{text}{{% endset %}}{{{{- rendered{changes} -}}}}" if changes else text
 
@@ -90,7 +90,7 @@ def _with_turns(template: "Template") -> str:
     else:
         before, after = _around(template, template.parts, f"((ns.system + text){trim})")
         joined, used = "ns.system + one.text + '\n\n'", "{%- set ns.system = '' -%}"
-    begin = " + ".join(_literal(part.text) for part in template.parts[: template.begin] if part) or "''"
+    begin = " + ".join(literal(part.text) for part in template.parts[: template.begin] if part) or "''"
     return (
         ONE_TEXT
         + _reasoning(template, in_its_field=False, hides=False)
@@ -113,7 +113,7 @@ def _around(template: "Template", parts: Sequence["Segment | None"], content: st
     def text(part: "Segment | None") -> str:
         if part is None:
             return content
-        return " + ns.system + ".join(map(_literal, part.text.split(SYSTEM_MARK)))
+        return " + ns.system + ".join(map(literal, part.text.split(SYSTEM_MARK)))
 
     before, after = (" + ".join(map(text, some)) or "''" for some in (parts[template.begin : last], parts[last:]))
     return before, after
@@ -122,7 +122,7 @@ def _around(template: "Template", parts: Sequence["Segment | None"], content: st
 def _reasoning(template: "Template", in_its_field: bool, hides: bool) -> str:
     """What happens to the reasoning of an answer. A client may send it in a field of its own (`reasoning_content`),
     which is read as a block before the text, unless the template has its own way for the field."""
-    opening, closing = _literal(template.tags.open), _literal(template.tags.close)
+    opening, closing = literal(template.tags.open), literal(template.tags.close)
     if template.history_reasoning == "drop":
         answer = f"one.text.split({closing})[-1].lstrip('\\n')"
         return (
@@ -136,14 +136,14 @@ def _reasoning(template: "Template", in_its_field: bool, hides: bool) -> str:
             f"{{%- if {ANSWER} and {field} is string and {field} -%}}{{%- set one.text = {joined} -%}}{{%- endif -%}}"
         )
     if hides:
-        hidden = f"one.text.replace({opening}, {_literal(HIDDEN_OPEN)}).replace({closing}, {_literal(HIDDEN_CLOSE)})"
+        hidden = f"one.text.replace({opening}, {literal(HIDDEN_OPEN)}).replace({closing}, {literal(HIDDEN_CLOSE)})"
         text += f"{{%- if {EARLIER_ANSWER} -%}}{{%- set one.text = {hidden} -%}}{{%- endif -%}}"
     return text
 
 
 def _in_its_field(template: "Template") -> str:
     """The blocks of an answer moved into `reasoning_content`, for a template that reads reasoning only there."""
-    opening, closing = _literal(template.tags.open), _literal(template.tags.close)
+    opening, closing = literal(template.tags.open), literal(template.tags.close)
     before = f"(one.text.split({closing})[:-1] | join({closing})).replace({opening}, '', 1).strip('\\n')"
     return (
         f"{{%- if {ANSWER} and {closing} in one.text -%}}{{%- set one.reasoning = {before} -%}}"
@@ -151,6 +151,6 @@ def _in_its_field(template: "Template") -> str:
     )
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Return the text as a string literal of Jinja."""
     return json.dumps(text, ensure_ascii=False)

@@ -16,10 +16,13 @@ from datamodules.layouts.conversation import Message
 from datamodules.text.chat_rendering import cut_at_names, guarded, rendered, unused_characters
 from datamodules.text.chat_template import HistoryReasoning, chat_template
 from datamodules.text.example import Example, Turns, parse_history
+from datamodules.text.exported_template import exported_template
+from datamodules.text.go_template import go_template
 from datamodules.text.malformed import MalformedPolicy, MalformedResponse
 from datamodules.text.response import Passage
 from datamodules.text.steps import StepSettings, split_steps
 from datamodules.text.tags import Tags
+from datamodules.text.turn_texts import TurnTexts, turn_texts
 
 
 class Role(IntEnum):
@@ -100,8 +103,23 @@ class Template:
 
     @cached_property
     def chat_template(self) -> str:
-        """The Jinja text that renders conversations, in training and in an exported folder."""
+        """The Jinja text that renders conversations."""
         return chat_template(self)
+
+    @cached_property
+    def exported(self) -> str:
+        """The Jinja text of an exported folder."""
+        return exported_template(self)
+
+    @cached_property
+    def turn_texts(self) -> TurnTexts:
+        """The texts around messages in an exported folder. Raises MalformedResponse if they are not always the same."""
+        return turn_texts(lambda messages: rendered(self.exported, messages, self.variables), self.tags)
+
+    def go_template(self, begin: str = "") -> str:
+        """Return the template in Go's template language, without `begin`. Raises MalformedResponse if it cannot be
+        written in it."""
+        return go_template(self.turn_texts, self.tags, begin)
 
     def conversation(self, history: Sequence[Answered], instruction: str, system: str | None = None) -> list[Segment]:
         """Return the segments of a prompt with earlier turns, oldest first, and with a system prompt of its own.

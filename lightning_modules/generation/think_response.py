@@ -29,6 +29,7 @@ class ThinkResponse:
     # Floats differ in their last digits with the size of a batch
     masked: float | None = field(default=None, compare=False)  # probability that masks took away
     confidence: float | None = field(default=None, compare=False)  # mean log-probability of the model's own tokens
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)  # of all tokens, with tags and the end token
 
     @property
     def well_formed(self) -> bool:
@@ -77,6 +78,7 @@ def respond(written: Written, tokenizer: ThinkTokenizer, end_ids: Sequence[int])
         cut=written.cut,
         masked=written.masked,
         confidence=written.confidence,
+        ids=tuple(written.ids),
     )
 
 

@@ -1,6 +1,7 @@
 """A model gives the same logits after saving and loading, after merging, and after export."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -177,3 +178,15 @@ def test_a_half_precision_base_gives_the_same_logits_after_loading(saved: Callab
     assert net is not None
     assert {p.dtype for p in net.parameters() if p.requires_grad} == {torch.float32}
     torch.testing.assert_close(logits(net.causal_lm), said, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("more", [[], ["--adapter"]])
+def test_an_export_without_its_base_is_one_line_and_writes_nothing(
+    more: list[str], saved: Callable[..., Saved], tmp_path: Path
+) -> None:
+    run, _ = saved("qwen2", VARIANTS["plain"])
+    shutil.rmtree(tmp_path / "base")
+    words = r"model\.name: '.*base' was the base of this run, and does not exist now\. Put it back, or give its new"
+    with pytest.raises(UserError, match=words) as found:
+        export(["--run", str(run), "--to", str(tmp_path / "out"), *more])
+    assert str(run / "config.yaml") in str(found.value) and not (tmp_path / "out").exists()

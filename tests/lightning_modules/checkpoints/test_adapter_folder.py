@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from errors import UserError
 from lightning_modules.checkpoints.content import Parent
-from lightning_modules.export import Card, export_adapter
+from lightning_modules.export.adapter import export_adapter
+from lightning_modules.export.card_facts import Card
 from lightning_modules.net.lora import LoraSettings
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import KINDS, TEMPLATE, TINY, random_lm

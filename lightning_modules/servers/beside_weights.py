@@ -1,0 +1,47 @@
+"""The files for other servers, beside merged weights."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from datamodules.text.segments import Template
+from lightning_modules.servers.modelfile import context_length, write_modelfile
+from lightning_modules.servers.ollama_weights import unread_by_ollama
+from lightning_modules.servers.vllm_parser import write_vllm_parser
+from lightning_modules.think_tuner import ThinkTuner
+
+log = logging.getLogger("thinkwright")
+
+
+def write_server_files(
+    folder: Path,
+    tuner: ThinkTuner,
+    template: Template,
+    license: Mapping[str, str],
+    longest: int | None = None,
+    one_block: bool = False,
+) -> None:
+    """Write the parser for vLLM and the Modelfile for Ollama into a folder that has the weights and the tokenizer.
+
+    `longest`: tokens of the longest row in training. What Ollama cannot do with the folder is logged, and stands in the
+    Modelfile.
+    """
+    assert tuner.net is not None
+    write_vllm_parser(folder, template, tuner.tokenizer)
+    positions = getattr(tuner.net.causal_lm.config, "max_position_embeddings", None)
+    notes = []
+    if unread := unread_by_ollama(folder):
+        notes = [f"{unread}. Use a GGUF file: export --gguf writes one, with a Modelfile of its own."]
+        log.warning(f"{unread}; for Ollama export --gguf Q8_0")
+    reason = write_modelfile(
+        folder,
+        template,
+        tuner.tokenizer,
+        tuner.generation_config,
+        context_length(positions, longest),
+        license,
+        one_block,
+        notes,
+    )
+    if reason:
+        log.warning(f"the folder has no Modelfile for Ollama: {reason}")

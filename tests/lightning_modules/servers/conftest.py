@@ -1,0 +1,5 @@
+"""A tuner with random adapters."""
+
+from tests.lightning_modules.export.conftest import trained
+
+__all__ = ["trained"]
