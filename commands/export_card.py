@@ -46,6 +46,7 @@ def card_of(loaded: Loaded, dtype: str, repository: str | None = None) -> Card:
         max_length=loaded.data.max_length,
         tags=loaded.template.tags,
         dtype=dtype,
+        new_tokens=bool(tuner.tokenizer.new_ids),
         repository=repository,
     )
 

@@ -74,6 +74,7 @@ class Card:
     max_length: int | None = None  # tokens of the longest row in training
     tags: Tags = Tags()  # noqa: RUF009 (frozen)
     dtype: str = ""  # of the exported weights
+    new_tokens: bool = True  # whether the training added tokens, so that an adapter is more than LoRA matrices
     repository: str | None = None  # of the hub, to which the folder is uploaded
 
     @property
