@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from hub import local_folder, what_is_there
 from lightning_modules.export.adapter import export_adapter
 from lightning_modules.export.merged import export_merged
 from lightning_modules.export.push import check_push, push
+from lightning_modules.gguf.gguf_export import check_base, check_package, export_gguf, quantize_line
+from lightning_modules.gguf.tensor_types import GgufType
 from lightning_modules.net.base_model import Dtype
 from lightning_modules.servers.one_block import check_one_block
 from lightning_modules.servers.vllm_parser import vllm_line
@@ -51,6 +54,13 @@ def build_parser() -> Parser:
         help="The folder is for servers that know one think block in an answer: refuse a run that writes several.",
     )
     parser.add_argument(
+        "--gguf",
+        type=GgufType | None,
+        default=None,
+        help="Write the merged model as a GGUF file of this type instead, for llama.cpp and Ollama, into the folder "
+        "gguf-TYPE; null: no GGUF file.",
+    )
+    parser.add_argument(
         "--push",
         type=str | None,
         default=None,
@@ -69,7 +79,8 @@ def run(args: Sequence[str]) -> int:
     overrides: dict[str, Any] = {"quantize": None, "dtype": "float32"}
     # Looked up once: a second look might find a newer run, and would write it into the folder of this one
     found, checkpoint = find(given.run, given.ckpt_path, given.root)
-    folder = Path(given.to).expanduser() if given.to else found.folder / ("adapter" if given.adapter else "export")
+    kind = "adapter" if given.adapter else f"gguf-{given.gguf}" if given.gguf else "export"
+    folder = Path(given.to).expanduser() if given.to else found.folder / kind
     check(given)
     check_new(folder)
     if given.single_block:
@@ -82,27 +93,46 @@ def run(args: Sequence[str]) -> int:
             problem = f"would get an adapter of a base that only this machine has, {local}"
             raise UserError("--push", given.push, problem, "delete --adapter")
         check_push(given.push)
+    if given.gguf:
+        check_package()
+        model = run_config(found)["model"]
+        code = bool(model.get("trust_remote_code"))
+        overrides["check"] = partial(check_base, str(model.get("name")), model.get("revision"), code)
     loaded = load_run(str(found.folder), str(checkpoint), given.root, **overrides)
     if loaded.tuner.evaluation.decoding.controlled:
         log.warning("the exported model does not steer thinking, as this run's model.evaluation.decoding does")
     log.info(f"chat template: {system_place(loaded.template)}")
     dtype = given.dtype or loaded.config["model"]["dtype"]
-    card = card_of(loaded, "" if given.adapter else dtype, given.push)
+    card = card_of(loaded, "" if given.adapter else given.gguf or dtype, given.push)
     compared = probes(loaded.template, loaded.tuner.tokenizer)
     if given.adapter:
         export_adapter(loaded.tuner, loaded.template, folder, card, compared)
+        if card.new_tokens:
+            log.info("vLLM, llama.cpp and Ollama cannot load embeddings of new tokens: give them the merged model")
+    elif given.gguf:
+        file = export_gguf(loaded.tuner, loaded.template, folder, card, given.gguf, compared)
+        log.info(quantize_line(file, given.gguf))
     else:
         held_in: torch.dtype = getattr(torch, dtype)
         export_merged(loaded.tuner, loaded.template, folder, card, held_in, compared, given.max_shard_size)
         log.info(f"for vLLM: {vllm_line(folder)}")
     print(folder)
     if given.push:
-        print(push(folder, given.push, f"{card.name}: {'adapter' if given.adapter else 'merged'} weights"))
+        print(
+            push(folder, given.push, f"{card.name}: {'adapter' if given.adapter else given.gguf or 'merged'} weights")
+        )
     return 0
 
 
 def check(given: Any) -> None:
-    """Raise UserError for options that have no meaning beside --adapter."""
+    """Raise UserError for options that have no meaning beside --adapter or --gguf."""
+    for option in ("adapter", "dtype", "max_shard_size"):
+        if given.gguf and given[option]:
+            problem = "has no meaning beside --gguf, which writes merged weights of its own type to one file"
+            raise UserError(f"--{option}", None, problem, f"delete --{option} or --gguf")
+    if given.gguf and given.to and given.to.endswith(".gguf"):
+        problem = "is the name of a file, and export writes a folder with the file and its card"
+        raise UserError("--to", given.to, problem, "give a new folder")
     for option in ("dtype", "max_shard_size"):
         if given.adapter and given[option] is not None:
             problem = "is about merged weights, and an adapter has small ones in float32"

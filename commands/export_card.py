@@ -48,6 +48,7 @@ def card_of(loaded: Loaded, dtype: str, repository: str | None = None) -> Card:
         tags=loaded.template.tags,
         dtype=dtype,
         one_block=not several_blocks(loaded.data.steps.split, summary.get("after", {}).get("thoughts")),
+        new_tokens=bool(tuner.tokenizer.new_ids),
         repository=repository,
     )
 

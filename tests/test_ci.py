@@ -8,7 +8,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.run_readme import script
 
-REQUIREMENT = re.compile(r"([\w-]+)(?:\[[\w,]+\])?(?:>=([\w.]+))?")
+REQUIREMENT = re.compile(r"([\w-]+)(?:\[[\w,]+\])?(?:>=([\w.]+))?(?:; .+)?")
 MAKE = re.compile(r"\bmake +((?:[A-Z]+=\S* +)*)([\w-]+)")
 
 

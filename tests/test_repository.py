@@ -14,7 +14,7 @@ ORDER = {
     "datamodules": ["rows", "layouts", "text", "tokens", "prepare", "batches", "same_rows", "magpie", "preview"],
     "lightning_modules": [
         "internals", "ranks", "fused", "net", "update", "judge", "generation", "evaluation", "run", "checkpoints",
-        "think_tuner", "servers", "export", "estimate",
+        "think_tuner", "servers", "export", "gguf", "estimate",
     ],
 }  # fmt: skip
 APART = {("text", "rows"), ("layouts", "rows")}  # allowed by the order, and still not wanted

@@ -75,6 +75,7 @@ class Card:
     tags: Tags = Tags()  # noqa: RUF009 (frozen)
     dtype: str = ""  # of the exported weights
     one_block: bool = False  # an answer has one think block, not several
+    new_tokens: bool = True  # whether the training added tokens, so that an adapter is more than LoRA matrices
     repository: str | None = None  # of the hub, to which the folder is uploaded
 
     @property

@@ -13,14 +13,27 @@ MERGED = """
 They read LoRA matrices only, and this adapter also holds the embeddings of the tags. Export the merged model for them:
 `python cli.py export` without `--adapter`.
 """
+GGUF = """
+**llama.cpp**
+
+```sh
+llama-server -m FILE.gguf
+```
+
+The server takes the first think block for reasoning, and the others, with their tags, for the answer. With
+`--reasoning-format none` all blocks stand in the answer. The addon node-llama-cpp shows each block as a thought of its
+own. It sends a system message of its own unless it is told not to, which the training may not have had.
+"""
 
 
 def use(card: Card, kind: str, grown: int | None) -> str:
-    """Return how to run a merged model or an adapter, in each program that can."""
+    """Return how to run a merged model, an adapter or a GGUF file, in each program that can."""
     if kind == "merged":
         programs = f"{_transformers(card)}{_here()}{_vllm(card)}{_llama_cpp()}{_ollama()}"
+    elif kind == "gguf":
+        programs = f"{GGUF}{_ollama()}{_here()}"
     else:
-        programs = f"{_peft(card, grown)}{_here()}{MERGED}"
+        programs = f"{_peft(card, grown)}{_here()}{MERGED if card.new_tokens else _lora(card)}"
     return f"## How to run it\n{_download(card)}{programs}"
 
 
@@ -122,4 +135,18 @@ print(tokenizer.decode(model.generate(**prompt)[0, prompt["input_ids"].shape[1] 
 ```
 
 {fill(note, 120)}
+"""
+
+
+def _lora(card: Card) -> str:
+    return f"""
+**vLLM, llama.cpp**
+
+The base knows the tags, so the adapter has LoRA matrices only. llama.cpp needs it as a GGUF file, which its
+convert_lora_to_gguf.py makes.
+
+```sh
+vllm serve "{card.hub_base or "THE BASE"}" --enable-lora --lora-modules "{card.name}={PLACE}"
+llama-server -m THE_BASE.gguf --lora THE_ADAPTER.gguf
+```
 """

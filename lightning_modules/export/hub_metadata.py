@@ -6,10 +6,11 @@ from lightning_modules.evaluation.statistics import wilson
 from lightning_modules.export.card_facts import Card
 
 TASK = "text-generation"
+MORE_TAGS: dict[str, list[str]] = {"merged": [], "adapter": ["lora"], "gguf": ["gguf", "llama.cpp"]}
 
 
 def hub_metadata(card: Card, kind: str) -> str:
-    """Return the metadata of a merged model or of an adapter, as YAML.
+    """Return the metadata of a merged model, an adapter or a GGUF file, as YAML.
 
     The model-index has the figures of `evaluate`; if there is no evaluation, those of the validation.
     """
@@ -49,12 +50,12 @@ def hub_metadata(card: Card, kind: str) -> str:
         ]
     more: dict[str, Any] = dict(card.license)
     if card.hub_base:
-        more["base_model_relation"] = "finetune" if kind == "merged" else "adapter"
+        more["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
     data = ModelCardData(
         language=list(card.languages) or None,
-        library_name="transformers" if kind == "merged" else "peft",
+        library_name={"merged": "transformers", "adapter": "peft", "gguf": "gguf"}[kind],
         pipeline_tag=TASK,
-        tags=["thinkwright", "reasoning", "think", *([] if kind == "merged" else ["lora"])],
+        tags=["thinkwright", "reasoning", "think", *MORE_TAGS[kind]],
         datasets=list(card.datasets) or None,
         model_name=card.name if results else None,
         eval_results=results or None,

@@ -213,3 +213,19 @@ def narrow_windows(lm: Any, tokens: int) -> Iterator[None]:
 
 def _window(place: Any) -> Any:
     return getattr(place, "sliding_window", None)
+
+
+@contextmanager
+def without_gguf_bar() -> Iterator[None]:
+    """Read a GGUF file without a progress bar for each of its tensors.
+
+    Why private: the reader draws its bar itself, and no setting turns it off once transformers is imported.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = reader.tqdm
+    reader.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        reader.tqdm = bar

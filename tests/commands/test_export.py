@@ -37,13 +37,19 @@ def loaded_with(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         asked[-1]["folder"] = folder
         asked[-1]["more"] = more[0] if more and isinstance(more[0], torch.dtype) else None
 
+    def write_gguf(tuner: Any, template: Any, folder: Path, *more: Any) -> Path:
+        write(tuner, template, folder, *more)
+        return folder / "demo.gguf"
+
     monkeypatch.setattr(export, "find", lambda *_: (Run(tmp_path / "run"), Path("best.ckpt")))
     monkeypatch.setattr(export, "load_run", load_run)
-    monkeypatch.setattr(export, "card_of", lambda *_: SimpleNamespace(name="demo"))
+    monkeypatch.setattr(export, "card_of", lambda *_: SimpleNamespace(name="demo", new_tokens=True))
     monkeypatch.setattr(export, "system_place", lambda _: "A system message stands first.")
     monkeypatch.setattr(export, "probes", lambda *_: [])
     monkeypatch.setattr(export, "export_merged", write)
     monkeypatch.setattr(export, "export_adapter", write)
+    monkeypatch.setattr(export, "export_gguf", write_gguf)
+    monkeypatch.setattr(export, "check_base", lambda *given: asked.append({"base": given}))
     return lambda: asked
 
 
@@ -137,4 +143,27 @@ def test_a_file_in_the_way_is_said(loaded_with: Any, tmp_path: Path) -> None:
     for to, problem in (ways | {str(tmp_path / "loop" / "x"): "cannot be opened"}).items():
         with pytest.raises(UserError, match=f"--to: .*{problem}.*Give a new folder"):
             export.run(["--to", to])
+    assert loaded_with() == []
+
+
+def test_a_gguf_file_is_made_of_a_model_in_float32_that_was_looked_at_before(
+    loaded_with: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "run_config", lambda _: {"model": {"name": "some/base", "revision": "abc"}})
+    assert export.run(["--gguf", "Q8_0"]) == 0
+    folder = tmp_path / "run" / "gguf-Q8_0"
+    (of_model,) = loaded_with()
+    of_model.pop("check")("its tokenizer")  # called before the base is loaded
+    assert loaded_with().pop() == {"base": ("some/base", "abc", False, "its tokenizer")}
+    assert of_model == {"quantize": None, "dtype": "float32", "folder": folder, "more": None}
+    said = capsys.readouterr()
+    assert said.out == f"{folder}\n" and said.err.splitlines()[-1].startswith("K-quants are made of an F16 file")
+
+
+@pytest.mark.parametrize(
+    "option", [("--adapter",), ("--dtype", "float16"), ("--max_shard_size", "2GB"), ("--to", "model.gguf")]
+)
+def test_options_that_have_no_meaning_beside_gguf_are_refused(loaded_with: Any, option: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=f"{option[0]}: .*(beside --gguf|name of a file)"):
+        export.run(["--gguf", "F16", *option])
     assert loaded_with() == []

@@ -39,7 +39,8 @@ def run(tmp_path: Path) -> Run:
 
 
 def loaded(run: Run, template: Any, **data: Any) -> Any:
-    tuner = SimpleNamespace(name="Qwen/Qwen2-0.5B", revision="abc", start=StartWeights(None))
+    tokenizer = SimpleNamespace(new_ids=[7])
+    tuner = SimpleNamespace(name="Qwen/Qwen2-0.5B", revision="abc", start=StartWeights(None), tokenizer=tokenizer)
     config = {"model": {"quantize": "nf4"}, "data": data}
     module = SimpleNamespace(max_length=512, steps=StepSettings())
     return SimpleNamespace(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from commands.probes import probes
 from datamodules.tokens.template import load_template
 from lightning_modules.export.adapter import export_adapter
+from lightning_modules.export.card import card_text
 from lightning_modules.export.card_use import PLACE, QUESTION
 from lightning_modules.export.check import run_computes
 from lightning_modules.export.merged import export_merged
@@ -40,3 +42,14 @@ def test_the_code_in_a_card_prints_what_the_run_writes(
     names: dict[str, Any] = {}
     exec(compile(code, "card", "exec"), names)
     assert capsys.readouterr().out.removesuffix("\n") == wanted
+
+
+def test_an_adapter_of_a_base_that_has_the_tags_is_a_usual_lora() -> None:
+    assert "Export the merged model for them" in card_text(CARD, "adapter")
+    text = card_text(replace(CARD, new_tokens=False), "adapter")
+    assert "--enable-lora --lora-modules" in text and "Export the merged model" not in text
+
+
+def test_the_card_of_a_gguf_file_says_how_it_is_run() -> None:
+    text = card_text(CARD, "gguf")
+    assert "llama-server -m FILE.gguf" in text and "transformers import" not in text
