@@ -22,8 +22,8 @@ def card_text(card: Card, kind: str, grown: int | None = None) -> str:
     dtype = f" in {card.dtype}" if card.dtype else ""
     blocks = f"{card.tags.open}…{card.tags.close}"
     template = (
-        "The chat template renders a conversation as in training. It takes content as a list of texts, and earlier "
-        f"answers with their `{blocks}` blocks. {card.system} It marks the answers for `return_assistant_tokens_mask`. "
+        "The chat template renders a conversation as in training. It takes content as a list of texts and earlier "
+        f"answers with their `{blocks}` blocks, and marks answers for `return_assistant_tokens_mask`. {card.system} "
         "A control token that a user types, such as the end token, is read as that token."
     )
     return f"""---
