@@ -12,4 +12,5 @@
 - `failure_watchdog.py`: an error on one rank ends all ranks
 - `flops.py`, `throughput.py`: tokens per second, memory, FLOPs, time left
 - `fit_time.py`: where the time of a fit goes
+- `allocator.py`: advice on the memory allocator, for a CPU
 """
