@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from datamodules.layouts.columns import Columns
 from datamodules.layouts.conversation import RawExample
@@ -31,6 +32,9 @@ from tests.stand_ins.rows import Row, generated_rows, real_rows
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("thinkwright", deadline=None)  # no test fails because the machine is busy
+settings.load_profile("thinkwright")
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "assets" / "tiny-qwen"

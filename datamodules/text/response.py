@@ -89,7 +89,8 @@ def _passages(split: list[str], tags: Tags, shapes: ShapesFound) -> list[Passage
         shapes.handle("missing_open", first_tag)
         split, first_tag = ["", tags.open, *split], -len(tags.open)
     if not is_blank(split[0]) and shapes.handle("text_before", 0) == "repair":
-        split = ["", split[1], split[0] + split[2], *split[3:]]
+        # The moved text counts behind the first tag: without it the later tags would be counted too far
+        split, first_tag = ["", split[1], split[0] + split[2], *split[3:]], 0
     texts, places = _in_turn(split, first_tag, tags, shapes)
     if len(texts) % 2 == 0:
         shapes.handle("unclosed", places[-1])

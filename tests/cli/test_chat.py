@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ class Terminal:
         self.said = ""
         self.pid, self.fd = pty.fork()
         if not self.pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell that started the tests in the background ignores it
             os.execv(sys.executable, [sys.executable, str(ROOT / "cli.py"), *args])
 
     def type(self, text: str) -> None:

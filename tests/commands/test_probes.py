@@ -10,13 +10,15 @@ from tests.stand_ins.chat_templates import CHATS, chat_tokenizer
 ONE_MESSAGE = "{% set a = messages %}<|im_start|>{{ messages[-1].content }}<|im_end|>\n"
 
 
-@pytest.mark.parametrize("system", [None, "Be kind."])
-@pytest.mark.parametrize("name", CHATS)
-@pytest.mark.parametrize("setting", ["instruction", "chat", "refuses", "omits", "one message"])
+# The last four have no place for a system prompt, and are tried with one tokenizer
+CASES = [
+    *(("chat", name, system) for name in CHATS for system in (None, "Be kind.")),
+    *((setting, "qwen1.5", None) for setting in ("instruction", REFUSES, OMITS, ONE_MESSAGE)),
+]
+
+
+@pytest.mark.parametrize(("setting", "name", "system"), CASES)
 def test_each_probe_has_the_ids_of_the_exported_template(setting: str, name: str, system: str | None) -> None:
-    setting = {"refuses": REFUSES, "omits": OMITS, "one message": ONE_MESSAGE}.get(setting, setting)
-    if setting != "chat" and (system or name != "qwen1.5"):
-        pytest.skip("these templates have no place for a system prompt, and are tried with one tokenizer")
     tokenizer = chat_tokenizer(name)
     template = load_template(setting, system, tokenizer)
     found = probes(template, tokenizer)

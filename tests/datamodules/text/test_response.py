@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamodules.text.blank import is_blank
@@ -504,6 +504,7 @@ def test_r1s_answers_come_back_byte_for_byte(r1_rows: list[dict[str, str]]) -> N
 
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(["<think>", "</think>", " ", "a", "`", "```\n", "\r\n"]), max_size=7))
+@example(["```\n", "```\n", "<think>", "</think>", "<think>"])  # the moved text was counted twice
 def test_the_place_of_each_fault_is_in_the_response(pieces: list[str]) -> None:
     response = "".join(pieces)
     faults: list[Fault] = []

@@ -48,7 +48,9 @@ def trained(lora: LoraSettings, name: str = str(TINY)) -> ThinkTuner:
 
 
 def exported(tuner: ThinkTuner, folder: Path) -> Path:
+    net = tuner.net  # which the export gives up, to have memory for the adapter that it reads again
     export_adapter(tuner, TEMPLATE, folder, Card(tuner.name, None, {}, Path("best.ckpt"), None, 7, [GRANDPARENT]))
+    tuner.net = net
     return folder
 
 
