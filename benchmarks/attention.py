@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from lightning_modules.fused.flash_kernels import Kernel, gpu_seconds, kernels
+from lightning_modules.fused.flash_kernels import (
+    AttentionKind,
+    Kernel,
+    first_line,
+    forward_and_backward,
+    gpu_seconds,
+    kernels,
+    sample,
+)
 from lightning_modules.fused.packed_forward import RowBounds
 from lightning_modules.fused.varlen_attention import HALF, attend
 
@@ -40,31 +48,24 @@ def cpu_seconds(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def measure(
-    known: Mapping[str, Kernel], shape: tuple[int, int, int], tokens: int, length: int, dtype: torch.dtype, device: str
-) -> None:
+def measure(known: Mapping[str, Kernel], kind: AttentionKind, tokens: int, length: int) -> None:
     """Print a line for each kernel."""
-    heads, kv_heads, width = shape
-    starts = torch.arange(0, tokens + 1, length, device=device, dtype=torch.int32)
-    parts = [
-        torch.randn(tokens, n, width, device=device, dtype=dtype).requires_grad_() for n in (heads, kv_heads, kv_heads)
-    ]
-    seconds_of = gpu_seconds if device == "cuda" else cpu_seconds
-    flops = 3.5 * 2 * tokens * length * heads * width
+    given = *sample(kind, tokens // length, length), length
+    seconds_of = gpu_seconds if kind.device.type == "cuda" else cpu_seconds
+    flops = 3.5 * 2 * tokens * length * kind.heads * kind.d
+    dtype = str(kind.dtype).removeprefix("torch.")
     for name, kernel in known.items():
 
         def call(kernel: Kernel = kernel) -> None:
-            out = kernel(*parts, starts, length, None, None)
-            torch.autograd.grad(out, parts, torch.ones_like(out))
+            forward_and_backward(kernel, *given)
 
         try:
             seconds = seconds_of(call)
         except Exception as error:  # a kernel that this GPU cannot run; the others are measured
-            problem = str(error).strip().partition("\n")[0][:100]
-            print(f"| {name} | {length:,} | {dtype} | failed: {type(error).__name__}: {problem} | |", flush=True)
+            print(f"| {name} | {length:,} | {dtype} | failed: {first_line(error)} | |", flush=True)
             continue
         rate = f"{flops / seconds / 1e12:.2f}"
-        print(f"| {name} | {length:,} | {str(dtype)[6:]} | {1000 * seconds:.2f} | {rate} |", flush=True)
+        print(f"| {name} | {length:,} | {dtype} | {1000 * seconds:.2f} | {rate} |", flush=True)
 
 
 def main() -> int:
@@ -83,8 +84,8 @@ def main() -> int:
     print("| kernel | tokens a row | dtype | ms, forward and backward | TFLOP/s |\n|---|---|---|---|---|")
     for length in LENGTHS:
         for dtype in HALF if on_gpu else (torch.float32, torch.bfloat16):
-            shape = (given.heads, given.kv_heads, given.width)
-            measure(known, shape, given.tokens, length, dtype, given.device)
+            kind = AttentionKind(torch.device(given.device), dtype, given.heads, given.kv_heads, given.width)
+            measure(known, kind, given.tokens, length)
     return 0
 
 

@@ -93,7 +93,7 @@ def run(args: Sequence[str]) -> int:
     parser = build_parser()
     given = parser.read(args)
     prompts = all_prompts(given)
-    chosen = device(given.device)
+    chosen = None if given.engine == "vllm" else device(given.device)  # vLLM takes the GPU itself
     find(given.run, given.ckpt_path, given.root)  # raises UserError if there is no run
     settings = decoding_settings(given)
     line = ProgressLine()

@@ -6,7 +6,7 @@ the padding, the generation config, the logits of each token and the greedy text
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ def difference(expected: Sequence[Expected], model: Any) -> float:
     found = [logits_of(model, one.ids)[:, : one.logits.shape[1]] for one in expected]
     apart = max(float((one.logits - mine).abs().max()) for one, mine in zip(expected, found, strict=True))
     return apart / max(float(one.logits.abs().max()) for one in expected) if apart < float("inf") else float("inf")
+
+
+def after_rounding(expected: Sequence[Expected], model: Any, name: str) -> list[Expected]:
+    """Return what a model computes after its weights were rounded to the type of this name. Logs the difference."""
+    apart = difference(expected, model)
+    log.info(f"rounding the weights to {name} changes logits by {apart:.1e} of the largest at most")
+    return [replace(one, logits=logits_of(model, one.ids)[:, : one.logits.shape[1]]) for one in expected]
 
 
 def check_logits(expected: Sequence[Expected], model: Any, allowed: float = EQUAL) -> float:
@@ -185,7 +192,7 @@ def weight_hashes(model: Any, dtype: torch.dtype) -> dict[str, str]:
 
 
 def check_weights(model: Any, hashes: Mapping[str, str], dtype: torch.dtype) -> None:
-    """Raise UserError if a model that was read has other weights than those that were written."""
+    """Raise UserError if the weights that were read are not the weights that were written."""
     found = weight_hashes(model, dtype)
     if wrong := sorted(name for name in {*found, *hashes} if found.get(name) != hashes.get(name)):
         raise UserError("export", wrong[0], "is not read as it was written", AGAIN)

@@ -1,9 +1,7 @@
 """The merged model: adapters and embeddings of new tokens in the matrices of the base."""
 
 import gc
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ from lightning_modules.export.check import (
     EQUAL,
     Expected,
     Probe,
+    after_rounding,
     check_logits,
     check_use,
     check_weights,
     difference,
-    logits_of,
     read_tokenizer,
     run_computes,
     unreadable,
@@ -32,10 +30,9 @@ from lightning_modules.export.rounding import dtype_name, round_weights
 from lightning_modules.export.tokenizer_files import write_tokenizer
 from lightning_modules.net.new_token_embeddings import NewTokenEmbedding, NewTokenHead
 from lightning_modules.net.think_net import ThinkNet
-from lightning_modules.servers.beside_weights import write_server_files
+from lightning_modules.servers.ollama_file import write_ollama_file
+from lightning_modules.servers.vllm_parser import write_vllm_parser
 from lightning_modules.think_tuner import ThinkTuner
-
-log = logging.getLogger("thinkwright")
 
 
 def merge(net: ThinkNet) -> Any:
@@ -49,6 +46,16 @@ def merge(net: ThinkNet) -> Any:
         model.set_input_embeddings(embedding.base)
         model.set_output_embeddings(head.base)
     return net.lm.merge_and_unload() if hasattr(net.lm, "merge_and_unload") else model
+
+
+def merge_and_check(net: ThinkNet, expected: Sequence[Expected]) -> Any:
+    """Return the merged model. Raises UserError if it computes something else than the net did."""
+    model = merge(net)
+    apart = difference(expected, model)  # before it is rounded, which would hide a small fault
+    if not apart <= EQUAL:
+        problem = f"computes other logits than the trained model ({apart:.3g} of the largest away)"
+        raise UserError("export", "the merged model", problem, "export the adapter instead: --adapter")
+    return model
 
 
 def export_merged(
@@ -69,12 +76,10 @@ def export_merged(
     """
     assert tuner.net is not None
     expected = run_computes(tuner, probes)
-    model = merge(tuner.net)
-    apart = difference(expected, model)  # before it is rounded, which would hide a small fault
-    if not apart <= EQUAL:
-        problem = f"computes other logits than the trained model ({apart:.3g} of the largest away)"
-        raise UserError("export", "the merged model", problem, "export the adapter instead: --adapter")
-    expected = _round(model, dtype, expected)
+    model = merge_and_check(tuner.net, expected)
+    round_weights(model, dtype)
+    if dtype != torch.float32:
+        expected = after_rounding(expected, model, dtype_name(dtype))
     model = model.to(dtype)
     model.generation_config = tuner.generation_config
     model.config.pad_token_id = tuner.generation_config.pad_token_id
@@ -82,22 +87,13 @@ def export_merged(
     with export_folder(folder) as scratch:
         model.save_pretrained(scratch, **shards)
         write_tokenizer(tuner, template, scratch)
-        write_server_files(scratch, tuner, template, card.license, card.max_length, card.one_block)
+        write_vllm_parser(scratch, template, tuner.tokenizer)
+        write_ollama_file(scratch, tuner, template, card.license, card.max_length, card.one_block)
         (scratch / "README.md").write_text(card_text(card, "merged"), encoding="utf-8")
         hashes = weight_hashes(model, dtype)
         tuner.net = model = None
         gc.collect()
         _check(scratch, expected, hashes, dtype, tuner)
-
-
-def _round(model: Any, dtype: torch.dtype, expected: list[Expected]) -> list[Expected]:
-    """Round the weights, and return what the model computes then."""
-    round_weights(model, dtype)
-    if dtype == torch.float32:
-        return expected
-    apart = difference(expected, model)
-    log.info(f"rounding the weights to {dtype_name(dtype)} changes logits by {apart:.1e} of the largest at most")
-    return [replace(one, logits=logits_of(model, one.ids)[:, : one.logits.shape[1]]) for one in expected]
 
 
 def _check(

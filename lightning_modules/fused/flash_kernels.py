@@ -51,39 +51,42 @@ def kernels() -> dict[str, Kernel]:
         if find_spec("flash_attn.cute"):
             found["flash-attn-4"] = _flash_attn_4
     except ImportError as error:  # an older flash_attn, built for another torch, fails when it is imported
-        log.warning(f"flash-attn cannot be used: {_first_line(error)}; torch's kernel attends")
+        log.warning(f"flash-attn cannot be used: {first_line(error)}; torch's kernel attends")
     return found
 
 
 def fastest(known: Mapping[str, Kernel], kind: AttentionKind, clock: Clock) -> str:
-    """Return the name of the kernel with the shortest forward and backward pass, among those that give the result of
-    the first one. A line names each kernel that fails or differs, and the times."""
+    """Return the name of the fastest kernel, forward and backward. Each must give the result of the first one.
+
+    A line names each kernel that fails or differs, and the times.
+    """
     first = next(iter(known))
     if len(known) == 1:
         return first
     with torch.inference_mode(False), torch.enable_grad():  # the first call may be one of generation
-        sample = _sample(kind)
-        right = forward_and_backward(known[first], sample)
-        times = {first: clock(lambda: forward_and_backward(known[first], sample))}
+        given = *sample(kind, ROWS, LENGTH), LENGTH
+        right = forward_and_backward(known[first], *given)
+        times = {first: clock(lambda: forward_and_backward(known[first], *given))}
         for name, kernel in list(known.items())[1:]:
             try:
-                off = max(map(_apart, forward_and_backward(kernel, sample), right))
+                off = max(map(_apart, forward_and_backward(kernel, *given), right))
                 if off > TOLERANCE:
                     log.warning(f"attention by {name} is {off:.1%} off {first}'s on this GPU and is not used")
                     continue
-                times[name] = clock(lambda one=kernel: forward_and_backward(one, sample))  # type: ignore[misc]
+                times[name] = clock(lambda one=kernel: forward_and_backward(one, *given))  # type: ignore[misc]
             except Exception as error:  # compilers of kernels raise what they like; torch's kernel serves as well
-                log.warning(f"attention by {name} fails on this GPU: {_first_line(error)}; {first}'s kernel attends")
+                log.warning(f"attention by {name} fails on this GPU: {first_line(error)}; {first}'s kernel attends")
     best = min(times, key=times.__getitem__)
     told = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())
     log.info(f"attention by {best}, the fastest of these ({ROWS} rows of {LENGTH:,} tokens): {told}")
     return best
 
 
-def forward_and_backward(kernel: Kernel, sample: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+def forward_and_backward(
+    kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int
+) -> list[Tensor]:
     """Return the output and the gradients of query, key and value, for a gradient of ones."""
-    query, key, value, starts = sample
-    out = kernel(query, key, value, starts, LENGTH, None, None)
+    out = kernel(query, key, value, starts, longest, None, None)
     return [out.detach(), *torch.autograd.grad(out, (query, key, value), torch.ones_like(out))]
 
 
@@ -101,14 +104,14 @@ def gpu_seconds(call: Callable[[], object]) -> float:
     return sorted(times)[CALLS // 2]
 
 
-def _sample(kind: AttentionKind) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return random query, key, value and the starts of the rows. The state of no other random numbers changes."""
+def sample(kind: AttentionKind, rows: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return random query, key, value and the starts of rows of this length, and leave other random numbers alone."""
     generator = torch.Generator(kind.device).manual_seed(0)
     query, key, value = (
-        torch.randn(ROWS * LENGTH, heads, kind.d, generator=generator, device=kind.device, dtype=kind.dtype)
+        torch.randn(rows * length, heads, kind.d, generator=generator, device=kind.device, dtype=kind.dtype)
         for heads in (kind.heads, kind.kv_heads, kind.kv_heads)
     )
-    starts = torch.arange(0, (ROWS + 1) * LENGTH, LENGTH, device=kind.device, dtype=torch.int32)
+    starts = torch.arange(0, (rows + 1) * length, length, device=kind.device, dtype=torch.int32)
     return query.requires_grad_(), key.requires_grad_(), value.requires_grad_(), starts
 
 
@@ -132,6 +135,7 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return off if off == off else float("inf")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of its text."""
     text = str(error).strip().partition("\n")[0][:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,10 +4,9 @@ import gc
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datamodules.text.segments import Template
 from datamodules.tokens.tokenizer import ThinkTokenizer
@@ -15,9 +14,9 @@ from errors import UserError
 from hub import model_folder
 from lightning_modules.export.card import card_text
 from lightning_modules.export.card_facts import Card
-from lightning_modules.export.check import EQUAL, Expected, Probe, difference, logits_of, run_computes
+from lightning_modules.export.check import Expected, Probe, after_rounding, run_computes
 from lightning_modules.export.folder import export_folder
-from lightning_modules.export.merged import merge
+from lightning_modules.export.merged import merge_and_check
 from lightning_modules.gguf.gguf_file import write_file
 from lightning_modules.gguf.layers import check_layers
 from lightning_modules.gguf.metadata import write_metadata
@@ -25,7 +24,7 @@ from lightning_modules.gguf.pre_tokenizer import find_pre_tokenizer
 from lightning_modules.gguf.read_back import check_file, texts_with_ids
 from lightning_modules.gguf.tensor_types import GgufType
 from lightning_modules.gguf.vocabulary import write_vocabulary
-from lightning_modules.servers.beside_weights import write_ollama_file
+from lightning_modules.servers.ollama_file import write_ollama_file
 from lightning_modules.think_tuner import ThinkTuner
 
 if TYPE_CHECKING:
@@ -66,12 +65,8 @@ def export_gguf(
     expected = run_computes(tuner, probes)
     texts = texts_with_ids(tuner.tokenizer.full)
     rows, generation = tuner.net.vocabulary, tuner.generation_config
-    model: Any = merge(tuner.net)
+    model = merge_and_check(tuner.net, expected)
     check_layers(model.config)
-    apart = difference(expected, model)  # before it is rounded, which would hide a small fault
-    if not apart <= EQUAL:
-        problem = f"computes other logits than the trained model ({apart:.3g} of the largest away)"
-        raise UserError("export", "the merged model", problem, "export the adapter instead: --adapter")
     name = f"{card.name}-{kind}.gguf"
 
     def describe(writer: "GGUFWriter") -> None:
@@ -82,7 +77,7 @@ def export_gguf(
         written = write_file(scratch / name, model, kind, describe)
         if written.kept:
             log.info(f"{written.kept} matrices stay F16: Q8_0 takes rows of 32, 64, … numbers")
-        expected = _rounded(model, kind, expected)
+        expected = after_rounding(expected, model, kind)
         (scratch / "README.md").write_text(card_text(card, "gguf"), encoding="utf-8")
         write_ollama_file(scratch, tuner, template, card.license, card.max_length, card.one_block, weights=f"./{name}")
         tuner.net = model = None
@@ -90,13 +85,6 @@ def export_gguf(
         check_file(scratch / name, written, expected, texts)
         _log_equal(expected, kind)
     return folder / name
-
-
-def _rounded(model: Any, kind: GgufType, expected: list[Expected]) -> list[Expected]:
-    """Return what the model computes with rounded weights."""
-    apart = difference(expected, model)
-    log.info(f"rounding the weights to {kind} changes logits by {apart:.1e} of the largest at most")
-    return [replace(one, logits=logits_of(model, one.ids)[:, : one.logits.shape[1]]) for one in expected]
 
 
 def _log_equal(expected: Sequence[Expected], kind: GgufType) -> None:

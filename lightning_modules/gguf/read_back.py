@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from lightning_modules.gguf.gguf_file import Written
 from lightning_modules.gguf.pre_tokenizer import KNOWN, TEXTS, pre_tokenizer
 from lightning_modules.gguf.rope import FREQUENCIES
 from lightning_modules.internals.transformers_internals import without_gguf_bar
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("thinkwright")
 

@@ -7,5 +7,5 @@ In: the template and the tokenizer of a run. Out: text files of the exported fol
 - modelfile: the Modelfile for Ollama
 - one_block: whether a run writes one think block in an answer
 - ollama_weights: whether Ollama reads the weights itself
-- beside_weights: all files for other servers, written into an exported folder
+- ollama_file: the Modelfile of a run
 """

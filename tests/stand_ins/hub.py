@@ -8,17 +8,18 @@ import hashlib
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.stand_ins.loopback import loopback
 
 Kind = Literal["models", "datasets"]
 LARGE = 1 << 20  # bytes; the hub keeps larger files in LFS
@@ -88,17 +89,8 @@ class Hub:
     @contextmanager
     def serving(self) -> Iterator["Hub"]:
         """Serves until the block ends."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
+        with loopback(_handler(self)) as self.endpoint:
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def environment(self, cache: Path) -> dict[str, str]:
         """The environment of a process that uses this hub and stores its downloads in `cache`."""

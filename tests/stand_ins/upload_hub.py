@@ -8,13 +8,14 @@ import base64
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.stand_ins.loopback import loopback
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,17 +36,8 @@ class UploadHub:
     @contextmanager
     def serving(self) -> Iterator["UploadHub"]:
         """Serves until the block ends."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
+        with loopback(_handler(self)) as self.endpoint:
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """The environment of a process that uploads here."""

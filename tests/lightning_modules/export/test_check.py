@@ -18,7 +18,7 @@ from lightning_modules.export.check import Probe
 from lightning_modules.export.merged import export_merged
 from lightning_modules.export.tokenizer_files import write_tokenizer
 from lightning_modules.net.lora import LoraSettings
-from lightning_modules.servers.beside_weights import write_server_files
+from lightning_modules.servers.ollama_file import write_ollama_file
 from lightning_modules.think_tuner import ThinkTuner
 from tests.lightning_modules.export.conftest import CARD
 
@@ -102,10 +102,10 @@ def test_a_fault_in_the_written_folder_is_one_line_and_leaves_nothing(
     spoil, words = FAULTS[fault]
 
     def write(folder: Path, *given: Any) -> None:
-        write_server_files(folder, *given)
+        write_ollama_file(folder, *given)
         spoil(folder)
 
-    monkeypatch.setattr(merged, "write_server_files", write)
+    monkeypatch.setattr(merged, "write_ollama_file", write)
     tuner = trained("qwen2")
     with pytest.raises(UserError, match=words) as found:
         export_merged(tuner, load_template("instruction", None, tuner.tokenizer), tmp_path / "out", CARD, dtype, asked)

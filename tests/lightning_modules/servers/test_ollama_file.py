@@ -11,7 +11,7 @@ import torch
 
 from datamodules.text.tags import Tags
 from lightning_modules.export.merged import export_merged
-from lightning_modules.servers.beside_weights import write_server_files
+from lightning_modules.servers.ollama_file import write_ollama_file
 from lightning_modules.think_tuner import ThinkTuner
 from tests.conftest import TEMPLATE
 from tests.lightning_modules.export.conftest import CARD
@@ -38,10 +38,10 @@ def test_what_ollama_cannot_do_is_said(
 ) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["OtherForCausalLM"]}')
     caplog.set_level(logging.WARNING)
-    write_server_files(tmp_path, trained("qwen2"), TEMPLATE, {})
+    write_ollama_file(tmp_path, trained("qwen2"), TEMPLATE, {})
     assert "# Ollama does not convert OtherForCausalLM itself. Use a GGUF file" in (tmp_path / "Modelfile").read_text()
     (tmp_path / "Modelfile").unlink()
-    write_server_files(tmp_path, trained("qwen2-tied"), replace(TEMPLATE, tags=Tags("{a}", "{/a}")), {})
+    write_ollama_file(tmp_path, trained("qwen2-tied"), replace(TEMPLATE, tags=Tags("{a}", "{/a}")), {})
     assert not (tmp_path / "Modelfile").exists()
     assert caplog.messages[0].startswith("Ollama does not convert OtherForCausalLM itself; for Ollama export --gguf")
     assert caplog.messages[-1].startswith("the folder has no Modelfile for Ollama: Ollama would not find the tags {a}")
