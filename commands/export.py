@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from commands.parsing import Parser
 from commands.probes import probes
 from commands.which_run import add_run_arguments, find, run_config
 from datamodules.text.steps import StepSettings
+from disk import TEMPORARY, disk_errors
 from errors import UserError
 from hub import local_folder, what_is_there
 from lightning_modules.export.adapter import export_adapter
@@ -140,10 +142,12 @@ def check(given: Any) -> None:
 
 
 def check_new(folder: Path) -> None:
-    """Raise UserError if a folder has files, or if a file is where it or a folder above it should be."""
+    """Raise UserError if a folder has files or cannot be made, or if a file is in the place of it or of one above it."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
         below = "" if there == folder else f" is below {there}, which"
         raise UserError("--to", folder, f"{below} {what_is_there(str(there))}".strip(), "give a new folder")
     if there == folder and any(folder.iterdir()):
         raise UserError("--to", folder, "exists and is not empty", "give a new folder")
+    with disk_errors("--to", folder), TemporaryDirectory(prefix=TEMPORARY, dir=there):
+        pass  # before a model is loaded

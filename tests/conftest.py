@@ -1,9 +1,13 @@
 """Fixtures of several rooms: the embedded model, rows with R1's shapes, a base with Qwen's, and a hub on loopback.
 
-Environment variables name further inputs; the last two replace generated ones:
+Environment variables name further inputs; the last two of these three replace generated ones:
 THINKWRIGHT_CASES           a folder of small inputs that were once misread
 THINKWRIGHT_REAL_ROWS       a folder with r1_*.jsonl, rows of R1's answers: instruction, response
 THINKWRIGHT_REAL_TOKENIZER  a folder with Qwen1.5's tokenizer.json and tokenizer_config.json
+
+Programs of others are tested where a variable names them:
+THINKWRIGHT_VLLM            a folder with vLLM's own code, made as tests/vllm.txt says
+THINKWRIGHT_LLAMA_SERVER    llama.cpp's llama-server
 """
 
 import fcntl

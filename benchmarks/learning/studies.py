@@ -13,6 +13,7 @@ from benchmarks.learning.rows import Choice
 STEP_TOKENS = "data.tokens_per_step"
 ACCUMULATE = "trainer.accumulate_grad_batches"
 RATE = "model.optim.lr"
+TWO_PASSES = 372_000  # over the 362 rows, as the epochs of configs/smollm2.yaml
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ THINKING = (
     Arm("a block a sentence", {"data.steps.split": "sentence"}),
     Arm("a block a paragraph", {"data.steps.split": "paragraph"}),
     Arm("a block a marker", {"data.steps.split": "marker"}),
+    Arm("a sentence, two passes", {"data.steps.split": "sentence"}, tokens=TWO_PASSES),
     Arm("a sentence, agreeing rows", {"data.steps.split": "sentence"}, Choice(agreeing=True)),
 )
 EPOCHS = tuple(Arm(f"{number} rows", rows=Choice(number=number)) for number in (100, 250))

@@ -146,6 +146,13 @@ def test_a_file_in_the_way_is_said(loaded_with: Any, tmp_path: Path) -> None:
     assert loaded_with() == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here refuses new ones to everybody")
+def test_a_place_that_takes_no_folder_is_said_before_a_model_is_loaded(loaded_with: Any) -> None:
+    with pytest.raises(UserError, match=r"--to: '/proc/x' .*cannot be made"):
+        export.run(["--to", "/proc/x"])
+    assert loaded_with() == []
+
+
 def test_a_gguf_file_is_made_of_a_model_in_float32_that_was_looked_at_before(
     loaded_with: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

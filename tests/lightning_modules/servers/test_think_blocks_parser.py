@@ -22,10 +22,7 @@ from tests.stand_ins.vllm_base import put_in_place_of_vllm
 
 OPEN, CLOSE = "<think>", "</think>"
 END = (7, 8, 9)  # of each prompt
-BASES = [
-    "stand-in",
-    pytest.param("vllm", marks=pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")),
-]
+BASES = ["stand-in"] + (["vllm"] if find_spec("vllm") else [])  # test_on_vllm.py puts vLLM in reach
 # Texts that could begin a tag, end a sentence or are white space, and any other text
 PIECES = st.one_of(
     st.sampled_from([OPEN, CLOSE, OPEN, CLOSE]),

@@ -1,8 +1,7 @@
-"""The parser within the code with which vLLM answers a request, where vLLM is installed (0.26 and later)."""
+"""The parser within the code with which vLLM answers a request (0.26 and later). test_on_vllm.py puts vLLM in reach."""
 
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from datamodules.tokens.tokenizer import ThinkTokenizer
 from tests.lightning_modules.servers.test_think_blocks_parser import EVERY, PIECES, chunks, ids_of, written
 
-pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 PROMPT = [1, 2, 3]
 
 
