@@ -142,7 +142,7 @@ def check(given: Any) -> None:
 
 
 def check_new(folder: Path) -> None:
-    """Raise UserError if a folder has files or cannot be made, or if a file is in the place of it or of one above it."""
+    """Raise UserError if a folder has files or cannot be made, or if a file is in its place or above it."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
         below = "" if there == folder else f" is below {there}, which"

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.fused.elementwise import renorm, rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward
+from lightning_modules.fused.elementwise import (
+    renorm,
+    rms_norm,
+    rms_norm_backward,
+    rotate,
+    swiglu,
+    swiglu_again,
+    swiglu_backward,
+    widened,
+)
 from lightning_modules.fused.lora_linear import FusedLoRALinear, LinearWeights
 from lightning_modules.fused.packed_forward import ProductDtypes
 from lightning_modules.internals.torch_internals import first_derivative_only
@@ -55,7 +64,8 @@ class BeforeAttention(torch.autograd.Function):
         rotate(q, cos, sin, back=True, out=views[0])
         rotate(k, cos, sin, back=True, out=views[1])
         views[2].copy_(v)
-        normed = renorm(x, ctx.norm.weight, scale).to(ctx.dtypes.base) if a_out is not None else None
+        x = widened(x)
+        normed = renorm(x, ctx.norm.weight, scale, ctx.dtypes.base) if a_out is not None else None
         grad_normed, trained = ctx.qkv.linear.backward(
             grads, normed, a_out, ctx.qkv.weights, ctx.dtypes, to_x=ctx.needs_input_grad[0]
         )
@@ -91,13 +101,14 @@ class AfterAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         attended, y, scale, gate, up, o_a_out, a_out, down_a_out = ctx.saved_tensors
         dtypes, own = ctx.dtypes, grad.to(ctx.dtypes.base)
-        hidden = None if down_a_out is None else swiglu(gate, up)
+        hidden, activated = (None, None) if down_a_out is None else swiglu_again(gate, up)
         grad_hidden, down = ctx.down.linear.backward([own], hidden, down_a_out, ctx.down.weights, dtypes)
         del hidden
         both = ctx.gate_up.linear.like_outputs(own, ctx.gate_up.weights)
-        swiglu_backward(grad_hidden, gate, up, *both)
-        del grad_hidden
-        normed = None if a_out is None else renorm(y, ctx.norm.weight, scale).to(dtypes.base)
+        swiglu_backward(grad_hidden, gate, up, both[0], both[1], activated)
+        del grad_hidden, activated
+        y = widened(y)
+        normed = None if a_out is None else renorm(y, ctx.norm.weight, scale, dtypes.base)
         grad_normed, gate_up = ctx.gate_up.linear.backward(both, normed, a_out, ctx.gate_up.weights, dtypes)
         del both, normed
         grad_y = rms_norm_backward(grad_normed, y, ctx.norm.weight, scale, grad)

@@ -5,7 +5,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.fused.elementwise import renorm, rms_norm, rms_norm_backward, rotate, swiglu, swiglu_backward
+from lightning_modules.fused.elementwise import (
+    renorm,
+    rms_norm,
+    rms_norm_backward,
+    rotate,
+    swiglu,
+    swiglu_again,
+    swiglu_backward,
+    widened,
+)
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -38,9 +47,14 @@ def test_the_norm_and_its_gradient_with_the_residual(device: str, dtype: torch.d
 
     normed, scale = rms_norm(x, weight, 1e-6)
     assert_near(normed, right(x.double()))
-    assert torch.equal(renorm(x, weight, scale), normed)
     (through,) = gradients(right, grad, x)
-    assert_near(rms_norm_backward(grad, x, weight, scale, residual), through + residual)
+    before = x.clone()
+    for given in (x, widened(x)):
+        assert torch.equal(renorm(given, weight, scale, dtype), normed)
+        backward = rms_norm_backward(grad, given, weight, scale, residual)
+        assert backward.dtype == dtype
+        assert_near(backward, through + residual)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -48,12 +62,14 @@ def test_the_norm_and_its_gradient_with_the_residual(device: str, dtype: torch.d
 def test_the_gate_and_its_gradient(device: str, dtype: torch.dtype) -> None:
     gate, up, grad = (numbers(5, 700, seed=s, device=device, dtype=dtype) for s in range(3))
     assert_near(swiglu(gate, up), F.silu(gate.double()) * up.double())
-    both = torch.empty(5, 1400, dtype=dtype, device=device)
-    swiglu_backward(grad.clone(), gate, up, both[:, :700], both[:, 700:])
-    for ours, theirs in zip(
-        torch.split(both, 700, 1), gradients(lambda g, u: F.silu(g) * u, grad, gate, up), strict=True
-    ):
-        assert_near(ours, theirs)
+    hidden, activated = swiglu_again(gate, up)
+    assert torch.equal(hidden, swiglu(gate, up))
+    theirs = gradients(lambda g, u: F.silu(g) * u, grad, gate, up)
+    for known in (activated, None):
+        both = torch.empty(5, 1400, dtype=dtype, device=device)
+        swiglu_backward(grad.clone(), gate, up, both[:, :700], both[:, 700:], known)
+        for ours, right in zip(torch.split(both, 700, 1), theirs, strict=True):
+            assert_near(ours, right)
 
 
 @pytest.mark.parametrize("device", DEVICES)
