@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -149,5 +148,7 @@ def check_new(folder: Path) -> None:
         raise UserError("--to", folder, f"{below} {what_is_there(str(there))}".strip(), "give a new folder")
     if there == folder and any(folder.iterdir()):
         raise UserError("--to", folder, "exists and is not empty", "give a new folder")
-    with disk_errors("--to", folder), TemporaryDirectory(prefix=TEMPORARY, dir=there):
-        pass  # before a model is loaded
+    with disk_errors("--to", folder):  # before a model is loaded
+        tried = there / f"{TEMPORARY}{os.getpid()}-tried"
+        tried.mkdir(exist_ok=True)
+        tried.rmdir()

@@ -110,6 +110,8 @@ COMMANDS = {
         Command("evaluate", EVALUATE, "trained", answers_of_evaluation),
         Command("export", ("export", "--to", "out/export"), "trained", files_of("out/export/*")),
         Command("adapter", ("export", "--adapter", "--to", "out/adapter"), "trained", files_of("out/adapter/*")),
+        Command("gguf", ("export", "--gguf", "F16", "--to", "out/gguf"), "trained", files_of("out/gguf/*")),
+        Command("report", ("report", "--to", "report.html"), "trained", files_of("report.html")),
         Command("preview", PREVIEW, "fresh", files_of("rows_seen.jsonl")),
         Command("estimate", ("estimate", "--config", "config.yaml"), "fresh", printed),
         Command("replay", ("replay", "step.replay"), "trained", printed),

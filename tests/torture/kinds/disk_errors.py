@@ -15,7 +15,7 @@ from tests.torture.suite import DONE, REFUSED, Case, ends_well, error_line, numb
 from tests.torture.world import COMMANDS, World, arguments, difference
 
 KIND = "disk errors"
-AT_EACH_OPERATION = ("fit", "resume", "test", "predict", "evaluate", "export", "adapter", "preview")
+AT_EACH_OPERATION = ("fit", "resume", "test", "predict", "evaluate", "export", "adapter", "gguf", "report", "preview")
 ERRORS = {errno.ENOSPC: "full", errno.EROFS: "read-only", errno.EACCES: "not permitted"}
 SETTINGS = ("run.root", "data.cache_dir", "--to", "--jsonl", "--html", "--ckpt_path")
 
@@ -30,7 +30,7 @@ def _checks(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
             for code, words in ERRORS.items():
                 if when.what in FAILING[code] and (code != errno.EACCES or k % 4 == 0):  # handled as read-only is
                     yield f"{name}, disk {words} from {when}", functools.partial(_at_operation, world, name, when, code)
-    for name in ("fit", "export", "adapter"):
+    for name in ("fit", "export", "adapter", "gguf"):
         for size in SIZES:
             yield f"{name}, no file above {size} bytes", functools.partial(_at_size, world, name, size)
 
