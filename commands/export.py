@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from commands.parsing import Parser
 from commands.probes import probes
 from commands.which_run import add_run_arguments, find, run_config
 from datamodules.text.steps import StepSettings
-from disk import TEMPORARY, disk_errors
+from disk import TEMPORARY, disk_errors, remove_leftovers
 from errors import UserError
 from hub import local_folder, what_is_there
 from lightning_modules.export.adapter import export_adapter
@@ -148,7 +149,9 @@ def check_new(folder: Path) -> None:
         raise UserError("--to", folder, f"{below} {what_is_there(str(there))}".strip(), "give a new folder")
     if there == folder and any(folder.iterdir()):
         raise UserError("--to", folder, "exists and is not empty", "give a new folder")
+    remove_leftovers(there)  # also what a kill leaves of the next lines
+    tried = there / f"{TEMPORARY}{os.getpid()}-tried"
     with disk_errors("--to", folder):  # before a model is loaded
-        tried = there / f"{TEMPORARY}{os.getpid()}-tried"
         tried.mkdir(exist_ok=True)
+    with suppress(OSError):  # another process may have deleted it
         tried.rmdir()
