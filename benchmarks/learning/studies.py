@@ -1,7 +1,8 @@
 """The studies: each compares arms, and each arm is configs/smollm2.yaml with some settings of its own.
 
-All arms of a study train on the same number of supervised tokens, in as many optimizer steps as that makes, so the
-schedule of the learning rate ends where the training ends. The first arm is the one that the others are compared with.
+All arms of a study train on the same number of supervised tokens, unless an arm names its own, in as many optimizer
+steps as that makes, so the schedule of the learning rate ends where the training ends. The first arm is the one that
+the others are compared with.
 """
 
 from collections.abc import Mapping

@@ -58,7 +58,13 @@ def test_no_two_arms_of_a_study_are_the_same(capsys: pytest.CaptureFixture[str])
     for study in STUDIES:
         keys = sorted({key for arm in study.arms for key in arm.settings})
         found = [
-            str([arm.rows, *(yaml.safe_load(str(arm.settings.get(key, _known(resolved, key)))) for key in keys)])
+            str(
+                [
+                    study.tokens_of(arm),
+                    arm.rows,
+                    *(yaml.safe_load(str(arm.settings.get(key, _known(resolved, key)))) for key in keys),
+                ]
+            )
             for arm in study.arms
         ]
         assert len(set(found)) == len(found) == len({arm.slug for arm in study.arms}), study.name
