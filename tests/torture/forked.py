@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import disk
+
 ROOT = Path(__file__).resolve().parents[2]
 CLI = str(ROOT / "cli.py")
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -35,6 +37,7 @@ def import_everything() -> None:
     import tqdm
 
     tqdm.tqdm.monitor_interval = 0  # else a bar starts a thread
+    disk.SETTLED = 0.0  # else the speed of the machine decides whether a digest is remembered, that is, what is written
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from tests.torture.file_operations import FAILING, Operation, fail_from, limit_file_size
 from tests.torture.forked import run
-from tests.torture.kinds.kills import SIZES, recovers
+from tests.torture.kinds.kills import AT_EACH_SIZE, SIZES, recovers
 from tests.torture.suite import DONE, REFUSED, Case, ends_well, error_line, numbered
 from tests.torture.world import COMMANDS, World, arguments, difference
 
@@ -30,7 +30,7 @@ def _checks(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
             for code, words in ERRORS.items():
                 if when.what in FAILING[code] and (code != errno.EACCES or k % 4 == 0):  # handled as read-only is
                     yield f"{name}, disk {words} from {when}", functools.partial(_at_operation, world, name, when, code)
-    for name in ("fit", "export", "adapter", "gguf"):
+    for name in AT_EACH_SIZE:
         for size in SIZES:
             yield f"{name}, no file above {size} bytes", functools.partial(_at_size, world, name, size)
 

@@ -16,6 +16,7 @@ from tests.torture.world import COMMANDS, FIT, RESUME, World, arguments, differe
 
 KIND = "kills"
 AT_EACH_OPERATION = ("fit", "resume", "export", "adapter", "gguf", "report", "predict", "evaluate", "preview")
+AT_EACH_SIZE = ("fit", "export", "adapter", "gguf")
 SIZES = (8_192, 9_000, 12_288, 16_384, 20_000, 24_576, 32_768, 49_152, 65_536, 2**18, 2**20)  # bytes
 RANDOM_MOMENTS = 100
 
@@ -28,7 +29,7 @@ def _checks(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
     for name in AT_EACH_OPERATION:
         for when in world.operations(name):
             yield f"{name} killed before {when}", functools.partial(_at_operation, world, name, when)
-    for name in ("fit", "export", "adapter", "gguf"):
+    for name in AT_EACH_SIZE:
         for size in SIZES:
             yield f"{name} killed at byte {size} of a file", functools.partial(_at_size, world, name, size)
     for seed in range(RANDOM_MOMENTS):
