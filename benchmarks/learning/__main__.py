@@ -172,7 +172,8 @@ def report(
         arms = {name: found for name, found in arms.items() if found}
         if not arms:
             continue
-        tokens = f"after {study.tokens:,} supervised tokens"
+        own = "".join(f", {arm.name}: {arm.tokens:,}" for arm in study.arms if arm.tokens and arm.name in arms)
+        tokens = f"after {study.tokens:,} supervised tokens{own}"
         tables.append(loss_table(f"{study.question} Loss {tokens}", arms))
         if study.validations > 1:
             tables.append(curve_table(f"{study.question} Validation loss by optimizer step", arms))
