@@ -53,7 +53,7 @@ def test_a_released_lock_can_be_taken_again(tmp_path: Path) -> None:
 FORK = (
     "import os, sys; from pathlib import Path; from lightning_modules.run.lock import RunLock\n"
     "lock = RunLock(Path(sys.argv[1])); begun, begins = os.pipe()\n"
-    "if os.fork(): os.read(begun, 1); print('held', flush=True)  # the forked one has run, however busy the machine is\n"
+    "if os.fork(): os.read(begun, 1); print('held', flush=True)\n"  # the fork has run by then
     "else: os.write(begins, b'.')\n"
     "sys.stdin.read()"
 )
